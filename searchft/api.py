@@ -1,0 +1,217 @@
+"""searchft from Python: what `import searchft` offers. The same parts as the command line, without a terminal.
+
+    load_space   a space from its YAML file
+    run          a search, to its end; returns the study
+    fit          one configuration, epoch by epoch, in this process
+    load_model   an exported folder as a plain torch module
+    predict      classify pictures with an exported folder
+
+Each is imported on first use: `import searchft` loads neither torch nor Optuna.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from searchft.errors import InputError
+from searchft.space import Space
+from searchft.space import load_space as _load_space
+
+if TYPE_CHECKING:
+    import optuna
+    from torch import nn
+
+    from searchft.recipe import SpaceFacts
+    from searchft.search.events import Event
+    from searchft.search.records import TrialRecord
+    from searchft.train.results import EpochResult
+
+
+@dataclass(frozen=True)
+class FinishedStudy:
+    """What `run` returns."""
+
+    space: Space
+    facts: SpaceFacts
+    folder: Path
+    """The study's: `searchft show FOLDER`, `searchft export FOLDER --out DIR`."""
+    storage: str
+    """SQLAlchemy URL of its database, password masked."""
+    records: tuple[TrialRecord, ...]
+    """Every trial, by number."""
+    why: str
+    """`trials` (the budget is spent), `exhausted` (every configuration is known) or `timeout`."""
+
+    @property
+    def best(self) -> TrialRecord | None:
+        """The best complete trial; None where none completed."""
+        from searchft.search.records import best
+
+        return best(self.records)
+
+    def optuna_study(self) -> optuna.Study:
+        """The study as Optuna's own object, to read: plots, importances, trials as a data frame."""
+        import optuna
+
+        return optuna.load_study(study_name=self.space.name, storage=self.storage)
+
+    def export(self, out: Path | str, trial: int | None = None) -> Path:
+        """Writes the best trial (or another) as a folder that plain PyTorch loads, and returns it. Raises InputError where its
+        weights are not kept. Does not look at the test pictures; `searchft export` does."""
+        from searchft.export.checkpoint import check_target, export_trial
+
+        record = self.best if trial is None else next((r for r in self.records if r.number == trial), None)
+        if record is None:
+            raise InputError("no such trial has completed", str(self.folder))
+        out = Path(out)
+        check_target(out)
+        delta = self.folder / "trials" / f"{record.number:04d}" / "best.safetensors"
+        about = {"study": self.space.name, "trial": record.number}
+        metrics = {"search_val_accuracy": record.value}
+        return export_trial(record.recipe, self.facts, self.space.data, delta, out, metrics, about)
+
+
+def load_space(path: Path | str, overrides: Sequence[str] = ()) -> Space:
+    """The space in a YAML file, with `--set` texts put over it.
+
+    Raises InputError with every problem of the file, each with its line.
+
+    >>> load_space("spaces/quickstart.yaml", ["search.trials=8"]).search.trials
+    8
+    """
+    return _load_space(path, overrides)
+
+
+def run(
+    space: Space | Path | str,
+    *,
+    studies: Path | str = "studies",
+    storage: str = "",
+    workers: int = 0,
+    devices: str = "auto",
+    on_event: Callable[[Event], None] | None = None,
+) -> FinishedStudy:
+    """Searches a space, or goes on with a search, and returns the study when its budget is spent.
+
+    In a script, call it below `if __name__ == "__main__":`, because workers are processes that import the script; in a
+    notebook just call it. Interrupted, it loses nothing: the same call goes on.
+
+    Args:
+        space: a Space, or the path of a YAML file.
+        studies: folder that holds the studies' folders.
+        storage: SQLAlchemy URL; empty: SQLite in the study's folder.
+        workers: trials at once; 0: one per device.
+        devices: `auto`, `cpu`, or e.g. `cuda:0,cuda:1`.
+        on_event: is told what happens (searchft.search.events), e.g. `print`, or the `show` of a view.
+
+    Raises InputError where anything in the space is wrong, StorageError where the storage or the disk fails.
+    """
+    from searchft.execution.local import LocalExecutor
+    from searchft.execution.protocol import WorkerSetup
+    from searchft.files import cache_folder
+    from searchft.search.driver import run_study
+    from searchft.search.events import Note, StudyFinished
+    from searchft.search.ground import choose_ground
+    from searchft.search.start import open_study
+
+    if not isinstance(space, Space):
+        space = load_space(space)
+    tell = on_event or (lambda event: None)
+    ground = choose_ground()
+    executor = LocalExecutor(ground.plan_slots(devices, workers), ground.worker_main)
+    try:
+        study = open_study(space, Path(studies), storage=storage, say=lambda text: tell(Note(text)), ground=ground)
+        with study.ledger:
+            executor.start(
+                WorkerSetup(
+                    facts=study.facts.to_json(),
+                    images=str(study.images),
+                    image_size=study.space.data.image_size,
+                    store=str(cache_folder() / "features"),
+                )
+            )
+            finished: StudyFinished | None = None
+            for note in study.notes:
+                tell(Note(note))
+            for event in run_study(study.space, study.facts, study.ledger, executor, study.folder, resumed=study.resumed):
+                tell(event)
+                finished = event if isinstance(event, StudyFinished) else finished
+            assert finished is not None
+            url = study.ledger.url
+    finally:
+        executor.close()
+    return FinishedStudy(study.space, study.facts, study.folder, url, finished.records, finished.why)
+
+
+def fit(
+    space: Space | Path | str,
+    chosen: Mapping[str, Any] | None = None,
+    *,
+    row: str = "",
+    folder: Path | str | None = None,
+    device: str = "cpu",
+) -> Iterator[EpochResult]:
+    """Trains one configuration of a space in this process and yields an EpochResult after each epoch.
+
+    Args:
+        chosen: a choice per dimension, e.g. `{"unfrozen": "layer4", "lr": 1e-3}`; those not given have their first choice.
+        row: the name of an enqueued row instead.
+        folder: where checkpoint and best weights go; epochs that it holds are yielded first. None: nothing is kept.
+        device: a torch device name.
+
+    Raises InputError where the space, a name or a choice is wrong.
+    """
+    import torch
+
+    from searchft.data.images import reopen_images
+    from searchft.features.store import FeatureStore
+    from searchft.files import cache_folder
+    from searchft.search.ground import choose_ground
+    from searchft.train.checkpoints import TrialFolder
+    from searchft.train.fit import fit as train
+    from searchft.train.inputs import TrainingData
+
+    if not isinstance(space, Space):
+        space = load_space(space)
+    if row:
+        rows = {r.name: r.chosen for r in space.enqueue}
+        if row not in rows:
+            raise InputError(f"must be an enqueued row ({', '.join(rows) or 'there is none'}) but got {row!r}", space.source)
+        chosen = rows[row]
+    try:
+        recipe = space.resolve(chosen or {})
+    except (KeyError, ValueError) as error:
+        known = ", ".join(space.by_name)
+        raise InputError(f"{error.args[0]} (dimensions: {known})", space.source) from error
+    facts, images = choose_ground().describe(space, cache_folder())
+    data = TrainingData(
+        images=reopen_images(images),
+        facts=facts,
+        image_size=space.data.image_size,
+        store=FeatureStore(cache_folder() / "features", 8 << 30),
+        device=torch.device(device),
+    )
+    yield from train(recipe, data, TrialFolder(Path(folder), recipe.key(facts)) if folder is not None else None)
+
+
+def load_model(folder: Path | str) -> tuple[nn.Module, dict[str, Any]]:
+    """An exported folder as a torch module (eval mode, float32, CPU) that takes [N, 3, H, W] and gives logits [N, C], and its
+    config.json: classes, preprocessing, recipe, metrics. Raises InputError where the folder is no complete export."""
+    from searchft.export.load import load_exported
+
+    return load_exported(Path(folder))
+
+
+def predict(folder: Path | str, pictures: Sequence[Path | str] | Path | str, top_k: int = 5) -> list[dict[str, Any]]:
+    """Classifies picture files with an exported folder.
+
+    Returns an entry per picture: `image`, and `classes` (the best first, each {"class", "probability"}) or `error`.
+    Raises InputError where the folder is no complete export.
+    """
+    from searchft.export.score import predict_files
+
+    paths = [pictures] if isinstance(pictures, Path | str) else list(pictures)
+    return predict_files(Path(folder), [Path(path) for path in paths], top_k)

@@ -1,0 +1,172 @@
+"""The command line: one small file per verb, found through the table in `verbs.py`.
+
+A verb's file is imported only when the verb is called, and imports torch and Optuna only inside its command's body:
+`searchft --help` and `--version` answer at once. This file holds what all verbs share: how a verb is found, and how
+an error becomes a message and an exit code.
+
+    0  done                                     3  no trial completed
+    1  a bug of ours (the log is named)         4  the storage or the disk failed
+    2  the input is wrong, nothing was started  130  interrupted: running again goes on
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from searchft import __version__
+from searchft.cli.masking import mask_passwords
+from searchft.cli.output import ReaderLeft, emit_json_error, say
+from searchft.cli.verbs import VERBS, verb_named
+from searchft.errors import SearchftError
+
+EXAMPLE = """\b
+Example:
+  searchft run spaces/quickstart.yaml
+  searchft show quickstart
+  searchft export quickstart --out winner
+  searchft predict winner photo.jpg"""
+
+
+class VerbGroup(click.Group):
+    """A click group that imports a verb's file only when the verb is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [verb.name for verb in VERBS]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        verb = verb_named(cmd_name)
+        if verb is None:
+            return None
+        command = importlib.import_module(f"searchft.cli.{verb.module}").command
+        assert isinstance(command, click.Command)
+        return command
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if verb_named(name) is None and not name.startswith("-"):
+            known = [verb.name for verb in VERBS]
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean '{near[0]}'?" if near else f"the verbs are {', '.join(known)}."
+            if not near and name.endswith((".yaml", ".yml")):
+                hint = f"did you mean 'searchft run {name}'?"
+            raise click.UsageError(f"unknown verb '{name}', {hint}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Verbs"):
+            formatter.write_dl([(verb.name, verb.line) for verb in VERBS])
+
+
+@click.group(cls=VerbGroup, epilog=EXAMPLE, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="searchft", message="%(prog)s %(version)s")
+def searchft() -> None:
+    """Finds the fine-tuning of a pretrained image classifier that works best on your own pictures.
+
+    `searchft VERB --help` explains a verb and ends with an example.
+    """
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Runs the command line and leaves the program with its exit code."""
+    code = call(list(sys.argv[1:] if arguments is None else arguments))
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.flush()
+    sys.exit(code)
+
+
+def call(arguments: Sequence[str]) -> int:
+    """Runs the command line and returns its exit code; prints every error itself, with passwords masked."""
+    as_json = _asks_for_json(arguments)
+    try:
+        with searchft.make_context("searchft", list(arguments)) as context:
+            searchft.invoke(context)
+        return 0
+    except click.exceptions.Exit as leaving:
+        return int(leaving.exit_code)
+    except ReaderLeft:
+        _forget_stdout()
+        return 0
+    except (KeyboardInterrupt, click.Abort):
+        return _tell(as_json, "interrupted", "interrupted", "", 130)
+    except click.exceptions.NoArgsIsHelpError as error:  # `searchft` alone: the overview, and the code of wrong input
+        say(error.format_message())
+        return 2
+    except click.ClickException as error:
+        context_of = getattr(error, "ctx", None)
+        where = context_of.command_path if context_of is not None else "searchft"
+        message = error.format_message()
+        if not as_json and context_of is not None:
+            message += f"\nTry '{where} --help'."
+        return _tell(as_json, "input", message, where, 2)
+    except SearchftError as error:
+        return _tell(as_json, error.kind, str(error), error.where, error.exit_code)
+    except Exception as error:
+        return _tell_bug(as_json, error)
+
+
+def _asks_for_json(arguments: Sequence[str]) -> bool:
+    """Whether `--json` is among the options. Looked at before parsing: a wrong option is an error under --json too."""
+    options = list(arguments)
+    return "--json" in (options[: options.index("--")] if "--" in options else options)
+
+
+def _tell(as_json: bool, kind: str, message: str, where: str, code: int) -> int:
+    message, where = mask_passwords(message), mask_passwords(where)
+    if as_json:
+        with contextlib.suppress(ReaderLeft):
+            emit_json_error(kind, message, where)
+    elif kind == "interrupted":
+        say(message)
+    else:
+        for line in message.splitlines() or [kind]:
+            say(line if line.startswith("Try '") else f"error: {line}")
+    return code
+
+
+def _tell_bug(as_json: bool, error: BaseException) -> int:
+    """One line for the person, the traceback for us in a log file."""
+    import tempfile
+    import time
+    import traceback
+
+    from searchft.files import cache_folder
+
+    text = mask_passwords("".join(traceback.format_exception(error)))
+    name = f"error-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
+    log: Path | None = None
+    for folder in (cache_folder() / "logs", Path(tempfile.gettempdir())):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(f"searchft {__version__}\n{text}", encoding="utf-8")
+        except OSError:
+            continue
+        log = folder / name
+        break
+    summary = " ".join(str(error).split())[:300]
+    message = f"{type(error).__name__}: {summary}" if summary else type(error).__name__
+    where = str(log) if log else ""
+    if as_json:
+        return _tell(True, "internal", message, where, 1)
+    return _tell(
+        False,
+        "internal",
+        f"{message} (a bug of ours; {f'the traceback is in {where}' if where else 'no log could be written'})",
+        "",
+        1,
+    )
+
+
+def _forget_stdout() -> None:
+    """Points stdout at nothing, so that the interpreter's last flush does not complain about the closed pipe."""
+    with contextlib.suppress(OSError, ValueError):
+        nothing: Any = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nothing, sys.stdout.fileno())

@@ -1,0 +1,80 @@
+"""`searchft compare`: how far each layer of one export lies from another's, or from the weights it started from."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import click
+
+from searchft.cli.output import emit, emit_json, emit_renderable, say
+from searchft.cli.studies import json_option
+
+EPILOG = """\b
+Example:
+  searchft compare winner pretrained
+  searchft compare fine_tuned from_scratch --figure difference.svg
+  searchft compare a b --json"""
+
+
+@click.command("compare", epilog=EPILOG)
+@click.argument("a", metavar="A")
+@click.argument("b", metavar="B")
+@click.option("--figure", metavar="FILE", type=click.Path(path_type=Path), help="Draw it too: .png, .svg or .pdf.")
+@json_option
+def command(a: str, b: str, figure: Path | None, as_json: bool) -> None:
+    """Compare the parameters of two exported folders, A and B, layer by layer.
+
+    Either may be the word `pretrained`: the weights that the other one started from. Per tensor: relative change
+    |B - A| / |A|, and cosine similarity.
+    """
+    from searchft.export.compare import compare, draw
+
+    found = compare(a, b)
+    if figure is not None:
+        draw(found, figure)
+    if as_json:
+        emit_json(
+            {
+                "a": found.a,
+                "b": found.b,
+                "rows": [row.to_json() for row in found.rows],
+                "summary": found.summary(),
+                "only_in_a": list(found.only_in_a),
+                "only_in_b": list(found.only_in_b),
+                "other_shape": list(found.other_shape),
+                "figure": str(figure) if figure else None,
+            }
+        )
+        return
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("layer", overflow="fold")
+    table.add_column("parameter")
+    for title in ("elements", "relative change", "cosine"):
+        table.add_column(title, justify="right")
+    for row in found.rows:
+        table.add_row(row.layer, row.kind, f"{row.size:,}", _text(row.relative_change), _text(row.cosine))
+    emit_renderable(table)
+    for kind, numbers in found.summary().items():
+        if numbers["tensors"]:
+            emit(
+                f"median over {numbers['tensors']:.0f} {kind} tensors: relative change "
+                f"{_text(numbers['median_relative_change'])}, cosine {_text(numbers['median_cosine'])}"
+            )
+    for names, what in (
+        (found.only_in_a, f"only in {a}"),
+        (found.only_in_b, f"only in {b}"),
+        (found.other_shape, "of other shapes"),
+    ):
+        if names:
+            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+            say(f"not compared, {what}: {', '.join(names[:3])}{more}")
+    if figure is not None:
+        say(f"drawn: {figure}")
+
+
+def _text(value: float) -> str:
+    return f"{value:.4f}" if math.isfinite(value) else "–"

@@ -1,0 +1,135 @@
+"""`searchft dashboard`: the real optuna-dashboard on a study, also while it runs.
+
+Its WSGI application is served from here rather than by its own `run_server`: that one serves one request at a time (a
+browser's idle connection stops it), and swallows a Ctrl-C that comes during a request.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from searchft.cli.output import say
+from searchft.cli.studies import find_study, storage_option, studies_option
+from searchft.errors import InputError
+
+if TYPE_CHECKING:
+    from wsgiref.simple_server import WSGIServer
+
+HOST = "127.0.0.1"
+"""optuna-dashboard has no authentication: it is never offered to other machines."""
+
+OWN_NAMES = ("127.0.0.1", "localhost", "[::1]")
+"""Names by which a browser on this machine may ask."""
+
+DEFAULT_PORT = 8080
+TRIES = 20
+"""Ports that are tried from the default one upwards, if none was asked for."""
+
+EPILOG = """\b
+Example:
+  searchft dashboard quickstart
+  searchft dashboard quickstart --port 9000"""
+
+
+@click.command("dashboard", epilog=EPILOG)
+@click.argument("study")
+@click.option("--port", type=click.IntRange(0, 65535), default=None, help=f"Port; default {DEFAULT_PORT} or the next free one.")
+@studies_option
+@storage_option
+def command(study: str, port: int | None, studies: Path, storage: str) -> None:
+    """Serve optuna-dashboard for STUDY on this machine only, until Ctrl-C. Works while the study runs."""
+    found = find_study(study, studies, storage)
+    from searchft.search.storage import default_url, open_storage
+
+    storage_here = open_storage(found.url or default_url(found.folder), found.folder, create=False)
+    known = {s.study_name: s._study_id for s in storage_here.get_all_studies()}
+    if found.name not in known:
+        raise InputError(f"there is no study '{found.name}' in this database", study)
+    import os
+    import sys
+    import threading
+
+    from optuna_dashboard import wsgi
+
+    from searchft.cli.annotate import Annotator
+    from searchft.report.notes import artifact_store
+
+    application = wsgi(storage_here, artifact_store=artifact_store(found.folder))
+    server = _listen(only_for_this_machine(application), port)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    with contextlib.suppress(OSError, AttributeError):
+        os.nice(10)  # a search beside us goes first
+    stop = threading.Event()
+    annotating = threading.Thread(target=Annotator(found).run, args=(stop,), daemon=True)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    say(f"http://{HOST}:{server.server_port}/dashboard/studies/{known[found.name]}")
+    say("Learning curves, confusion matrices and most confused photos appear in each trial's artifacts as they are made.")
+    say("Ctrl-C ends it; a running search goes on.")
+    annotating.start()
+    try:
+        while thread.is_alive():
+            thread.join(1.0)
+    except KeyboardInterrupt:
+        say("")
+    finally:
+        stop.set()
+        server.shutdown()
+        server.server_close()
+    annotating.join(1.0)
+    if annotating.is_alive():
+        # It is in the middle of torch's own code, which an interpreter that shuts down cannot unwind: that ends in an abort. What
+        # it writes is written whole or not at all.
+        sys.stderr.flush()
+        os._exit(0)
+
+
+def only_for_this_machine(application: Any) -> Any:
+    """A WSGI application that refuses (403) requests that do not name this machine as their host, or come from another's page.
+
+    Binding to the loopback interface keeps other machines out, but not a page in the user's own browser whose name was
+    pointed at 127.0.0.1 (DNS rebinding), nor one that posts forms here.
+    """
+
+    def guarded(environ: dict[str, Any], start_response: Any) -> Any:
+        origin = environ.get("HTTP_ORIGIN", "")
+        if _names_us(environ.get("HTTP_HOST", "")) and (not origin or _names_us(origin.partition("://")[2])):
+            return application(environ, start_response)
+        start_response("403 Forbidden", [("Content-Type", "text/plain; charset=utf-8")])
+        return [b"This dashboard answers to 127.0.0.1 and localhost only. To share it, put a proxy with a login before it.\n"]
+
+    return guarded
+
+
+def _names_us(host: str) -> bool:
+    """Whether `localhost:8080` and the like is this machine."""
+    name, colon, port = host.rpartition(":")
+    return (name if colon and port.isdigit() else host).lower() in OWN_NAMES
+
+
+def _listen(application: Any, asked: int | None) -> WSGIServer:
+    """A server on the port asked for, or on the first free one from the default on. Raises InputError where it is taken."""
+    from socketserver import ThreadingMixIn
+    from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
+
+    class Server(ThreadingMixIn, WSGIServer):
+        daemon_threads = True
+        allow_reuse_address = True
+
+    class Handler(WSGIRequestHandler):
+        def log_message(self, format: str, *args: Any) -> None:
+            """A line per request is no news to anybody."""
+
+    for port in [asked] if asked is not None else range(DEFAULT_PORT, DEFAULT_PORT + TRIES):
+        try:
+            server = Server((HOST, port), Handler)
+        except OSError:
+            continue
+        server.set_app(application)
+        return server
+    taken = f"port {asked} is taken" if asked is not None else f"ports {DEFAULT_PORT} to {DEFAULT_PORT + TRIES - 1} are taken"
+    raise InputError(f"{taken}: choose another", "--port")

@@ -1,0 +1,59 @@
+"""`searchft predict`: what an exported checkpoint sees in a picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from searchft.cli.output import emit, emit_json, say
+from searchft.cli.studies import json_option
+from searchft.errors import InputError, Problem
+
+EPILOG = """\b
+Example:
+  searchft predict winner photo.jpg
+  searchft predict winner photo.jpg --tta five-crop --top-k 5
+  searchft predict winner holiday/*.jpg --top-k 3 --json"""
+
+
+@click.command("predict", epilog=EPILOG)
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.argument("images", metavar="IMAGE...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--top-k", type=click.IntRange(min=1), default=1, show_default=True, metavar="K", help="How many classes to name."
+)
+@click.option(
+    "--tta",
+    type=click.Choice(["none", "five-crop", "ten-crop", "flip"]),
+    default="none",
+    help="Average over looks: centre and corners (and mirrored), or centre and its mirror image.",
+)
+@json_option
+def command(folder: Path, images: tuple[Path, ...], top_k: int, tta: str, as_json: bool) -> None:
+    """Classify each IMAGE with the checkpoint in DIR, which `searchft export` wrote.
+
+    Pictures that cannot be read are named; the others are classified all the same, and the exit code is 2.
+    """
+    from searchft.export.score import predict_files
+
+    answers = predict_files(folder, images, top_k, tta)
+    unreadable = [answer for answer in answers if "error" in answer]
+    if len(unreadable) == len(answers):
+        raise InputError([_problem(answer) for answer in unreadable])
+    if as_json:
+        emit_json({"predictions": answers})
+    else:
+        for answer in answers:
+            if "error" in answer:
+                say(f"error: {_problem(answer)}")
+            else:
+                named = ", ".join(f"{entry['class']} {entry['probability']:.3f}" for entry in answer["classes"])
+                emit(f"{answer['image']}: {named}")
+    if unreadable:
+        click.get_current_context().exit(2)
+
+
+def _problem(answer: dict[str, Any]) -> Problem:
+    return Problem(answer["image"], "", answer["error"])

@@ -1,0 +1,208 @@
+"""`searchft run`: from a space file to a finished study. The path down: here → search.start → search.driver → worker → fit."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+from pathlib import Path
+from typing import Any
+
+import click
+
+from searchft.cli.output import ReaderLeft, emit_json, emit_renderable, say
+from searchft.cli.signals import Stopping, listening
+from searchft.errors import Interrupted, NothingCompletedError, SearchftError
+
+EPILOG = """\b
+Example:
+  searchft run spaces/face_resnet18.yaml
+  searchft run spaces/quickstart.yaml --set recipe.epochs=5 --set search.trials=10
+  searchft run pets.yaml --workers 2 --storage postgresql://me@localhost/searchft"""
+
+
+@click.command("run", epilog=EPILOG)
+@click.argument("space_file", metavar="SPACE", type=click.Path(path_type=Path))
+@click.option(
+    "--set", "overrides", metavar="KEY=VALUE", multiple=True, help="Override a value of the space, e.g. recipe.epochs=5."
+)
+@click.option("--studies", metavar="DIR", default="studies", type=click.Path(path_type=Path), help="Where studies live.")
+@click.option("--storage", metavar="URL", default="", envvar="SEARCHFT_STORAGE", help="SQLAlchemy URL instead of SQLite.")
+@click.option("--devices", metavar="LIST", default="auto", help="auto, cpu, or e.g. cuda:0,cuda:1.")
+@click.option(
+    "--workers", metavar="N", type=click.IntRange(min=1), default=None, help="Trials at once; default one per device."
+)
+@click.option("--fresh", is_flag=True, help="Begin anew; an existing study of that name is put aside.")
+@click.option("--extend", is_flag=True, help="Where the space gained choices: fork the study with its trials.")
+@click.option("--allow-code", is_flag=True, help="Run the Python files that the space names as backbones.")
+@click.option("--no-store", is_flag=True, help="Compute the frozen part for every batch instead of once.")
+@click.option("--tensorboard", is_flag=True, help="Also write curves and hparams to the study's tensorboard/ folder.")
+@click.option("--quiet", is_flag=True, help="Only warnings and the result.")
+@click.option("--json", "as_json", is_flag=True, help="The study as one JSON object on stdout at the end.")
+def command(
+    space_file: Path,
+    overrides: tuple[str, ...],
+    studies: Path,
+    storage: str,
+    devices: str,
+    workers: int | None,
+    fresh: bool,
+    extend: bool,
+    allow_code: bool,
+    no_store: bool,
+    tensorboard: bool,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Search SPACE for the best fine-tuning, or go on with a search.
+
+    SPACE is a YAML file, or a folder of photos (then its space is written first, as `searchft init` does). The study's name
+    is in it; running it again resumes where it stopped. Ctrl-C stops after the last
+    finished epoch; a second one stops at once. Nothing is started while anything in the file is wrong.
+    """
+    # Workers never open the storage: its URL, which may hold a password, is not handed down to them.
+    os.environ.pop("SEARCHFT_STORAGE", None)
+    _warn_of_a_password_in_sight(storage)
+    with listening() as stopping:
+        from searchft.space import load_space
+
+        if space_file.is_dir():  # of photos: look at it and write its space first
+            from searchft.cli.init import space_of_folder
+
+            space_file = space_of_folder(space_file)
+        space = load_space(space_file, overrides)
+        if allow_code:
+            from searchft.models.code import permit
+
+            permit(space_file.parent)  # before the workers start: they inherit it
+
+        from searchft.execution.local import LocalExecutor
+        from searchft.execution.protocol import WorkerSetup
+        from searchft.files import cache_folder, store_budget_bytes
+        from searchft.search.ground import choose_ground
+        from searchft.search.start import open_study
+
+        ground = choose_ground()
+        slots = ground.plan_slots(devices, workers or 0)
+        executor = LocalExecutor(slots, ground.worker_main)  # processes start to import torch while we look at the data
+        try:
+            study = open_study(
+                space,
+                studies,
+                storage=storage,
+                fresh=fresh,
+                extend=extend,
+                say=(lambda text: None) if quiet else say,
+                ground=ground,
+            )
+            with study.ledger:
+                executor.start(
+                    WorkerSetup(
+                        facts=study.facts.to_json(),
+                        images=str(study.images),
+                        image_size=study.space.data.image_size,
+                        store="" if no_store else str(cache_folder() / "features"),
+                        store_budget_bytes=store_budget_bytes(cache_folder() / "features"),
+                    )
+                )
+                summary, trouble = _search(study, executor, stopping, quiet, as_json, _again(space_file), tensorboard)
+        finally:
+            executor.close()
+    if as_json:
+        # exactly one object, whatever came of it
+        error = {"error": {"kind": trouble.kind, "message": str(trouble), "where": trouble.where}} if trouble else {}
+        try:
+            emit_json({**summary, **error})
+        finally:
+            if trouble:
+                raise click.exceptions.Exit(trouble.exit_code)
+    if trouble:
+        raise trouble
+    if not as_json and not quiet:
+        name = study.space.name if str(studies) == "studies" and not storage else shlex.quote(str(study.folder))
+        say(f"next: searchft export {name} --out winner   |   searchft dashboard {name}")
+
+
+def _search(
+    study: Any, executor: Any, stopping: Stopping, quiet: bool, as_json: bool, again: str, tensorboard: bool = False
+) -> tuple[dict[str, Any], SearchftError | None]:
+    """Runs the study and draws it; returns its summary, and what to leave with where that is not success."""
+    from searchft.report.leaderboard import leaderboard, summary_json
+    from searchft.report.live import choose_view
+    from searchft.search.driver import run_study
+    from searchft.search.events import Note, StudyFinished
+    from searchft.search.records import best
+
+    views = [choose_view(quiet)]
+    if tensorboard:
+        from searchft.report.tensorboard import TensorBoardView
+
+        views.append(TensorBoardView(study.folder))
+    finished: StudyFinished | None = None
+    stopping.searching = True
+    try:
+        for note in study.notes:
+            views[0].show(Note(note))
+        for event in run_study(
+            study.space, study.facts, study.ledger, executor, study.folder, resumed=study.resumed, stopping=stopping
+        ):
+            for view in views:
+                view.show(event)
+            if isinstance(event, StudyFinished):
+                finished = event
+    finally:
+        for view in views:
+            view.close()
+    assert finished is not None
+    records = list(finished.records)
+    _annotate(study, records)
+    if not as_json and records:
+        with contextlib.suppress(ReaderLeft):  # how the search ended matters more than who saw it
+            emit_renderable(leaderboard(study.space, study.facts, records))
+    trouble: SearchftError | None = None
+    if finished.why == "interrupted":
+        trouble = Interrupted(f"stopped; nothing is lost. To go on: {again}")
+    elif best(records) is None:
+        name = study.space.name
+        trouble = NothingCompletedError(f"no trial of {name} completed: `searchft show {name}` says why")
+    return summary_json(study.space, study.facts, records, study.ledger.url), trouble
+
+
+def _annotate(study: Any, records: list[Any]) -> None:
+    """Recipes in words as notes, so that whoever opens the study with plain optuna-dashboard finds them. Never a reason to fail."""
+    from searchft.report.notes import write_notes
+
+    with contextlib.suppress(Exception):
+        write_notes(study.ledger._study, study.space, study.facts, records)
+
+
+def _again(space_file: Path) -> str:
+    """The command that goes on with this run: as it was given, without what begins anew or holds a password."""
+    words = ["searchft", "run", str(space_file)]
+    context = click.get_current_context()
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        value = context.params.get(name)
+        if context.get_parameter_source(name) != click.core.ParameterSource.COMMANDLINE or name in ("space_file", "fresh"):
+            continue
+        flag = max(parameter.opts, key=len)
+        if name == "storage":
+            from searchft.search.storage import mask_url
+
+            words += [flag, mask_url(str(value))]
+        elif isinstance(value, bool):
+            words.append(flag)
+        else:
+            for one in value if isinstance(value, tuple) else (value,):
+                words += [flag, str(one)]
+    return shlex.join(words)
+
+
+def _warn_of_a_password_in_sight(storage: str) -> None:
+    """`ps` shows every user of this machine what stands on a command line."""
+    source = click.get_current_context().get_parameter_source("storage")
+    if source == click.core.ParameterSource.COMMANDLINE:
+        from searchft.search.storage import mask_url
+
+        if mask_url(storage) != storage:
+            say("warning: every user of this machine can read the password in --storage (ps): set SEARCHFT_STORAGE instead")

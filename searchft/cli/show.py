@@ -1,0 +1,50 @@
+"""`searchft show`: one study, the best trial first."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from searchft.cli.output import emit, emit_json, emit_renderable
+from searchft.cli.studies import find_study, json_option, storage_option, studies_option
+
+EPILOG = """\b
+Example:
+  searchft show quickstart
+  searchft show quickstart --json"""
+
+
+@click.command("show", epilog=EPILOG)
+@click.argument("study")
+@click.option("--limit", type=click.IntRange(min=0), default=0, metavar="N", help="Show only the N best trials.")
+@studies_option
+@storage_option
+@json_option
+def command(study: str, limit: int, studies: Path, storage: str, as_json: bool) -> None:
+    """Show STUDY (a name, or a path to its folder): the best trial, and every other. Works while it runs."""
+    found = find_study(study, studies, storage)
+    with found.open() as ledger:
+        space, facts, records = ledger.space(), ledger.facts(), ledger.records()
+        masked = ledger.url
+    from searchft.report.leaderboard import leaderboard, summary_json
+
+    if as_json:
+        summary = summary_json(space, facts, records, masked)
+        emit_json({key: value for key, value in summary.items() if key != "schema_version"})
+        return
+    from searchft.report.progress import count_records
+    from searchft.report.words import recipe_in_words, varying_fields
+    from searchft.search.records import best
+
+    counts = count_records(records, space.search.trials)
+    sizes = ", ".join(f"{facts.data.size(split)} {split}" for split, _ in facts.data.counts)
+    first = best(records)
+    emit(f"study {space.name}: {', '.join(f'{count} {state}' for state, count in counts.items())}")
+    emit(f"data {facts.data.source}: {len(facts.data.classes)} classes, {sizes}")
+    emit(f"storage {masked}")
+    if first is not None:
+        words = recipe_in_words(first.recipe, facts, varying_fields(space))
+        emit(f"best #{first.number}, validation accuracy {first.value:.4f}: {words}")
+    if records:
+        emit_renderable(leaderboard(space, facts, records, limit))

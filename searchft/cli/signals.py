@@ -1,0 +1,87 @@
+"""SIGINT, SIGTERM and SIGHUP: stop in order, within ten seconds; a second one leaves at once.
+
+The first signal sets a flag that the driver looks at twice a second; before there is a search to stop it raises
+KeyboardInterrupt. A thread of its own hears of signals even while the main thread is deep inside a database or an
+arithmetic library: it ends the process at the second signal, or where stopping in order takes too long. That is safe,
+because being killed is: workers die with their driver, checkpoints and database stand.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from types import FrameType
+
+PATIENCE_S = 8.0
+"""How long stopping in order may take: a server that is away, a slow disk."""
+
+ONE_KEYPRESS_S = 0.25
+"""Signals closer together are one: `timeout` and some schedulers send each of them twice."""
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Stopping:
+    """Whether somebody asked us to stop. Called: the answer."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self.searching = False
+        """Whether the driver runs and looks at this; before that a signal raises KeyboardInterrupt."""
+
+    def __call__(self) -> bool:
+        return self.asked
+
+    def heard(self, number: int, frame: FrameType | None) -> None:
+        """The handler, in the main thread."""
+        first, self.asked = not self.asked, True
+        if first and not self.searching:
+            raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def listening() -> Iterator[Stopping]:
+    """Listens to the signals until the block ends. SIGHUP stays ignored where it was (`nohup`)."""
+    stopping = Stopping()
+    numbers = [n for n in _SIGNALS if n != signal.SIGHUP or signal.getsignal(n) != signal.SIG_IGN]
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    before_fd = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    before = {number: signal.signal(number, stopping.heard) for number in numbers}
+    threading.Thread(target=_watch, args=(reading, set(numbers)), daemon=True).start()
+    try:
+        yield stopping
+    finally:
+        if not stopping.asked:  # else the watch goes on until the process has really ended
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            signal.set_wakeup_fd(before_fd)
+            os.close(writing)
+
+
+def _watch(reading: int, numbers: set[int]) -> None:
+    """Leaves at the second signal, or when the first has gone unheeded for too long."""
+    while (heard := os.read(reading, 1)) and heard[0] not in numbers:
+        pass
+    if not heard:  # the block ended without a signal
+        os.close(reading)
+        return
+    first = time.monotonic()
+    threading.Timer(PATIENCE_S, _leave).start()
+    while heard := os.read(reading, 1):
+        if heard[0] in numbers and time.monotonic() - first > ONE_KEYPRESS_S:
+            _leave()
+
+
+def _leave() -> None:
+    """Ends the process now, with the cursor back where one was hidden."""
+    with contextlib.suppress(OSError, ValueError):
+        if sys.stderr.isatty():
+            os.write(2, b"\x1b[?25h\n")
+        os.write(2, b"stopped at once; checkpoints stand, running again goes on\n")
+    os._exit(130)

@@ -1,0 +1,112 @@
+"""`csv:PATH`: a table with the columns `path,label` and, if the split is given, `split`.
+
+Paths stand relative to the table's folder. Every wrong row is reported, with its line, in one go.
+"""
+
+from __future__ import annotations
+
+import csv
+import unicodedata
+from pathlib import Path
+
+from searchft.data.decode import foreign_reason
+from searchft.data.formats import FOREIGN
+from searchft.data.places import find_place
+from searchft.data.records import SPLIT_NAMES, Record, Records, printable, some
+from searchft.errors import InputError, Problem
+from searchft.recipe import DataSettings
+
+KEY = "data.source"
+
+MOST_PROBLEMS = 50
+"""A table of 100,000 wrong rows is one mistake, not 100,000: this many are listed, the others counted."""
+
+
+def read_csv(settings: DataSettings, written: str) -> Records:
+    """The images that a CSV file lists. Raises InputError with every wrong row (`faces.csv:14`)."""
+    table = find_place(written, settings.root, KEY, "file")
+    problems: list[Problem] = []
+
+    def problem(line: int, rule: str) -> None:
+        problems.append(Problem(f"{table}:{line}", KEY, rule))
+
+    rows = _rows(table)
+    if not rows:
+        raise InputError(Problem(str(table), KEY, "must have a header `path,label` or `path,label,split` but is empty"))
+    header = [name.strip() for name in rows[0][1]]
+    wrong = _header_problem(header)
+    if wrong:
+        raise InputError(Problem(f"{table}:{rows[0][0]}", KEY, wrong))
+    at = {name: header.index(name) for name in header}
+    entries: list[tuple[int, str, str, str | None, Path]] = []
+    unreadable: list[tuple[str, str]] = []
+    seen: dict[Path, tuple[int, str]] = {}
+    splits_given: list[int] = []
+    splits_missing: list[int] = []
+    for line, cells in rows[1:]:
+        if not any(cell.strip() for cell in cells):
+            continue
+        if len(cells) != len(header):
+            problem(line, f"must have {len(header)} columns ({', '.join(header)}) but has {len(cells)}")
+            continue
+        name, label = cells[at["path"]].strip(), unicodedata.normalize("NFC", cells[at["label"]].strip())
+        split = None
+        if "split" in at:
+            text = cells[at["split"]].strip()
+            (splits_given if text else splits_missing).append(line)
+            split = SPLIT_NAMES.get(text.lower())
+            if text and split is None:
+                problem(line, f"split must be train, val or test but got {text!r}")
+        if not label:
+            problem(line, "label must not be empty")
+        if not name or "\0" in name:
+            problem(line, f"path must be a file but got {name!r}")
+            continue
+        path = table.parent / Path(name).expanduser()
+        if path.suffix.lower() in FOREIGN:
+            unreadable.append((printable(str(path)), foreign_reason(path.suffix)))
+        elif not path.exists():
+            problem(line, f"path must be an existing file but {name!r} is not in {table.parent}")
+        elif not path.is_file():
+            problem(line, f"path must be a file but {name!r} is a folder")
+        elif path in seen and seen[path][1] != label:
+            problem(line, f"{name!r} is {label!r} here but {seen[path][1]!r} on line {seen[path][0]}")
+        else:
+            seen.setdefault(path, (line, label))
+            entries.append((line, name, label, split, path))
+    if splits_given and splits_missing:
+        lines = some(splits_missing)
+        problem(splits_missing[0], f"either every row must name its split or none, but it is missing on lines {lines}")
+    if problems:
+        problems.sort(key=lambda p: int(p.where.rpartition(":")[2]))
+        rest = len(problems) - MOST_PROBLEMS
+        more = [Problem(str(table), KEY, f"and {rest} more rows are wrong")] if rest > 0 else []
+        raise InputError(problems[:MOST_PROBLEMS] + more)
+    if not entries and not unreadable:
+        raise InputError(Problem(str(table), KEY, "must list images but has only a header"))
+    classes = tuple(sorted({entry[2] for entry in entries}))
+    index = {name: i for i, name in enumerate(classes)}
+    records = [Record(name, index[label], split, path) for _, name, label, split, path in entries]
+    extra = [name for name in header if name not in ("path", "label", "split")]
+    notes = [f"columns that are not used: {some(extra)}"] if extra else []
+    return Records(str(table), classes, sorted(records, key=lambda r: r.name), sorted(unreadable), notes)
+
+
+def _rows(table: Path) -> list[tuple[int, list[str]]]:
+    """(line on which a row ends, cells)."""
+    try:
+        with open(table, encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file, strict=True)
+            return [(reader.line_num, cells) for cells in reader if cells]
+    except UnicodeDecodeError as error:
+        raise InputError(Problem(str(table), KEY, f"must be UTF-8 text: {error}")) from error
+    except csv.Error as error:
+        raise InputError(Problem(f"{table}:{reader.line_num}", KEY, f"must be a CSV table: {error}")) from error
+
+
+def _header_problem(header: list[str]) -> str:
+    if not {"path", "label"} <= set(header):
+        hint = " Separate the columns by commas" if len(header) == 1 and any(c in header[0] for c in ";\t|") else ""
+        return f"must begin with a header that names `path` and `label` (and `split`) but got {','.join(header)!r}.{hint}"
+    twice = sorted({name for name in header if header.count(name) > 1})
+    return f"must name each column once but has {some(twice)} twice" if twice else ""

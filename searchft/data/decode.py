@@ -1,0 +1,181 @@
+"""The one decoder: whatever a phone, scanner or web site wrote becomes uint8 RGB of one size. Also used for predictions.
+
+What is decided here, once:
+
+- EXIF orientation is applied. Damaged EXIF data are ignored: the picture itself is still good.
+- Transparency is laid over white: cut-outs and logos are made for white pages, and colours hidden below full
+  transparency (often black or noise) must not reach the network.
+- Grey of 16 bits is scaled by its full range (0…65535 → 0…255), never cut off at 255. Grey of 32 bits has no known
+  range unless its values fit 16 bits; floating-point grey is read where it lies in [0, 1]. Anything else is refused.
+- CMYK goes through Pillow's conversion (Adobe's inverted CMYK JPEGs come out right); colour profiles are ignored, as
+  torchvision's and timm's loaders do, because the pretrained weights saw such pictures.
+- Truncated files are unreadable: half a photo is not a photo.
+- JPEG's reduced-size decoding is not used: it is faster but gives other pixels than the reference pipelines.
+- Resizing is Pillow's (antialiased), with the rounding of torchvision's `Resize` and `CenterCrop`.
+"""
+
+from __future__ import annotations
+
+import io
+import threading
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from searchft.data.formats import FOREIGN, PILLOW_FORMATS, what_it_is
+from searchft.data.records import printable
+from searchft.errors import InputError, Problem
+
+DECODER_VERSION = 1
+"""Raised whenever a change here alters pixels: old stores and fingerprints then stop being answers."""
+
+MAX_PIXELS = 89_478_485
+"""Pillow's own limit for a picture that is not suspicious: a quarter of a gigabyte in RGB."""
+
+MAX_FILE_BYTES = 512 * 1024 * 1024
+"""Larger files are not read into memory."""
+
+INTERPOLATIONS = {
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+    "nearest": Image.Resampling.NEAREST,
+}
+"""Values of `data.interpolation`: Pillow's filters."""
+
+RESIZES = ("squash", "crop", "pad")
+"""Values of `data.resize`."""
+
+_opening = threading.Lock()
+"""Warnings filters belong to the whole process: one thread at a time reads headers under ours. Pixels decode in parallel."""
+
+
+class UnreadableImage(InputError):
+    """This one picture cannot be read. `reason` says why, without the path."""
+
+    kind = "unreadable"
+
+    def __init__(self, reason: str, where: str = "") -> None:
+        super().__init__(Problem(where, "", reason))
+        self.reason = reason
+
+
+def decode_image(source: Path | bytes | np.ndarray | Image.Image, size: int, resize: str, interpolation: str) -> np.ndarray:
+    """Decodes one picture to uint8 [size, size, 3], RGB.
+
+    `source` is a path, the bytes of a file, a uint8 array ([H, W] or [H, W, 3]) or an open PIL image; `resize` is one
+    of RESIZES, `interpolation` a key of INTERPOLATIONS. Raises UnreadableImage with the reason (and the path, if given).
+    """
+    if resize not in RESIZES or interpolation not in INTERPOLATIONS or size < 1:
+        raise ValueError(f"cannot resize to {size} by {resize!r} and {interpolation!r}")
+    try:
+        if isinstance(source, Path):
+            return decode_image(_read(source), size, resize, interpolation)
+        if isinstance(source, bytes):
+            image: Image.Image = _open(source)
+        elif isinstance(source, np.ndarray):
+            image = Image.fromarray(source)
+        else:
+            image = source
+        return np.array(_resize(_to_rgb(_upright(image)), size, resize, INTERPOLATIONS[interpolation]), dtype=np.uint8)
+    except UnreadableImage as error:
+        if isinstance(source, Path):
+            raise UnreadableImage(error.reason, printable(str(source))) from error
+        raise
+    except MemoryError as error:
+        raise UnreadableImage("does not fit in memory") from error
+    except Exception as error:
+        # Pillow's parsers raise nearly anything on damaged files (struct.error, IndexError, SyntaxError, zlib.error …).
+        raise UnreadableImage(f"is damaged or cut short: {error or type(error).__name__}") from error
+
+
+def _read(path: Path) -> bytes:
+    if path.suffix.lower() in FOREIGN:
+        raise UnreadableImage(foreign_reason(path.suffix))
+    try:
+        if path.is_dir():
+            raise UnreadableImage("is a folder, not a picture")
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise UnreadableImage(f"is larger than {MAX_FILE_BYTES // 2**20} MiB")
+        return path.read_bytes()
+    except OSError as error:
+        raise UnreadableImage(f"cannot be read: {error.strerror or error}") from error
+
+
+def foreign_reason(suffix: str) -> str:
+    """Why a picture with a suffix of FOREIGN is not read, and what to do."""
+    return f"{suffix.lower().lstrip('.').upper()} is not a format that searchft reads; convert it to JPEG or PNG"
+
+
+def _open(content: bytes) -> Image.Image:
+    with _opening, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        try:
+            image = Image.open(io.BytesIO(content), formats=PILLOW_FORMATS)
+        except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+            raise UnreadableImage(
+                f"claims more than {MAX_PIXELS:,} pixels, as decompression bombs do; scale it down"
+            ) from error
+        except Image.UnidentifiedImageError as error:
+            really = what_it_is(content[:64])
+            raise UnreadableImage(
+                f"is {really}; convert it to JPEG or PNG" if really else f"is none of {', '.join(PILLOW_FORMATS)}, or damaged"
+            ) from error
+    if image.width * image.height > MAX_PIXELS:
+        raise UnreadableImage(f"has {image.width:,} × {image.height:,} pixels, more than {MAX_PIXELS:,}; scale it down")
+    return image
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    image.load()
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # damaged EXIF data: any parser error may come out, and the picture is good all the same
+        return image
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
+    if image.mode.startswith("I") or image.mode == "F":
+        return _grey_of_many_bits(image).convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        rgba = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
+        white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, rgba).convert("RGB")
+    return image.convert("RGB")
+
+
+def _grey_of_many_bits(image: Image.Image) -> Image.Image:
+    values = np.asarray(image)
+    if image.mode == "F":
+        if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= 1):
+            raise UnreadableImage("is floating-point grey outside [0, 1], whose range is unknown; convert it to 8 bits")
+        return Image.fromarray((values * 255 + 0.5).astype(np.uint8))
+    if values.min() < 0 or values.max() > 65535:
+        raise UnreadableImage("is 32-bit grey, whose range is unknown; convert it to 8 or 16 bits")
+    return Image.fromarray(((values.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8))
+
+
+def _resize(image: Image.Image, size: int, resize: str, method: Any) -> Image.Image:
+    width, height = image.size
+    if resize == "squash":
+        return image if (width, height) == (size, size) else image.resize((size, size), method)
+    short, long = min(width, height), max(width, height)
+    if resize == "crop":
+        if short != size:
+            other = int(size * long / short)
+            width, height = (size, other) if width <= height else (other, size)
+            image = image.resize((width, height), method)
+        left, top = round((width - size) / 2), round((height - size) / 2)
+        return image.crop((left, top, left + size, top + size))
+    if long != size:
+        width, height = max(1, round(width * size / long)), max(1, round(height * size / long))
+        image = image.resize((width, height), method)
+    square = Image.new("RGB", (size, size))
+    square.paste(image, ((size - width) // 2, (size - height) // 2))
+    return square

@@ -1,0 +1,86 @@
+"""The sources of images: one row each. `data.source` is a row's name, with a colon and an argument where it takes one."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from searchft.data.csv_table import read_csv
+from searchft.data.fashion_mnist import read_fashion_mnist
+from searchft.data.folder import read_folder
+from searchft.data.orl_faces import read_orl_faces
+from searchft.data.places import find_place
+from searchft.data.records import Records, some
+from searchft.data.torchvision_sets import read_torchvision
+from searchft.errors import InputError, Problem
+from searchft.recipe import DataSettings
+
+
+@dataclass(frozen=True)
+class Source:
+    """One kind of source."""
+
+    argument: str
+    """What stands after the colon (`PATH`), or an empty string."""
+    read: Callable[[DataSettings, str, Path], Records]
+    """From settings, argument and cache folder to what is there. Raises InputError."""
+
+
+SOURCES: Mapping[str, Source] = MappingProxyType(
+    {
+        "folder": Source("PATH", lambda settings, written, cache: read_folder(settings, written)),
+        "csv": Source("PATH", lambda settings, written, cache: read_csv(settings, written)),
+        "torchvision": Source("NAME", read_torchvision),
+        "orl_faces": Source("", lambda settings, written, cache: read_orl_faces(settings, written)),
+        "fashion_mnist": Source("", read_fashion_mnist),
+    }
+)
+
+
+def read_source(settings: DataSettings, cache: Path) -> Records:
+    """The images of `settings.source`, with class names as `settings.labels` has them. Raises InputError."""
+    kind, colon, argument = settings.source.partition(":")
+    source = SOURCES.get(kind)
+    if source is None or bool(source.argument) != bool(colon):
+        known = [f"{name}:{row.argument}" if row.argument else name for name, row in SOURCES.items()]
+        near = difflib.get_close_matches(kind, SOURCES, 1)
+        hint = f", did you mean {next(k for k in known if k.startswith(near[0]))!r}?" if near else ""
+        rule = f"must be one of {', '.join(known)} but got {settings.source!r}{hint}"
+        raise InputError(Problem(settings.source, "data.source", rule))
+    records = source.read(settings, argument, cache)
+    return _rename(records, settings) if settings.labels else records
+
+
+def _rename(records: Records, settings: DataSettings) -> Records:
+    """Applies the JSON file that maps the source's class names to better ones."""
+    place = find_place(settings.labels, settings.root, "data.labels", "file")
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        twice = [key for key, n in Counter(key for key, _ in pairs).items() if n > 1]
+        if twice:
+            raise ValueError(f"holds a name twice: {some(map(repr, twice))}")
+        return dict(pairs)
+
+    try:
+        names = json.loads(place.read_text(encoding="utf-8-sig"), object_pairs_hook=unique)
+        if not isinstance(names, dict) or not all(isinstance(v, str) and v.strip() for v in names.values()):
+            raise ValueError("is not one object with text values")
+    except (ValueError, RecursionError, OSError) as error:
+        rule = f'must be a JSON object from folder name to class name ({{"n01440764": "tench"}}) but {error}'
+        raise InputError(Problem(str(place), "data.labels", rule)) from error
+    classes = tuple(names.get(name, name) for name in records.classes)
+    twice = [name for name, n in Counter(classes).items() if n > 1]
+    if twice:
+        rule = f"must give each class a name of its own, but two have the same: {some(map(repr, twice))}"
+        raise InputError(Problem(str(place), "data.labels", rule))
+    unnamed = [name for name in records.classes if name not in names]
+    if unnamed:
+        records.notes.append(f"{len(unnamed)} classes are not in {place.name} and keep their names: {some(unnamed, 5)}")
+    records.classes = classes
+    return records

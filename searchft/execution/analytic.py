@@ -1,0 +1,95 @@
+"""An executor without networks: learning curves from a formula, in virtual time. For tests of the search and for simulations.
+
+It speaks the same protocol as real workers, so the real driver, ledger, suggest and prune run on it unchanged. A trial's
+curve is a function of its recipe's key alone, as with real workers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from searchft.execution.protocol import CONTINUE, EpochDone, Job, JobDone, Message, WorkerSetup
+from searchft.recipe import Recipe
+
+
+def saturating_curve(recipe: Recipe, key: str, epoch: int) -> float:
+    """Accuracy after `epoch` (1-based) epochs: rises exponentially to a ceiling; both depend on the key's digest."""
+    digest = hashlib.sha256(key.encode()).digest()
+    ceiling = 0.5 + 0.5 * digest[0] / 255
+    pace = 1.0 + 4.0 * digest[1] / 255
+    return round(ceiling * (1 - math.exp(-epoch / pace)), 6)
+
+
+@dataclass
+class AnalyticExecutor:
+    """`slots` workers whose epochs take `epoch_seconds` of virtual time; `wait` jumps to the next event."""
+
+    slots: int = 1
+    curve: Callable[[Recipe, str, int], float] = saturating_curve
+    epoch_seconds: Callable[[Recipe], float] = lambda recipe: 1.0
+    now_s: float = 0.0
+    """Virtual clock."""
+    busy_s: float = 0.0
+    """Virtual seconds of work done, over all slots."""
+    epochs_computed: list[tuple[int, int]] = field(default_factory=list)
+    """(trial, epoch) in the order they were computed."""
+
+    def __post_init__(self) -> None:
+        self.devices = tuple(f"analytic {i}" for i in range(self.slots))
+        self._events: list[tuple[float, int, int, int]] = []
+        self._jobs: dict[int, Job] = {}
+        self._order = 0
+
+    def start(self, setup: WorkerSetup) -> None:
+        """Nothing to prepare."""
+
+    def submit(self, slot: int, job: Job) -> None:
+        self._jobs[slot] = job
+        self._schedule(slot, 1)
+
+    def _schedule(self, slot: int, epoch: int) -> None:
+        seconds = self.epoch_seconds(self._jobs[slot].recipe)
+        self._order += 1
+        heapq.heappush(self._events, (self.now_s + seconds, self._order, slot, epoch))
+        self.busy_s += seconds
+
+    def wait(self, timeout_s: float) -> list[tuple[int, Message]]:
+        if not self._events:
+            return []
+        self.now_s, _, slot, epoch = heapq.heappop(self._events)
+        job = self._jobs[slot]
+        if epoch > job.recipe.epochs:
+            del self._jobs[slot]
+            return [(slot, JobDone(job.number))]
+        value = self.curve(job.recipe, job.key, epoch)
+        self.epochs_computed.append((job.number, epoch))
+        self._epoch = {**getattr(self, "_epoch", {}), slot: epoch}
+        result = {
+            "epoch": epoch,
+            "train_loss": 1 - value,
+            "train_accuracy": value,
+            "val_loss": 1 - value,
+            "val_accuracy": value,
+            "val_balanced_accuracy": value,
+            "seconds": self.epoch_seconds(job.recipe),
+            "step_curve": [],
+        }
+        return [(slot, EpochDone(job.number, result))]
+
+    def answer(self, slot: int, word: str) -> None:
+        job = self._jobs[slot]
+        epoch = self._epoch[slot]
+        self._order += 1
+        if word != CONTINUE:
+            heapq.heappush(self._events, (self.now_s, self._order, slot, job.recipe.epochs + 1))
+        elif epoch == job.recipe.epochs:
+            heapq.heappush(self._events, (self.now_s, self._order, slot, epoch + 1))
+        else:
+            self._schedule(slot, epoch + 1)
+
+    def close(self) -> None:
+        """Nothing to end."""

@@ -1,0 +1,109 @@
+"""The words between a driver and its workers: plain data, the same for a local process and for a remote actor.
+
+Driver to worker: a `Job`, then after each `EpochDone` one answer, CONTINUE or STOP.
+Worker to driver: `EpochDone` for each epoch, then exactly one of `JobDone` and `JobFailed`; `WorkerDied` is said by the
+executor on behalf of a worker that cannot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from searchft.recipe import Recipe
+
+CONTINUE = "continue"
+STOP = "stop"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One trial to train."""
+
+    number: int
+    """The trial's number in the study."""
+    recipe: Recipe
+    key: str
+    folder: str
+    """The trial's folder: checkpoint and best weights."""
+
+
+@dataclass(frozen=True)
+class WorkerSetup:
+    """What every worker of a study is told once, at its start. Paths are those of the worker's machine."""
+
+    facts: Mapping[str, Any]
+    """`SpaceFacts.to_json()`."""
+    images: str
+    """Folder of the decoded images."""
+    image_size: int
+    """Side of the square that the networks see, in pixels."""
+    store: str
+    """Folder of stored prefix values; empty: do not store."""
+    store_budget_bytes: int = 8 << 30
+
+
+@dataclass(frozen=True)
+class EpochDone:
+    """One epoch of the running job; `result` is `EpochResult.to_json()`. The worker waits for the driver's answer."""
+
+    number: int
+    result: Mapping[str, Any]
+    replayed: bool = False
+
+
+@dataclass(frozen=True)
+class JobDone:
+    """The job ended: all epochs, early stopping, or the driver's STOP."""
+
+    number: int
+    stopped: bool = False
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    """Measured things worth keeping: seconds spent on the frozen part, whether its values came from the store."""
+
+
+@dataclass(frozen=True)
+class JobFailed:
+    """The job ended in an error."""
+
+    number: int
+    kind: str
+    """`memory`, `diverged`, `storage`, `input`, or `error` (an exception of the code's own)."""
+    message: str
+    traceback: str = ""
+
+
+@dataclass(frozen=True)
+class WorkerDied:
+    """The worker's process is gone. Its job, if it had one, can go on elsewhere from its checkpoint."""
+
+    number: int | None
+    reason: str
+    out_of_memory: bool = False
+    """Whether the kernel ended it for lack of memory."""
+
+
+Message = EpochDone | JobDone | JobFailed | WorkerDied
+
+
+class Executor(Protocol):
+    """Places jobs on workers. One job per slot at a time."""
+
+    devices: tuple[str, ...]
+    """One line for people per slot."""
+
+    def start(self, setup: WorkerSetup) -> None:
+        """Tells the workers what they will train on. Called once before the first `submit`."""
+
+    def submit(self, slot: int, job: Job) -> None:
+        """Gives a free slot a job."""
+
+    def wait(self, timeout_s: float) -> list[tuple[int, Message]]:
+        """Messages that arrived (slot, message), waiting at most `timeout_s` for the first one."""
+
+    def answer(self, slot: int, word: str) -> None:
+        """Answers an EpochDone with CONTINUE or STOP."""
+
+    def close(self) -> None:
+        """Ends all workers at once; their checkpoints stand. Safe to call twice."""

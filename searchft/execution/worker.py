@@ -1,0 +1,175 @@
+"""A worker: one process bound to one device. Trains jobs one after another, stays warm in between, never sees the storage.
+
+It dies with its driver: the kernel kills it (Linux), and a thread looks every half second whether its parent is still
+the one that started it (everywhere). While it trains it holds a lock on the trial's folder, so that an orphan that has
+not yet noticed never writes beside its successor.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Protocol
+
+import filelock
+
+from searchft.errors import InputError, SearchftError, StorageError
+from searchft.execution.protocol import CONTINUE, EpochDone, Job, JobDone, JobFailed, WorkerSetup
+from searchft.faults import fault
+from searchft.files import is_disk_error, lock_file, remove_leftovers
+
+_LOCK_WAIT_S = 30.0
+"""How long a successor waits for an orphan to notice that its driver is gone."""
+
+_REFUSALS = (
+    "can't allocate memory",
+    "std::bad_alloc",
+    "not enough memory",
+    "Cannot allocate memory",
+    "could not create a memory",
+)
+"""What allocators on a CPU say when they refuse: plain RuntimeErrors, whose text is the only mark they bear."""
+
+
+class Epoch(Protocol):
+    """One epoch's result, as `train.results.EpochResult` is."""
+
+    @property
+    def replayed(self) -> bool: ...
+
+    @property
+    def epoch(self) -> int: ...
+
+    def to_json(self) -> dict[str, object]: ...
+
+
+Train = Callable[[Job], Iterator[Epoch]]
+"""Trains a job, epoch by epoch; closed to stop."""
+
+
+def main(connection: Connection, device: str, threads: int, parent: int) -> None:
+    """Trains real networks until the connection closes. Called in a fresh process.
+
+    Args:
+        connection: speaks `execution.protocol` with the driver; a WorkerSetup comes first.
+        device: a torch device name.
+        threads: arithmetic threads on a CPU.
+        parent: the driver's process id.
+    """
+    live_and_die_with(parent)
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+    import torch
+    import tqdm
+
+    torch.set_num_threads(threads)
+    # tqdm (used inside torch.fx) would make a semaphore between processes, which a killed worker leaves behind.
+    tqdm.tqdm.set_lock(threading.RLock())
+    from searchft.data.images import reopen_images
+    from searchft.features.store import FeatureStore
+    from searchft.recipe import SpaceFacts
+    from searchft.train.checkpoints import TrialFolder
+    from searchft.train.fit import fit
+    from searchft.train.inputs import TrainingData
+
+    def prepare(setup: WorkerSetup) -> Train:
+        store = FeatureStore(Path(setup.store), setup.store_budget_bytes) if setup.store else None
+        data = TrainingData(
+            images=reopen_images(Path(setup.images)),
+            facts=SpaceFacts.from_json(setup.facts),
+            image_size=setup.image_size,
+            store=store,
+            device=torch.device(device),
+        )
+        return lambda job: fit(job.recipe, data, TrialFolder(Path(job.folder), job.key))
+
+    serve(connection, prepare)
+
+
+def serve(connection: Connection, prepare: Callable[[WorkerSetup], Train]) -> None:
+    """Takes a WorkerSetup, then jobs, until the driver closes the connection."""
+    try:
+        setup: WorkerSetup = connection.recv()
+        train: Train | None = None
+        trouble: Exception | None = None
+        try:
+            train = prepare(setup)
+        except Exception as error:  # nobody has asked yet: the first job is answered with it
+            trouble = error
+        while True:
+            job: Job = connection.recv()
+            fault("worker.job", f"{job.number}")
+            connection.send(run_job(connection, job, train) if train is not None else _failure(job, trouble))
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        return
+
+
+def run_job(connection: Connection, job: Job, train: Train) -> JobDone | JobFailed:
+    """Trains one job, speaking after every epoch; returns how it ended. Never raises but for a closed connection."""
+    folder = Path(job.folder)
+    try:
+        with lock_file(folder / "worker.lock").acquire(timeout=_LOCK_WAIT_S):
+            fault("worker.locked", f"{job.number}")
+            remove_leftovers(folder)
+            for result in train(job):
+                if not result.replayed:
+                    fault("worker.epoch", f"{job.number} {result.epoch}")
+                connection.send(EpochDone(job.number, result.to_json(), result.replayed))
+                fault("worker.sent", f"{job.number} {result.epoch}")
+                if connection.recv() != CONTINUE:
+                    return JobDone(job.number, stopped=True)
+        fault("worker.done", f"{job.number}")
+        return JobDone(job.number)
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        raise
+    except Exception as error:
+        return _failure(job, error)
+
+
+def _failure(job: Job, error: Exception | None) -> JobFailed:
+    """What an exception means for its trial."""
+    text = str(error) or type(error).__name__
+    if isinstance(error, filelock.Timeout):
+        return JobFailed(job.number, "storage", f"another process holds {job.folder}: end it and run again")
+    if type(error).__name__ == "DivergedError":
+        return JobFailed(job.number, "diverged", text)
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return JobFailed(job.number, "memory", f"out of memory: {_first_line(text)}")
+    if isinstance(error, RuntimeError | OSError) and any(words in text for words in _REFUSALS):
+        return JobFailed(job.number, "memory", f"out of memory: {_first_line(text)}")
+    if isinstance(error, StorageError):
+        return JobFailed(job.number, "storage", text)
+    if isinstance(error, InputError | SearchftError):
+        return JobFailed(job.number, "input", text)
+    if isinstance(error, OSError) and is_disk_error(error):
+        return JobFailed(job.number, "storage", f"{error}. Free some space and run again.")
+    trace = "".join(traceback.format_exception(error)) if error is not None else ""
+    return JobFailed(job.number, "error", f"{type(error).__name__}: {text}", trace)
+
+
+def _first_line(text: str) -> str:
+    return text.strip().partition("\n")[0]
+
+
+def live_and_die_with(parent: int) -> None:
+    """Makes this process end when its driver does, and only then: signals from the terminal are the driver's business."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(0)
+
+    if os.getppid() != parent:  # it died before we could ask
+        os._exit(0)
+    threading.Thread(target=watch, daemon=True).start()

@@ -1,0 +1,180 @@
+"""Writing the exported folder: the whole network under its library's own names, and everything needed to use it.
+
+    model.safetensors   the full state dict, float32, plain torchvision or timm keys
+    labels.txt          one class per line, in the order of the logits
+    README.md           the model card, with the snippet that loads this folder without searchft
+    config.json         architecture, classes, preprocessing, recipe, where the weights came from, metrics, versions
+
+config.json is written last and holds the SHA-256 of the weights: a folder cut short or mixed up is noticed on loading.
+
+A trial keeps only its delta against the pretrained network. It must be complete: every parameter that the recipe opens
+and the whole head. A delta that is not (a checkpoint of something else) is refused, never filled up with initial values.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from searchft import __version__
+from searchft.errors import InputError, StorageError
+from searchft.export.card import card_text
+from searchft.export.load import CARD, CONFIG, FORMAT, FORMAT_VERSION, LABELS, MODEL, build_exported, read_config
+from searchft.files import sha256_of, write_atomic, write_json
+from searchft.recipe import BackboneFacts, DataSettings, Recipe, SpaceFacts, open_parameters
+
+_VERSIONS_OF = ("torch", "torchvision", "timm", "safetensors", "numpy", "pillow")
+
+
+def check_target(out: Path, force: bool = False) -> None:
+    """Raises InputError where `out` holds something that is no earlier export of ours, unless `force`."""
+    if out.exists() and not out.is_dir():
+        raise InputError("must be a folder but is a file", str(out))
+    if not out.is_dir() or not any(out.iterdir()) or force:
+        return
+    try:
+        read_config(out)
+    except InputError as error:
+        rule = "is not empty and no earlier export: choose another --out, or say --force to write into it all the same"
+        raise InputError(rule, str(out)) from error
+
+
+def export_trial(
+    recipe: Recipe,
+    facts: SpaceFacts,
+    settings: DataSettings,
+    delta: Path,
+    out: Path,
+    metrics: Mapping[str, Any],
+    about: Mapping[str, Any] | None = None,
+) -> Path:
+    """Writes the trial whose best epoch's delta is `delta` into the folder `out`, and returns `out`.
+
+    Args:
+        recipe: what the trial ran.
+        facts: the study's.
+        settings: the study's `data:` section, which decides the preprocessing.
+        delta: `trials/NNNN/best.safetensors`.
+        metrics: kept in config.json as they are; `add_metrics` adds to them later.
+        about: what people should know beside it: `study`, `trial`, `words` (the recipe in words).
+
+    Raises InputError for a delta that does not fit the recipe, StorageError where the disk refuses.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file, save
+
+    from searchft.models import architecture_of, build_model
+    from searchft.train.checkpoints import check_delta
+
+    backbone = facts.backbones[recipe.architecture()]
+    classes = facts.data.classes
+    model = build_model(recipe, backbone, len(classes), head_seed=recipe.seed)
+    state = dict(model.state_dict())
+    try:
+        check_delta(delta)
+        trained = load_file(delta)
+    except FileNotFoundError as error:
+        raise InputError("the trial's weights are gone (search.keep_checkpoints decides how many stay)", str(delta)) from error
+    except SafetensorError as error:
+        raise StorageError(f"{delta} is damaged: {error}", str(delta)) from error
+    _check_delta(trained, state, recipe, backbone, delta)
+    for name, tensor in trained.items():
+        state[name] = tensor.to(state[name].dtype)
+    architecture = _plain_architecture(architecture_of(recipe, backbone, len(classes)))
+    exported = build_exported(architecture)
+    # Auxiliary heads serve training only: what is exported is what the library's own network takes, no more and no less.
+    state = {name: state[name] for name in exported.state_dict()}
+    exported.load_state_dict(state)
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    # Over an earlier export: until its configuration is replaced too, its checksum tells that the two do not belong together.
+    tensors = {name: tensor.clone().contiguous() for name, tensor in state.items()}
+    write_atomic(out / MODEL, save(tensors, metadata={"format": "pt"}))
+    write_atomic(out / LABELS, ("\n".join(classes) + "\n").encode())
+    config = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "architecture": architecture,
+        "classes": list(classes),
+        "preprocessing": preprocessing_of(settings, backbone),
+        "recipe": recipe.to_json(),
+        "weights": {
+            "asked": recipe.weights,
+            "loaded": backbone.weights,
+            "source": backbone.weights_source,
+            "sha256": backbone.weights_sha256,
+            "fell_back": backbone.fell_back,
+        },
+        "data": {
+            "source": facts.data.source,
+            "fingerprint": facts.data.fingerprint,
+            "settings": {key: value for key, value in settings.to_json().items() if key != "root"},
+            "images": {split: facts.data.size(split) for split, _ in facts.data.counts},
+        },
+        "about": dict(about or {}),
+        "metrics": dict(metrics),
+        "model_sha256": sha256_of(out / MODEL),
+        "versions": _versions(),
+    }
+    _write_config(out, config)
+    return out
+
+
+def add_metrics(out: Path, metrics: Mapping[str, Any]) -> None:
+    """Adds to (or replaces in) an exported folder's metrics, and writes its model card anew."""
+    config = read_config(out)
+    _write_config(out, config | {"metrics": {**config["metrics"], **metrics}})
+
+
+def preprocessing_of(settings: DataSettings, backbone: BackboneFacts) -> dict[str, Any]:
+    """From a picture to the network's input, in full: the steps of data/decode.py and data's Preprocess as plain numbers."""
+    stored = max(settings.store_size, settings.image_size)
+    first = round((stored - settings.image_size) / 2)  # as data.transforms.centre_crop
+    return {
+        "steps": "EXIF orientation, RGB, resize to stored_size, crop (left, top, right, bottom), /255, minus mean, by std",
+        "resize": settings.resize,
+        "stored_size": stored,
+        "interpolation": settings.interpolation,
+        "crop": [first, first, first + settings.image_size, first + settings.image_size],
+        "image_size": settings.image_size,
+        "mean": list(backbone.mean),
+        "std": list(backbone.std),
+    }
+
+
+def _check_delta(
+    trained: Mapping[str, Any], state: Mapping[str, Any], recipe: Recipe, backbone: BackboneFacts, delta: Path
+) -> None:
+    wrong = [name for name, tensor in trained.items() if name not in state or tensor.shape != state[name].shape]
+    opened = set(open_parameters(recipe, backbone).parameters)
+    opened |= {name for name in state if name.startswith(f"{backbone.head}.")}
+    missing = sorted(opened - set(trained))
+    for names, fault in ((wrong, "does not fit the recipe's network"), (missing, "lacks what the recipe trains")):
+        if names:
+            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+            raise InputError(f"{fault}: {', '.join(names[:3])}{more}", str(delta))
+
+
+def _plain_architecture(architecture: Mapping[str, Any]) -> dict[str, Any]:
+    """As JSON has it: tuples as lists. What cannot be said in JSON raises here, before anything is written."""
+    plain: dict[str, Any] = json.loads(json.dumps(architecture, allow_nan=False))
+    return plain
+
+
+def _write_config(out: Path, config: Mapping[str, Any]) -> None:
+    write_atomic(out / CARD, card_text(dict(config), shown_as=out.name).encode())
+    write_json(out / CONFIG, config)
+
+
+def _versions() -> dict[str, str]:
+    versions = {"searchft": __version__, "python": platform.python_version()}
+    for package in _VERSIONS_OF:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions

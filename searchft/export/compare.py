@@ -1,0 +1,179 @@
+"""How far two networks' parameters lie apart, layer by layer: relative change and cosine similarity.
+
+For each weight and bias: |b - a| / |a| (Euclidean norms) and the cosine of the angle between a and b, both over all
+elements. Two exports are compared by name; one export against `pretrained` is compared with the weights it started from,
+whose own head is not there: the new head's rows are left out, since nothing came before it.
+
+Running statistics of BatchNorms are not parameters and are not compared.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from searchft.errors import InputError, Problem
+from searchft.export.load import load_exported
+
+PRETRAINED = "pretrained"
+"""The word for the weights that an export started from."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One parameter tensor."""
+
+    layer: str
+    """Its module."""
+    kind: str
+    """`weight`, `bias` or the parameter's own name."""
+    size: int
+    relative_change: float
+    """|b - a| / |a|; infinite where a is zero and b is not."""
+    cosine: float
+    """NaN where a or b is zero."""
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON data; infinities and NaN become null on output."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All rows in the order of the network, and what could not be compared."""
+
+    a: str
+    b: str
+    rows: tuple[Row, ...]
+    only_in_a: tuple[str, ...]
+    only_in_b: tuple[str, ...]
+    other_shape: tuple[str, ...]
+
+    def summary(self) -> dict[str, dict[str, float]]:
+        """Median relative change and cosine of weights and of biases, where they are numbers."""
+        found = {}
+        for kind in ("weight", "bias"):
+            rows = [row for row in self.rows if row.kind == kind]
+            found[kind] = {
+                "tensors": float(len(rows)),
+                "median_relative_change": _median([row.relative_change for row in rows]),
+                "median_cosine": _median([row.cosine for row in rows]),
+            }
+        return found
+
+
+def compare(a: str, b: str) -> Comparison:
+    """Compares two exported folders, or one with `pretrained` (in either place).
+
+    Raises InputError where a folder is no export, both are `pretrained`, or the starting weights cannot be had (any more).
+    """
+    if a == PRETRAINED and b == PRETRAINED:
+        raise InputError("must name at least one exported folder beside pretrained", "A B")
+    first, second = _parameters(a, b), _parameters(b, a)
+    return compare_parameters(first, second, a, b)
+
+
+def compare_parameters(first: Mapping[str, Tensor], second: Mapping[str, Tensor], a: str = "a", b: str = "b") -> Comparison:
+    """As `compare`, from tensors by name; the order is the first's."""
+    common = [name for name in first if name in second]
+    other = tuple(name for name in common if first[name].shape != second[name].shape)
+    rows = []
+    for name in common:
+        if name in other:
+            continue
+        layer, _, kind = name.rpartition(".")
+        change, cosine = _distance(first[name], second[name])
+        rows.append(Row(layer, kind, first[name].numel(), change, cosine))
+    return Comparison(
+        a,
+        b,
+        tuple(rows),
+        tuple(name for name in first if name not in second),
+        tuple(name for name in second if name not in first),
+        other,
+    )
+
+
+def _distance(a: Tensor, b: Tensor) -> tuple[float, float]:
+    x, y = a.detach().double().flatten(), b.detach().double().flatten()
+    size_x, size_y, apart = float(x.norm()), float(y.norm()), float((y - x).norm())
+    if size_x == 0:
+        return (0.0 if apart == 0 else math.inf), math.nan
+    if size_y == 0:
+        return apart / size_x, math.nan
+    return apart / size_x, float(torch.dot(x / size_x, y / size_y))
+
+
+def _parameters(side: str, other: str) -> dict[str, Tensor]:
+    """Parameters by name of an export, or of the weights that the other one started from."""
+    if side != PRETRAINED:
+        model, _ = load_exported(Path(side))
+        return {name: parameter.detach() for name, parameter in model.named_parameters()}
+    return _start_of(Path(other))
+
+
+def _start_of(folder: Path) -> dict[str, Tensor]:
+    from searchft.export.load import read_config
+    from searchft.models import build_model, describe_backbone
+    from searchft.models.weights import random_seed
+    from searchft.recipe import Recipe
+
+    config = read_config(folder)
+    recipe, started = Recipe.from_json(config["recipe"]), config["weights"]
+    seed = random_seed(started["sha256"])
+    facts = describe_backbone(recipe, recipe.seed if seed is None else seed)
+    if facts.weights_sha256 != started["sha256"]:
+        rule = (
+            f"started from weights (SHA-256 {started['sha256'][:12]}) that are not the ones here "
+            f"({facts.weights_sha256[:12]}): they cannot be compared with"
+        )
+        raise InputError(Problem(str(folder), "", rule))
+    model = build_model(recipe, facts, 2, 0)
+    return {name: p.detach() for name, p in model.named_parameters() if not name.startswith(facts.head + ".")}
+
+
+def _median(values: Sequence[float]) -> float:
+    finite = sorted(value for value in values if math.isfinite(value))
+    if not finite:
+        return math.nan
+    middle = len(finite) // 2
+    return finite[middle] if len(finite) % 2 else (finite[middle - 1] + finite[middle]) / 2
+
+
+def draw(comparison: Comparison, path: Path) -> None:
+    """Writes a figure: relative change and cosine of every layer's weights and biases, in order. PNG, SVG or PDF by name.
+
+    Raises InputError where matplotlib is missing or the file's kind is unknown.
+    """
+    try:
+        import matplotlib
+
+        matplotlib.use("Agg")
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise InputError("needs matplotlib: pip install 'searchft[report]'", "--figure") from error
+    if path.suffix.lower() not in (".png", ".svg", ".pdf"):
+        raise InputError(f"must end in .png, .svg or .pdf but got {path.name!r}", "--figure")
+    layers = list(dict.fromkeys(row.layer for row in comparison.rows))
+    place = {layer: i for i, layer in enumerate(layers)}
+    figure = Figure(figsize=(max(8.0, min(30.0, len(layers) * 0.22)), 7.0), layout="constrained")
+    top, bottom = figure.subplots(2, 1, sharex=True)
+    for kind, mark in (("weight", "o"), ("bias", "x")):
+        rows = [row for row in comparison.rows if row.kind == kind]
+        places = [place[row.layer] for row in rows]
+        top.plot(places, [row.relative_change for row in rows], mark, markersize=4, label=kind)
+        bottom.plot(places, [row.cosine for row in rows], mark, markersize=4, label=kind)
+    top.set_ylabel("relative change")
+    top.set_title(f"{comparison.a} against {comparison.b}")
+    top.legend()
+    bottom.set_ylabel("cosine similarity")
+    bottom.set_ylim(-1.05, 1.05)
+    bottom.set_xticks(range(len(layers)), layers, rotation=90, fontsize=6)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120)

@@ -1,0 +1,38 @@
+"""Networks: by name, with their weights, divided into stages, with our head, frozen as far as a recipe says.
+
+    facts = describe_backbone(recipe, seed=0)         # once, before a study exists; plain data
+    model = build_model(recipe, facts, num_classes=40, head_seed=7)
+    opening = open_parameters(recipe, facts)
+    freeze(model, facts, opening)
+    set_modes(model, facts, opening, training=True)   # never model.train()
+
+Importing this package imports torch; timm only where a timm name is used.
+"""
+
+from __future__ import annotations
+
+from searchft.models.adapters import attach_adapters
+from searchft.models.backbones import list_backbones
+from searchft.models.build import architecture_of, build_model, check_image_size, forget_templates, new_head
+from searchft.models.describe import describe_backbone
+from searchft.models.freezing import freeze, head_modules, head_parameters, set_modes
+from searchft.models.heads import build_head, replace_module
+from searchft.models.weights import WeightsMissing
+
+__all__ = [
+    "WeightsMissing",
+    "architecture_of",
+    "attach_adapters",
+    "build_head",
+    "build_model",
+    "check_image_size",
+    "describe_backbone",
+    "forget_templates",
+    "freeze",
+    "head_modules",
+    "head_parameters",
+    "list_backbones",
+    "new_head",
+    "replace_module",
+    "set_modes",
+]

@@ -1,0 +1,221 @@
+"""From a recipe and recorded facts to a network: the same one in every process, whatever ran before.
+
+A worker builds many models of few architectures. So the finished backbone without its head (weights loaded, edits
+applied) is kept per process, a few at most, and copied: copying memory is many times faster than initialising.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from searchft.errors import ChangedGroundError, InputError, Problem, SearchftError
+from searchft.models.adapters import attach_adapters, check_adapters
+from searchft.models.backbones import BackboneName, auxiliary_heads, build_backbone, constructor_arguments, parse_backbone
+from searchft.models.convnets import Rows, convnet_rows
+from searchft.models.edits import apply_edits, change_modules, is_structural
+from searchft.models.heads import HeadSlot, assemble, find_head, head_layers, probe_head, replace_module
+from searchft.models.seeding import seeded
+from searchft.models.weights import Source, find_weights, load_into, random_seed
+from searchft.recipe import BackboneFacts, Recipe
+
+KEPT_TEMPLATES = 3
+"""Backbones kept in memory per process."""
+
+SEED_UNDER_WEIGHTS = 0
+"""Seed of the values that a weights file then replaces; only auxiliary heads that it lacks keep them."""
+
+
+@dataclass(frozen=True)
+class Template:
+    """A finished backbone; never trained, only copied."""
+
+    model: nn.Module
+    """Ours to copy; an empty nn.Identity where the head goes, unless `keep_head`."""
+    slot: HeadSlot
+    edits: dict[str, Any]
+    """What the edits set, in the modules' own form."""
+    notes: tuple[str, ...]
+    kept: dict[str, int]
+    """How many modules of which nn.Sequential were kept."""
+    new_layers: Rows
+    """Layers that edits appended or put in another's place."""
+
+
+_templates: OrderedDict[tuple[Any, ...], Template] = OrderedDict()
+
+
+def make_template(recipe: Recipe, name: BackboneName, source: Source, probe_size: int = 0) -> Template:
+    """Builds, edits and loads a backbone; finds where the head goes. `probe_size` > 0: also runs it on so large an image.
+
+    Raises InputError where edits, weights or `head_replaces` do not fit the network.
+    """
+    random = random_seed(source.sha256)
+    seed = SEED_UNDER_WEIGHTS if random is None else random
+    model = build_backbone(name, source.weights, seed, recipe.auxiliary)
+    slot = find_head(model, name, recipe.head_replaces)
+    own = recipe.own_edits()
+    edits = apply_edits(model, [edit for edit in own if not is_structural(edit[0])])
+    # Whether or not the model has auxiliary heads, a file may hold their values.
+    optional = tuple(module for module, _ in name.family.auxiliary) if name.family else ()
+    notes = load_into(model, name, source, slot.module, optional)
+    kept, new_layers = change_modules(model, [edit for edit in own if is_structural(edit[0])], slot.module, seed)
+    fresh = [path for path, kind, _ in new_layers if next(model.get_submodule(path).parameters(), None) is not None]
+    if fresh and source.path is not None:
+        notes += (f"{', '.join(fresh)} of {name} are new: they begin at random values",)
+    if probe_size:
+        slot = probed(model, slot, probe_size, bool(own))
+    with seeded(SEED_UNDER_WEIGHTS):
+        attach_adapters(model, recipe.adapters)
+    for parameter in model.parameters():
+        parameter.requires_grad_(True)
+    replace_module(model, slot.module, nn.Identity())
+    return Template(model, slot, edits, notes, kept, new_layers)
+
+
+def probed(model: nn.Module, slot: HeadSlot, size: int, edited: bool) -> HeadSlot:
+    """The slot with `num_features` as two grey images of `size` pixels really bring them. Raises InputError if they cannot."""
+    try:
+        shape = probe_head(model, slot.module, torch.zeros(2, 3, size, size))
+    except Exception as error:  # whatever a network says of sizes that do not fit
+        key, what = ("recipe.edits", "with these edits") if edited else ("recipe.backbone", "as it is")
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        rule = f"must leave a network that runs but {what} it fails on {size}×{size} pixels: {first}"
+        raise InputError(Problem("", key, rule)) from error
+    if len(shape) == 4 and not slot.convolution and not slot.before:
+        raise SearchftError(f"the head {slot.module} would get maps of shape {shape}: please report this")
+    features = shape[1]
+    if len(shape) > 2 and not slot.convolution and "pool" not in slot.before:
+        features = int(torch.Size(shape[1:]).numel())
+    return HeadSlot(slot.module, features, slot.convolution, slot.bias, slot.before)
+
+
+def source_of(backbone: BackboneFacts, name: BackboneName) -> Source:
+    """The recorded weights again. Raises ChangedGroundError if they are not the recorded ones any more."""
+    source = find_weights(name, backbone.weights, random_seed(backbone.weights_sha256) or 0)
+    if source.sha256 != backbone.weights_sha256:
+        rule = (
+            f"must be the weights that this study was created with (SHA-256 {backbone.weights_sha256[:12]}) but the file is "
+            f"another one now ({source.sha256[:12]}): put the old one back, or start over with --fresh"
+        )
+        raise ChangedGroundError(Problem(source.described, "recipe.weights", rule))
+    return source
+
+
+def template_of(recipe: Recipe, backbone: BackboneFacts) -> Template:
+    """The kept template of a recipe's architecture, made at first use. Raises what `make_template` and `source_of` raise."""
+    key = (recipe.architecture(), recipe.auxiliary, backbone.backbone, backbone.weights, backbone.weights_sha256)
+    if key not in _templates:
+        name = parse_backbone(recipe.backbone)
+        template = make_template(recipe, name, source_of(backbone, name))
+        _templates[key] = template
+        while len(_templates) > KEPT_TEMPLATES:
+            _templates.popitem(last=False)
+    _templates.move_to_end(key)
+    return _templates[key]
+
+
+def forget_templates() -> None:
+    """Frees the backbones that this process keeps."""
+    _templates.clear()
+
+
+def build_model(recipe: Recipe, backbone: BackboneFacts, num_classes: int, head_seed: int) -> nn.Module:
+    """The network of a recipe: float32, on the CPU, every parameter with requires_grad, images [N, 3, H, W] -> logits [N, C].
+
+    Pretrained values come from the recorded source, random ones from the recorded seed; our head is initialised from
+    `head_seed` by torch's default rule. The same arguments give bit-equal values whatever ran before, and nobody's random
+    state is touched. Call `freeze` and `set_modes` next.
+
+    Raises ChangedGroundError if the weights file is not the recorded one any more, InputError if it is gone.
+    """
+    check_adapters(recipe.adapters)
+    template = template_of(recipe, backbone)
+    model = copy.deepcopy(template.model)
+    name = parse_backbone(recipe.backbone)
+    replace_module(model, backbone.head, new_head(recipe, backbone, num_classes, head_seed))
+    with seeded(head_seed):
+        for module, last in auxiliary_heads(model, name):
+            old = model.get_submodule(f"{module}.{last}")
+            assert isinstance(old, nn.Linear)
+            replace_module(model, f"{module}.{last}", nn.Linear(old.in_features, num_classes))
+    return model
+
+
+def new_head(recipe: Recipe, backbone: BackboneFacts, num_classes: int, head_seed: int) -> nn.Module:
+    """The head of a recipe alone, float32, on the CPU: bit-equal to the one that `build_model` puts into the network."""
+    slot = template_of(recipe, backbone).slot
+    with seeded(head_seed):
+        return assemble(_layers(recipe, backbone, slot, num_classes))
+
+
+def architecture_of(recipe: Recipe, backbone: BackboneFacts, num_classes: int) -> dict[str, Any]:
+    """Plain JSON from which torchvision or timm alone rebuild the network that `build_model` gives:
+
+        {"library": "torchvision", "name": "resnet18", "kwargs": {}, "edits": {"conv1.stride": [1, 1]},
+         "head": {"module": "fc", "layers": [["Linear", {"in_features": 512, "out_features": 40, "bias": true}]]}}
+
+    Build NAME with `num_classes` and `kwargs`; set each edit (lists as tuples); cut each nn.Sequential of `kept` down to so
+    many modules, if there is such an entry; put each of `new_layers` (path, class of torch.nn, arguments) at its path, if
+    there is such an entry; put `layers` (classes of torch.nn, in an nn.Sequential if there are several) at `head.module`. With
+    one layer and no edits the library's own network is right as it comes. Auxiliary heads are not part of it: leave their
+    values out. A network of library `torch.nn` begins as an empty nn.Sequential and is all `new_layers`. `adapters`, if there
+    is such an entry, needs `searchft.models.adapters.attach_adapters` before the head is put in.
+    """
+    name = parse_backbone(recipe.backbone)
+    template = template_of(recipe, backbone)
+    rows = convnet_rows(name.name, num_classes) if name.library == "searchft" else []
+    changed: dict[str, Any] = {}
+    if template.kept:
+        changed["kept"] = template.kept
+    if rows or template.new_layers:
+        changed["new_layers"] = [[path, kind, arguments] for path, kind, arguments in [*rows, *template.new_layers]]
+    if recipe.adapters != "none":
+        changed["adapters"] = recipe.adapters
+    return {
+        "library": "torch.nn" if name.library == "searchft" else name.library,
+        "name": name.full_name,
+        "kwargs": constructor_arguments(name, backbone.weights),
+        **changed,
+        "edits": {path: list(v) if isinstance(v, tuple) else v for path, v in template.edits.items()},
+        "head": {
+            "module": backbone.head,
+            "layers": [[kind, arguments] for kind, arguments in _layers(recipe, backbone, template.slot, num_classes)],
+        },
+        "num_classes": num_classes,
+    }
+
+
+def check_image_size(recipe: Recipe, backbone: BackboneFacts, image_size: int) -> str:
+    """Empty if the network runs on images of so many pixels, else the rule it breaks (for `data.image_size`).
+
+    Vision transformers take one size only, and small images vanish in deep networks. Costs one forward pass of two images.
+    """
+    model = build_model(recipe, backbone, 2, 0)
+    model.eval()
+    try:
+        with torch.no_grad():
+            model(torch.zeros(2, 3, image_size, image_size))
+    except Exception as error:  # whatever a network says of sizes that do not fit
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        return f"must be a size that {backbone.backbone} runs on (such as {backbone.input_size}) but got {image_size}: {first}"
+    return ""
+
+
+def _layers(recipe: Recipe, backbone: BackboneFacts, slot: HeadSlot, num_classes: int) -> list[tuple[str, dict[str, Any]]]:
+    return head_layers(
+        backbone.num_features,
+        recipe.head_widths,
+        recipe.head_activation,
+        recipe.dropout,
+        recipe.input_dropout,
+        num_classes,
+        convolution=slot.convolution,
+        bias=slot.bias,
+        before=slot.before,
+    )

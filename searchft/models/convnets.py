@@ -1,0 +1,62 @@
+"""`searchft/convnet3`, `convnet5`, `convnet7`: small networks for comparison, written down as data.
+
+A 7×7 convolution of stride 2 with its BatchNorm, then one, two or three pairs of 3×3 convolutions (64 channels each, a
+ReLU within the pair), the mean over the map, a linear layer. There are no pretrained weights: they are trained from scratch.
+
+Because they are tables of torch.nn layers, an exported one is rebuilt from its configuration by torch alone.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+Rows = list[tuple[str, str, dict[str, Any]]]
+"""(dotted path, class of torch.nn, arguments), parents before children."""
+
+CHANNELS = 64
+PAIRS = {"convnet3": 1, "convnet5": 2, "convnet7": 3}
+"""Name to pairs of 3×3 convolutions; the number in the name counts all convolutions."""
+
+
+def convnet_rows(name: str, num_classes: int) -> Rows:
+    """The layers of a network of this family. Raises KeyError for another name."""
+    rows: Rows = [
+        (
+            "conv1",
+            "Conv2d",
+            {"in_channels": 3, "out_channels": CHANNELS, "kernel_size": 7, "stride": 2, "padding": 3, "bias": False},
+        ),
+        ("norm1", "BatchNorm2d", {"num_features": CHANNELS}),
+    ]
+    convolution = {"in_channels": CHANNELS, "out_channels": CHANNELS, "kernel_size": 3, "padding": 1, "bias": False}
+    for pair in range(1, PAIRS[name] + 1):
+        rows += [
+            (f"layer{pair}", "Sequential", {}),
+            (f"layer{pair}.0", "Conv2d", convolution),
+            (f"layer{pair}.1", "BatchNorm2d", {"num_features": CHANNELS}),
+            (f"layer{pair}.2", "ReLU", {}),
+            (f"layer{pair}.3", "Conv2d", convolution),
+            (f"layer{pair}.4", "BatchNorm2d", {"num_features": CHANNELS}),
+        ]
+    return [
+        *rows,
+        ("avgpool", "AdaptiveAvgPool2d", {"output_size": 1}),
+        ("flatten", "Flatten", {}),
+        ("fc", "Linear", {"in_features": CHANNELS, "out_features": num_classes}),
+    ]
+
+
+def add_rows(model: nn.Module, rows: Rows) -> None:
+    """Puts each row's layer at its path, replacing what is there; a parent must exist or stand before its children."""
+    for path, kind, arguments in rows:
+        parent, _, name = path.rpartition(".")
+        setattr(model.get_submodule(parent), name, getattr(nn, kind)(**arguments))
+
+
+def build_convnet(name: str, num_classes: int) -> nn.Module:
+    """The network with torch's default initial values: images [N, 3, H, W] to logits [N, num_classes]."""
+    model = nn.Sequential()
+    add_rows(model, convnet_rows(name, num_classes))
+    return model

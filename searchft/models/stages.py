@@ -1,0 +1,261 @@
+"""Divides a backbone into stages, stem first: what `unfrozen` counts from the end.
+
+torchvision families by the table in families.py, timm models by their own `group_matcher(coarse=True)`. Whatever the
+source, every parameter outside the head belongs to exactly one stage, norms in front of the head to the last one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+
+from torch import nn
+
+from searchft.errors import InputError, Problem, SearchftError
+from searchft.models.backbones import BackboneName
+from searchft.models.families import BetweenPools, EachChild
+from searchft.recipe import HEAD, StageFacts
+
+STEM = "stem"
+
+
+def divide(model: nn.Module, name: BackboneName, head: str, auxiliary: Iterable[str] = ()) -> tuple[StageFacts, ...]:
+    """The stages of a network whose head (and auxiliary heads) are left out, in order of execution.
+
+    Raises InputError where the library gives no way to divide it, SearchftError if a parameter were left over.
+    """
+    apart = (head, *auxiliary)
+    inside = [key for key, _ in model.named_parameters() if not below(key, apart)]
+    if name.family is not None:
+        stages = _torchvision(model, name, head)
+    elif name.library == "python":
+        stages = _own(model, inside, apart)
+    else:
+        stages = _timm(model, name, inside, apart)
+    stages = tuple(stage for stage in stages if any(below(key, stage.modules) for key in inside))
+    for key in inside:
+        owners = [stage.name for stage in stages if below(key, stage.modules)]
+        if len(owners) != 1:
+            raise SearchftError(f"{name}: parameter {key} belongs to {owners or 'no stage'}: please report this")
+    return stages
+
+
+def below(key: str, prefixes: Iterable[str]) -> bool:
+    """Whether a dotted name is one of the prefixes or lies below one."""
+    return any(key == prefix or key.startswith(prefix + ".") for prefix in prefixes)
+
+
+def stage_of(key: str, stages: Iterable[StageFacts]) -> str | None:
+    """The stage in which a module or parameter lies."""
+    return next((stage.name for stage in stages if below(key, stage.modules)), None)
+
+
+# torchvision ----------------------------------------------------------------------------------------------------------
+
+
+def _torchvision(model: nn.Module, name: BackboneName, head: str) -> tuple[StageFacts, ...]:
+    family = name.family
+    assert family is not None
+    groups: list[tuple[str, ...]] = []
+    for part in family.parts:
+        if isinstance(part, tuple):
+            if _exists(model, part[0]):  # small members of a family lack the last stages
+                groups.append(part)
+        elif isinstance(part, EachChild):
+            groups += [(f"{part.container}.{child}",) for child, module in _children(model, part) if has_parameters(module)]
+        else:
+            groups += _between_pools(model, part)
+    groups[-1] += tuple(norm for norm in family.last_norm if not below(norm, (head,)))
+    names = [STEM, *(group[0] for group in groups[1:])]
+    if family.hidden and not below(family.hidden, (head,)):
+        block = model.get_submodule(family.hidden)
+        # Its dropouts come along: they are on where the block is open.
+        groups.append(tuple(m for m, _ in _named_children(block, family.hidden) if not below(m, (head,))))
+        names.append(family.hidden)
+    return tuple(StageFacts(stage, modules) for stage, modules in zip(names, groups, strict=True))
+
+
+def _exists(model: nn.Module, path: str) -> bool:
+    """Whether there is a module or parameter of that name."""
+    parent, _, name = path.rpartition(".")
+    try:
+        return hasattr(model.get_submodule(parent), name)
+    except AttributeError:
+        return False
+
+
+def _own(model: nn.Module, inside: list[str], apart: tuple[str, ...]) -> tuple[StageFacts, ...]:
+    """A user's network: each top-level child (or bare parameter) with parameters outside the head is a stage, in order.
+
+    Where there is only one such child that holds more, its children are the stages instead.
+    """
+    depth = 1
+    deepest = max(key.count(".") for key in inside)
+    while depth < deepest and len({".".join(key.split(".")[:depth]) for key in inside}) == 1:
+        depth += 1
+    tops: dict[str, list[str]] = {}
+    for key in inside:
+        tops.setdefault(".".join(key.split(".")[:depth]), []).append(key)
+    covers = [_cover(model, set(keys), apart) for keys in tops.values()]
+    names = [STEM, *(cover[0] for cover in covers[1:])]
+    return tuple(StageFacts(stage, cover) for stage, cover in zip(names, covers, strict=True))
+
+
+def _children(model: nn.Module, part: EachChild | BetweenPools) -> list[tuple[str, nn.Module]]:
+    return list(model.get_submodule(part.container).named_children())
+
+
+def _named_children(block: nn.Module, prefix: str) -> list[tuple[str, nn.Module]]:
+    return [(f"{prefix}.{child}", module) for child, module in block.named_children()]
+
+
+def has_parameters(module: nn.Module) -> bool:
+    """Whether there is a parameter in or below a module."""
+    return next(module.parameters(), None) is not None
+
+
+def _between_pools(model: nn.Module, part: BetweenPools) -> list[tuple[str, ...]]:
+    groups: list[tuple[str, ...]] = [()]
+    for child, module in _children(model, part):
+        if isinstance(module, nn.MaxPool2d):
+            groups.append(())
+        elif has_parameters(module):
+            groups[-1] += (f"{part.container}.{child}",)
+    return [group for group in groups if group]
+
+
+# timm -----------------------------------------------------------------------------------------------------------------
+
+
+def _timm(model: nn.Module, name: BackboneName, inside: list[str], apart: tuple[str, ...]) -> tuple[StageFacts, ...]:
+    import timm.models
+
+    own = getattr(model, "group_matcher", None)
+    try:
+        matcher = own(coarse=True) if callable(own) else None
+    except (AssertionError, NotImplementedError):  # RDNet has fine groups only
+        matcher = None
+    matcher = matcher if matcher is not None else _feature_matcher(model, inside)
+    if matcher is None:
+        rule = f"must be a timm model with a group_matcher or feature_info but {name} has neither: it cannot be divided"
+        raise InputError(Problem("", "recipe.backbone", rule))
+    try:
+        order: Mapping[str, int] = timm.models.group_parameters(model, matcher, reverse=True)
+        unmatched = _unmatched(model, matcher)
+    except Exception as error:  # a matcher that its own model does not fit: seen in the odd family
+        rule = f"must be a model that timm can divide but {name}'s group_matcher fails ({type(error).__name__}: {error})"
+        raise InputError(Problem("", "recipe.backbone", rule)) from error
+    norms = norm_parameters(model)
+    matched = [key for key in inside if key not in unmatched]
+    if not matched:
+        raise InputError(Problem("", "recipe.backbone", f"must be a model that timm can divide but {name} is one piece to it"))
+    first = inside.index(matched[0])
+    groups: dict[int, list[str]] = {}
+    for key in matched:
+        groups.setdefault(order[key], []).append(key)
+    ordered = [groups[number] for number in sorted(groups)]
+    behind: list[str] = []
+    for position, key in enumerate(inside):
+        if key not in unmatched:
+            continue
+        if position < first:
+            ordered[0].insert(0, key)  # tokens and embeddings that a matcher forgot
+        elif key in norms and not behind:
+            ordered[-1].append(key)
+        else:
+            behind.append(key)
+    if behind:
+        ordered.append(behind)
+    merged: list[list[str]] = []
+    for keys in ordered:
+        if merged and all(key in norms for key in keys):
+            merged[-1] += keys  # a lone norm (VGG's) goes with the layer before it
+        else:
+            merged.append(keys)
+    stages: list[StageFacts] = []
+    for number, keys in enumerate(merged):
+        modules = _cover(model, set(keys), apart)
+        label = STEM if number == 0 and len(merged) > 1 else modules[0]
+        if label in (HEAD, "all") or label in (stage.name for stage in stages):
+            label = f"stage{number}"
+        stages.append(StageFacts(label, modules))
+    return tuple(stages)
+
+
+def _feature_matcher(model: nn.Module, inside: list[str]) -> Callable[[str], float] | None:
+    """A matcher for the few timm models without one (MetaFormer): a stage is where timm takes a feature map.
+
+    None where the model names no such places.
+    """
+    info = getattr(model, "feature_info", None)
+    if not isinstance(info, list) or not all(isinstance(entry, Mapping) and "module" in entry for entry in info):
+        return None
+    groups: dict[str, float] = {}
+    ends: list[int] = []
+    for entry in info:
+        inside_place = [position for position, key in enumerate(inside) if below(key, (str(entry["module"]),))]
+        if inside_place and not ends:
+            groups = dict.fromkeys(inside[: inside_place[0]], 0.0)
+        ends += inside_place[-1:]
+    if not ends:
+        return None
+    for position, key in enumerate(inside):
+        # A stage reaches from behind one feature map up to the next; what follows the last one is left unmatched.
+        groups.setdefault(key, next((float(number) for number, end in enumerate(ends, 1) if position <= end), float("inf")))
+    return lambda key: groups.get(key, float("inf"))
+
+
+def _unmatched(model: nn.Module, matcher: object) -> set[str]:
+    """Parameters that no rule of a matcher names: timm puts them last, together with the head."""
+    keys = [key for key, _ in model.named_parameters()]
+    if callable(matcher):
+        return {key for key in keys if matcher(key) == float("inf")}
+    assert isinstance(matcher, Mapping)
+    rules = [
+        re.compile(rule[0] if isinstance(rule, tuple | list) else rule)
+        for entry in matcher.values()
+        if entry is not None
+        for rule in (entry if isinstance(entry, tuple | list) else (entry,))
+    ]
+    return {key for key in keys if not any(rule.match(key) for rule in rules)}
+
+
+def _cover(model: nn.Module, keys: set[str], apart: tuple[str, ...]) -> tuple[str, ...]:
+    """The fewest modules (and bare parameters, last) that hold exactly these parameters."""
+    members: dict[str, list[str]] = {}
+    for key, _ in model.named_parameters():
+        parts = key.split(".")
+        for depth in range(1, len(parts)):
+            members.setdefault(".".join(parts[:depth]), []).append(key)
+    modules: list[str] = []
+    bare: list[str] = []
+    for key in (key for key, _ in model.named_parameters() if key in keys):
+        if below(key, modules):
+            continue
+        parts = key.split(".")
+        for depth in range(1, len(parts)):
+            prefix = ".".join(parts[:depth])
+            if not any(below(part, (prefix,)) for part in apart) and keys.issuperset(members[prefix]):
+                modules.append(prefix)
+                break
+        else:
+            bare.append(key)
+    return (*modules, *bare)
+
+
+# Kinds of parameters --------------------------------------------------------------------------------------------------
+
+
+def is_norm(module: nn.Module) -> bool:
+    """Whether a module normalises: its own class or one above it is called a norm (timm has some twenty of them)."""
+    return any("norm" in kind.__name__.lower() for kind in type(module).__mro__)
+
+
+def norm_parameters(model: nn.Module) -> set[str]:
+    """Names of the parameters that normalisation layers own themselves."""
+    return {
+        f"{prefix}.{key}" if prefix else key
+        for prefix, module in model.named_modules()
+        if is_norm(module)
+        for key, _ in module.named_parameters(recurse=False)
+    }

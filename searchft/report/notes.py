@@ -1,0 +1,134 @@
+"""What optuna-dashboard shows beside numbers: a note with each trial's recipe in words, one about the study, and pictures.
+
+Notes and artifacts are attributes of the study in optuna-dashboard's own format, so they can be added to trials that have
+finished, by any process, while the driver goes on. Notes that are there already, a person's perhaps, are left alone.
+An artifact's id follows from what it shows: made twice, it is one.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import uuid
+import warnings
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from searchft.recipe import SpaceFacts
+from searchft.report.content import command_of
+from searchft.report.formats import accuracy_text, duration_text
+from searchft.report.live import backbones_of, weights_warnings
+from searchft.report.markdown import plain
+from searchft.report.words import recipe_in_words, varying_fields
+from searchft.search.records import TrialRecord
+from searchft.space import Space
+
+if TYPE_CHECKING:
+    import optuna
+
+ARTIFACTS = "artifacts"
+"""Folder within the study's."""
+
+_NAMESPACE = uuid.UUID("5c1f3d0e-7c5e-4f0e-9a53-b8a3b7f6b0a1")
+
+
+def study_note(space: Space, facts: SpaceFacts) -> str:
+    """Data, weights, space and command, as Markdown."""
+    data = facts.data
+    sizes = ", ".join(f"{data.size(split)} {split}" for split, _ in data.counts)
+    lines = [f"# {plain(space.name)}", ""]
+    lines += [f"**{plain(text)}**\n" for _, text in weights_warnings(space, facts)]
+    lines.append(f"- Data: {plain(data.source)}, {len(data.classes)} classes, {sizes}, {space.data.image_size} px")
+    for _, backbone in backbones_of(space, facts):
+        weights = (
+            "random weights" if backbone.weights == "none" else f"weights {backbone.weights} from {backbone.weights_source}"
+        )
+        lines.append(f"- Backbone: {plain(backbone.backbone)}, {plain(weights)}")
+    search = space.search
+    lines.append(f"- Search: {search.sampler}, pruner {search.pruner}, {search.trials} trials, seed {search.seed}")
+    lines += ["- Command:", "", f"      {' '.join(command_of(space).split())}", "", "The space:", ""]
+    lines += [f"    {line}" for line in space.text.splitlines()]
+    return "\n".join(lines) + "\n"
+
+
+def trial_note(record: TrialRecord, space: Space, facts: SpaceFacts) -> str:
+    """A trial in words, as Markdown."""
+    words = recipe_in_words(record.recipe, facts, varying_fields(space))
+    lines = [f"**{plain(record.name)}**: {plain(words)}" if record.name else plain(words), ""]
+    if record.answered_from is not None:
+        return lines[0] + f"\n\nThe same work as trial {record.answered_from}, whose result stands here.\n"
+    lines.append(f"- {record.state}, validation accuracy {accuracy_text(record.value)}, {len(record.curve)} epochs")
+    if isinstance(record.extra.get("train_accuracy"), float):
+        lines.append(f"- training accuracy {accuracy_text(record.extra['train_accuracy'])}")
+    if record.extra.get("trained_parameters"):
+        lines.append(f"- {record.extra['trained_parameters']:,} trained parameters, {duration_text(record.seconds)}")
+    if record.reason:
+        lines.append(f"- why: {plain(record.reason)[:500]}")
+    return "\n".join(lines) + "\n"
+
+
+def write_notes(study: optuna.Study, space: Space, facts: SpaceFacts, records: Iterable[TrialRecord]) -> int:
+    """Adds the study's note and those of finished trials, where there are none; returns how many were written."""
+    from optuna_dashboard._note import note_ver_key, save_note_with_version
+
+    storage, study_id = study._storage, study._study_id
+    known = storage.get_study_system_attrs(study_id)
+    written = 0
+    if note_ver_key(None) not in known:
+        save_note_with_version(storage, study_id, None, 1, study_note(space, facts))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # an experimental call of Optuna's
+            study.set_metric_names(["validation accuracy"])  # instead of "Objective 0"
+        written += 1
+    ids = {trial.number: trial._trial_id for trial in study.get_trials(deepcopy=False)}
+    for record in records:
+        trial_id = ids.get(record.number)
+        if trial_id is None or not record.finished or note_ver_key(trial_id) in known:
+            continue
+        save_note_with_version(storage, study_id, trial_id, 1, trial_note(record, space, facts))
+        written += 1
+    return written
+
+
+def artifact_store(folder: Path) -> Any:
+    """The store of a study's artifacts; `folder` is the study's."""
+    from optuna.artifacts import FileSystemArtifactStore
+
+    path = Path(folder) / ARTIFACTS
+    path.mkdir(parents=True, exist_ok=True)
+    return FileSystemArtifactStore(path)
+
+
+def add_artifact(
+    study: optuna.Study, store: Any, number: int, name: str, content: bytes, mimetype: str = "image/png", about: str = ""
+) -> bool:
+    """Attaches a file to a trial, also to one that has finished; returns False where it is attached already.
+
+    `name` is what is shown; `about` is what else it depends on (a digest of weights, say).
+    """
+    from optuna_dashboard.artifact._backend import DASHBOARD_ARTIFACTS_ATTR_PREFIX
+
+    trial = next((t for t in study.get_trials(deepcopy=False) if t.number == number), None)
+    if trial is None:
+        return False
+    artifact_id = str(uuid.uuid5(_NAMESPACE, f"{study.study_name}/{number}/{name}/{about}"))
+    key = f"{DASHBOARD_ARTIFACTS_ATTR_PREFIX}{trial._trial_id}:{artifact_id}"
+    if key in study._storage.get_study_system_attrs(study._study_id):
+        return False
+    store.write(artifact_id, io.BytesIO(content))  # the file before what points to it
+    meta = {"artifact_id": artifact_id, "filename": name, "mimetype": mimetype, "encoding": None}
+    study._storage.set_study_system_attr(study._study_id, key, json.dumps(meta))
+    return True
+
+
+def attached(study: optuna.Study) -> Mapping[int, frozenset[str]]:
+    """Names of the artifacts by trial number."""
+    from optuna_dashboard.artifact._backend import list_trial_artifacts
+
+    attrs = study._storage.get_study_system_attrs(study._study_id)
+    found = {}
+    for trial in study.get_trials(deepcopy=False):
+        own = study._storage.get_trial_system_attrs(trial._trial_id)
+        found[trial.number] = frozenset(meta["filename"] for meta in list_trial_artifacts(attrs, own, trial))
+    return found

@@ -1,0 +1,122 @@
+"""What a trained network said of every picture of a split: the ground of confusion matrices, mistakes and comparisons.
+
+Plain arrays and JSON, computed by `export` (the only room that runs exported networks) and kept beside the trial, so that
+report and dashboard do not compute them twice.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """One network on one split."""
+
+    split: str
+    """`val` or `test`."""
+    truth: np.ndarray
+    """int64 [N], class numbers."""
+    guess: np.ndarray
+    """int64 [N], class numbers."""
+    sure: np.ndarray
+    """float64 [N]: the probability that the network gave its guess."""
+    names: tuple[str, ...]
+    """Of the pictures, for people."""
+
+    @property
+    def right(self) -> np.ndarray:
+        """bool [N]."""
+        return np.asarray(self.truth == self.guess)
+
+    @property
+    def accuracy(self) -> float:
+        return float(self.right.mean()) if len(self.truth) else math.nan
+
+    def confusion(self, num_classes: int) -> np.ndarray:
+        """int64 [C, C]: rows truth, columns guess."""
+        matrix = np.zeros((num_classes, num_classes), dtype=np.int64)
+        np.add.at(matrix, (self.truth, self.guess), 1)
+        return matrix
+
+    def worst(self, count: int) -> list[int]:
+        """Positions of the mistakes that the network was surest of, worst first."""
+        wrong = np.flatnonzero(~self.right)
+        return [int(i) for i in wrong[np.argsort(-self.sure[wrong], kind="stable")][:count]]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON; `from_json` gives equal predictions back."""
+        return {
+            "split": self.split,
+            "truth": self.truth.tolist(),
+            "guess": self.guess.tolist(),
+            "sure": [round(float(p), 6) for p in self.sure],
+            "names": list(self.names),
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Predictions:
+        """What `to_json` wrote."""
+        return cls(
+            data["split"],
+            np.asarray(data["truth"], np.int64),
+            np.asarray(data["guess"], np.int64),
+            np.asarray(data["sure"], np.float64),
+            tuple(data["names"]),
+        )
+
+
+class Confusion(NamedTuple):
+    """A class taken for another, and how often."""
+
+    times: int
+    truth: str
+    guess: str
+
+
+def confusions(matrix: np.ndarray, classes: Sequence[str]) -> list[Confusion]:
+    """Wrong answers by pair of classes, most frequent first."""
+    found = [Confusion(int(matrix[t, g]), classes[t], classes[g]) for t, g in zip(*np.nonzero(matrix), strict=True) if t != g]
+    return sorted(found, key=lambda c: (-c.times, c.truth, c.guess))
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """Two networks on the same pictures: what the one is better, and how sure that is."""
+
+    only_first: int
+    """Pictures that only the first classifies right."""
+    only_second: int
+    n: int
+    difference: float
+    """Accuracy of the first minus that of the second."""
+    low: float
+    high: float
+    """Ends of the 95 % interval of the difference (Wald with Agresti and Min's correction, 2005)."""
+    chance: float
+    """How probable a gap at least as large is among equals: McNemar's exact two-sided test."""
+
+
+def paired_difference(first: Predictions, second: Predictions) -> PairedDifference:
+    """Compares two networks picture by picture. Raises ValueError if they did not see the same pictures.
+
+    >>> a = Predictions("val", np.array([0, 1, 1]), np.array([0, 1, 1]), np.ones(3), ("a", "b", "c"))
+    >>> paired_difference(a, a).difference
+    0.0
+    """
+    if first.names != second.names or not np.array_equal(first.truth, second.truth):
+        raise ValueError("these networks were not shown the same pictures")
+    b = int((first.right & ~second.right).sum())
+    c = int((second.right & ~first.right).sum())
+    n = len(first.truth)
+    # Half a picture added to each of the four cells: the interval stays honest where hardly any picture differs.
+    m, p, q = n + 2, (b + 0.5) / (n + 2), (c + 0.5) / (n + 2)
+    half = 1.959963984540054 * math.sqrt(max(0.0, (p + q - (p - q) ** 2) / m))
+    discordant = b + c
+    tail = sum(math.comb(discordant, k) for k in range(min(b, c) + 1)) / 2**discordant if discordant else 1.0
+    return PairedDifference(b, c, n, (b - c) / n if n else 0.0, (p - q) - half, (p - q) + half, min(1.0, 2 * tail))

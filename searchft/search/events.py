@@ -1,0 +1,84 @@
+"""What a running study has to tell. The driver yields these; the caller draws, prints or ignores them.
+
+Events carry plain data only, so that a view needs neither the driver nor the storage.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from searchft.recipe import SpaceFacts
+from searchft.search.records import TrialRecord
+from searchft.space import Space
+
+
+@dataclass(frozen=True)
+class StudyOpened:
+    """The study is there, new or resumed, and its workers are about to start."""
+
+    space: Space
+    facts: SpaceFacts
+    records: tuple[TrialRecord, ...]
+    """What the study already holds."""
+    storage: str
+    """The storage's URL, password masked."""
+    devices: tuple[str, ...]
+    """One per worker, e.g. ("cpu (2 threads)",)."""
+    resumed: bool
+
+
+@dataclass(frozen=True)
+class TrialStarted:
+    """A worker begins or goes on with a trial."""
+
+    record: TrialRecord
+    worker: int
+    resumed_at: int = 0
+    """Epochs already in the record."""
+
+
+@dataclass(frozen=True)
+class EpochFinished:
+    """One more epoch of a running trial."""
+
+    number: int
+    worker: int
+    epoch: int
+    """1-based."""
+    epochs: int
+    """How many the recipe has."""
+    train_loss: float
+    train_accuracy: float
+    val_accuracy: float
+    seconds: float
+    stored_s: float = 0.0
+    """What it did not spend because values came from the store."""
+
+
+@dataclass(frozen=True)
+class TrialFinished:
+    """A trial ended: complete, pruned or failed. Answered ones have `record.answered_from`."""
+
+    record: TrialRecord
+
+
+@dataclass(frozen=True)
+class Note:
+    """A line for people: a store being built, a worker that died, a fallback."""
+
+    text: str
+    warning: bool = False
+
+
+@dataclass(frozen=True)
+class StudyFinished:
+    """Nothing more will happen."""
+
+    records: tuple[TrialRecord, ...]
+    why: str
+    """`trials` (the budget is spent), `exhausted` (every configuration is known), `timeout`, or `interrupted`."""
+    saved_seconds: dict[str, float] = field(default_factory=dict)
+    """Estimated seconds saved, by `store`, `memo` and `pruning`."""
+
+
+Event = StudyOpened | TrialStarted | EpochFinished | TrialFinished | Note | StudyFinished

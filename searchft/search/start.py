@@ -1,0 +1,221 @@
+"""From a space to a study that is ready to run: describe the ground, open or create the study, refuse what does not fit.
+
+Order matters: the input is checked whole before a folder, a database or a worker exists. A study counts as there once it is
+sealed, which is the last step of its creation; what a kill left before that is made again under the same name.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from searchft.errors import ChangedGroundError, InputError, Problem, StorageError
+from searchft.faults import fault
+from searchft.files import cache_folder, remove_leftovers, write_atomic
+from searchft.recipe import SpaceFacts
+from searchft.search.changed import ground_changes
+from searchft.search.ground import Ground, choose_ground
+from searchft.search.ledger import Ledger, environment
+from searchft.search.lock import FolderLock
+from searchft.search.records import TrialRecord
+from searchft.space import Space, notes
+
+
+@dataclass
+class ReadyStudy:
+    """A study that is open, pinned to its ground, and may be run."""
+
+    space: Space
+    facts: SpaceFacts
+    images: Path
+    """Folder of the decoded images."""
+    ledger: Ledger
+    folder: Path
+    resumed: bool
+    notes: tuple[str, ...]
+    """Remarks for people: what the space holds that may not be meant, and which numerics were chosen."""
+
+
+@dataclass(frozen=True)
+class _Source:
+    """The study that a fork takes its finished trials from."""
+
+    name: str = ""
+    finished: tuple[TrialRecord, ...] = ()
+
+
+def open_study(
+    space: Space,
+    studies: Path,
+    *,
+    storage: str = "",
+    fresh: bool = False,
+    extend: bool = False,
+    say: Callable[[str], None] = lambda text: None,
+    ground: Ground | None = None,
+) -> ReadyStudy:
+    """Opens the study of `space`, creating it where it does not exist.
+
+    Args:
+        studies: folder that holds the studies' folders.
+        storage: SQLAlchemy URL; empty: SQLite in the study's folder.
+        fresh: put an existing study aside (as `NAME.before-TIME`) and begin anew.
+        extend: where choices were gained, fork to `NAME@2` with the finished trials copied, or go on with that fork.
+        say: told what takes a while.
+        ground: how to look at data and backbones; the real ways by default.
+
+    Raises InputError (nothing was created), ChangedGroundError where data, weights or space differ from what the study
+    was created with, StorageError where the storage cannot be opened or another driver holds it.
+    """
+    ground = ground or choose_ground()
+    if fresh:
+        _put_aside(studies / space.name, storage, space.name)
+    name = _latest_fork(space.name, studies, storage) if extend else space.name
+    ledger = _existing(storage, name, studies / name)
+    if ledger is None:
+        say("looking at images and backbones")
+        facts, images = ground.describe(space, cache_folder())
+        return _create(space, facts, images, ground, studies, storage, say, _Source())
+    try:
+        facts, images = ground.describe(space, cache_folder())
+        old_space, old_facts, old_environment = ledger.space(), ledger.facts(), ledger.environment()
+        facts = replace(facts, numerics=old_facts.numerics, keeping=old_facts.keeping)
+        changes = old_space.differences(replace(space, name=name))
+        refused = [str(c) for c in changes if c.kind == "other"]
+        refused += ground_changes(old_facts, facts, _old_images(old_environment), images)
+        if refused:
+            raise _refusal(space, refused)
+        gained = [str(c) for c in changes if c.kind == "gained"]
+        if not gained:
+            space = replace(space, name=name)
+            _pin(ledger, space, facts, images)
+            _write_space(studies / name, space)
+            return ReadyStudy(space, facts, images, ledger, studies / name, True, tuple(map(str, notes(space, facts))))
+        if not extend:
+            rule = f"study {space.name} has no such choices: run with --extend to fork it, finished trials included"
+            raise ChangedGroundError(Problem(space.source, "", text) for text in (*gained, rule))
+        source = _Source(name, tuple(r for r in ledger.records() if r.finished and r.answered_from is None))
+    except BaseException:
+        ledger.close()
+        raise
+    ledger.close()
+    forked = replace(space, name=_next_name(name))
+    return _create(forked, facts, images, ground, studies, storage, say, source)
+
+
+def _create(
+    space: Space,
+    facts: SpaceFacts,
+    images: Path,
+    ground: Ground,
+    studies: Path,
+    storage: str,
+    say: Callable[[str], None],
+    source: _Source,
+) -> ReadyStudy:
+    """A new study, with another study's finished trials where it is a fork."""
+    remarks = [str(remark) for remark in notes(space, facts)]
+    facts, measured = ground.measure(space, facts, images, say)
+    folder = studies / space.name
+    ledger = Ledger.open(storage, space.name, folder, create=True)
+    try:
+        fault("study.created")
+        remove_leftovers(folder)
+        _pin(ledger, space, facts, images)
+        fault("study.pinned")
+        _write_space(folder, space)
+        adopted = {r.extra["adopted_from"]["number"] for r in ledger.records() if "adopted_from" in r.extra}
+        for record in source.finished:
+            if record.number not in adopted:
+                ledger.adopt(record, ledger.next_number(), record.params, source.name)
+        ledger.seal()
+    except BaseException:
+        ledger.close()
+        raise
+    if source.name:
+        remarks.append(f"forked {source.name} to {space.name} with its {len(source.finished)} finished trials")
+    return ReadyStudy(space, facts, images, ledger, folder, False, (*remarks, *measured))
+
+
+def _pin(ledger: Ledger, space: Space, facts: SpaceFacts, images: Path) -> None:
+    made_with: dict[str, Any] = environment()
+    try:
+        made_with["images"] = str(images.relative_to(cache_folder()))
+    except ValueError:
+        made_with["images"] = ""
+    ledger.pin(space, facts, made_with, seal=False)
+
+
+def _old_images(old_environment: dict[str, Any]) -> Path | None:
+    """Where the images of then lay, if that is a place in the cache."""
+    text = str(old_environment.get("images", ""))
+    place = Path(text)
+    return cache_folder() / place if text and not place.is_absolute() and ".." not in place.parts else None
+
+
+def _write_space(folder: Path, space: Space) -> None:
+    """Keeps the file as it was read, for people."""
+    path, text = folder / "space.yaml", space.text.encode()
+    if not path.is_file() or path.read_bytes() != text:
+        write_atomic(path, text)
+
+
+def _existing(storage: str, name: str, folder: Path) -> Ledger | None:
+    """The study if it is there and was created to the end. Raises StorageError where another driver holds it."""
+    try:
+        ledger = Ledger.open(storage, name, folder, create=False)
+    except InputError:
+        return None
+    try:
+        if ledger.pinned:
+            remove_leftovers(folder)
+            return ledger
+    except BaseException:
+        ledger.close()
+        raise
+    ledger.close()
+    return None
+
+
+def _refusal(space: Space, sentences: Sequence[str]) -> ChangedGroundError:
+    rule = (
+        f"study {space.name} was created on other ground. Give the file another `study:` name, "
+        "or run with --fresh to begin anew (the old study is kept aside)"
+    )
+    return ChangedGroundError([*(Problem(space.source, "", text) for text in sentences), Problem(space.source, "", rule)])
+
+
+def _put_aside(folder: Path, storage: str, name: str) -> None:
+    if storage:
+        raise InputError("--fresh needs a SQLite study: with --storage, give the file another `study:` name", "--fresh")
+    if not folder.exists():
+        return
+    lock = FolderLock(folder)  # another driver's study is not put aside under its feet
+    lock.acquire()
+    lock.release()
+    aside = folder.with_name(f"{name}.before-{time.strftime('%Y%m%d-%H%M%S')}")
+    count = 1
+    while aside.exists():
+        count += 1
+        aside = aside.with_name(f"{aside.name.partition('_')[0]}_{count}")
+    try:
+        folder.rename(aside)
+    except OSError as error:
+        raise StorageError(f"cannot put {folder} aside: {error.strerror}", str(folder)) from error
+
+
+def _latest_fork(name: str, studies: Path, storage: str) -> str:
+    """The last of NAME, NAME@2, NAME@3, … that was created to its end; NAME itself where there is none."""
+    latest = name
+    while (found := _existing(storage, _next_name(latest), studies / _next_name(latest))) is not None:
+        found.close()
+        latest = _next_name(latest)
+    return latest
+
+
+def _next_name(name: str) -> str:
+    base, _, count = name.partition("@")
+    return f"{base}@{int(count) + 1 if count.isdigit() else 2}"

@@ -1,0 +1,297 @@
+"""Space: a recipe in which some values are sets of choices, with the data it runs on and how it is searched.
+
+Plain and immutable. Everything that needs to know what backbones and data really are takes `SpaceFacts` as an argument;
+nothing here touches torch or Optuna.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import product
+from typing import Any
+
+from searchft.recipe import DataSettings, Recipe, SpaceFacts
+from searchft.space.choices import MULTIPLIER, identity, label, same
+from searchft.space.differences import Difference, compare
+from searchft.space.enqueue import EnqueuedRow
+from searchft.space.overrides import key_of, place_of
+from searchft.space.schema import RECIPE_KEYS
+from searchft.space.settings import SearchSettings
+from searchft.space.strategies import STRATEGIES
+
+FIRST = (
+    *(
+        "strategy",
+        "backbone",
+        "weights",
+        "weights_fallback",
+        "edits",
+        "head_replaces",
+        "adapters",
+        "normalisation",
+        "auxiliary",
+    ),
+    *("unfrozen", "stages", "unfrozen_tensors", "parameters", "norm"),
+    *("head_widths", "head_activation", "dropout", "input_dropout"),
+    *("optimizer", "schedule", "epochs", "batch_size", "lr", "lr_groups", MULTIPLIER),
+)
+"""Asking order: what decides whether others matter comes before them (no momentum without sgd). The rest as in Recipe."""
+
+ASKING_ORDER = (*FIRST, *(key for key in RECIPE_KEYS if key not in FIRST and key not in ("augment_views", "seed")))
+ASKING_ORDER = (*ASKING_ORDER, "augment_views", "seed")  # views matter only where something augments
+
+ARCHITECTURE = ("strategy", "backbone", "weights", "weights_fallback", "edits", "head_replaces", "adapters", "normalisation")
+"""What `Recipe.architecture` depends on."""
+
+MEMO_SIZE = 100_000
+
+Label = str | int | float | bool | None
+
+
+def asking_place(name: str) -> int:
+    """Where a dimension comes in the asking order; multipliers of one space keep their order among themselves."""
+    return ASKING_ORDER.index(name.partition(".")[0])
+
+
+@dataclass(frozen=True)
+class Dimension:
+    """One value that is to be chosen."""
+
+    name: str
+    """A field of Recipe, `lr_multipliers.GROUP`, or `strategy`."""
+    choices: tuple[Any, ...]
+    """At least two, in Recipe's form, distinct, in the file's order."""
+
+    @cached_property
+    def labels(self) -> tuple[Label, ...]:
+        """What the persistent study shows for each choice: 0.5, "layer4", "256+128", "linear". Distinct too."""
+        return tuple(label(self.name.partition(".")[0], choice) for choice in self.choices)
+
+    def index(self, choice: Any) -> int:
+        """Position of a choice. Raises ValueError if it is none."""
+        found = self._places.get(identity(choice))
+        if found is None:
+            raise ValueError(f"{self.name} must be one of {self.choices} but got {choice!r}")
+        return found
+
+    @cached_property
+    def _places(self) -> Mapping[Any, int]:
+        return {identity(choice): i for i, choice in enumerate(self.choices)}
+
+    def index_of_label(self, shown: Any) -> int:
+        """Position of a label. Raises ValueError if it is none."""
+        for i, known in enumerate(self.labels):
+            if same(known, shown):
+                return i
+        raise ValueError(f"{self.name} must be one of {self.labels} but got {shown!r}")
+
+
+@dataclass(frozen=True)
+class Space:
+    """What `load_space` returns: a checked space. Equal spaces compare equal."""
+
+    name: str
+    """The study's."""
+    data: DataSettings
+    search: SearchSettings
+    fixed: Mapping[str, Any]
+    """Values given once, by the names that dimensions have, in Recipe's form. What is not given has Recipe's default."""
+    dimensions: tuple[Dimension, ...]
+    """In asking order: what conditions others first."""
+    enqueue: tuple[EnqueuedRow, ...] = ()
+    source: str = ""
+    """The file, as given."""
+    text: str = ""
+    """The YAML as read, without overrides."""
+    lines: Mapping[str, int] = field(default_factory=dict)
+    """Dotted key to the line in the file it stands on."""
+    overrides: tuple[str, ...] = ()
+    """The `--set` texts."""
+
+    @cached_property
+    def by_name(self) -> Mapping[str, Dimension]:
+        """Dimensions by name."""
+        return {dimension.name: dimension for dimension in self.dimensions}
+
+    @cached_property
+    def first(self) -> Mapping[str, Any]:
+        """The first choice of every dimension."""
+        return {dimension.name: dimension.choices[0] for dimension in self.dimensions}
+
+    def where(self, key: str) -> str:
+        """Where a dotted key (or what is around it) was given: the last `--set` of it, a line, or the file."""
+        while True:
+            for text in reversed(self.overrides):
+                if key_of(text) == key:
+                    return place_of(text)
+            if key in self.lines:
+                return f"{self.source}:{self.lines[key]}"
+            if "." not in key:
+                return self.source
+            key = key.rpartition(".")[0]
+
+    def size(self) -> int:
+        """Product of the numbers of choices, before anything without effect is dropped."""
+        return math.prod(len(dimension.choices) for dimension in self.dimensions)
+
+    def resolve(self, chosen: Mapping[str, Any]) -> Recipe:
+        """The recipe of a choice per dimension; missing ones have their first choice.
+
+        Raises KeyError for a name that is no dimension, ValueError for a value that is none of its choices.
+        """
+        values = {**self.fixed, **self.first}
+        for name, choice in chosen.items():
+            dimension = self.by_name[name]
+            values[name] = dimension.choices[dimension.index(choice)]
+        multipliers = tuple(
+            sorted((n.partition(".")[2], values.pop(n)) for n in list(values) if n.startswith(MULTIPLIER + "."))
+        )
+        strategy = values.pop("strategy", None)
+        if strategy is not None:
+            values |= STRATEGIES[strategy]
+        values.setdefault("seed", self.search.seed)
+        return Recipe(**values, lr_multipliers=multipliers)
+
+    def architectures(self) -> dict[str, Recipe]:
+        """`Recipe.architecture()` of every network in the space to one recipe that has it: what facts must describe."""
+        deciding = [dimension for dimension in self.dimensions if dimension.name in ARCHITECTURE]
+        found: dict[str, Recipe] = {}
+        for combination in product(*(dimension.choices for dimension in deciding)):
+            recipe = self.resolve({d.name: choice for d, choice in zip(deciding, combination, strict=True)})
+            found.setdefault(recipe.architecture(), recipe)
+        return found
+
+    # --- what is worth asking --------------------------------------------------------------------------------------
+
+    def is_active(self, name: str, chosen: Mapping[str, Any], facts: SpaceFacts) -> bool:
+        """Whether the dimension makes a difference beside what is chosen so far.
+
+        It does if two of its choices give recipes of different keys, the dimensions not yet chosen at their first
+        choice, or all but one of them: two values may mask each other's effect (parameters: norm masks unfrozen in a
+        network without norms), and a dimension is dropped only if nothing still open can bring its effect back.
+        """
+        memo = self._active_memo(facts)
+        base = {d.name: chosen.get(d.name, d.choices[0]) for d in self.dimensions if d.name != name}
+        asked = (name, *(self.by_name[n].index(choice) if n in chosen else -1 for n, choice in base.items()))
+        if asked not in memo:
+            memo[asked] = self._differs(name, base, facts) or any(
+                self._differs(name, {**base, other.name: choice}, facts)
+                for other in self.dimensions
+                if other.name != name and other.name not in chosen
+                for choice in other.choices[1:]
+            )
+        return memo[asked]
+
+    def recipes(self, facts: SpaceFacts) -> Iterator[tuple[dict[str, Any], Recipe]]:
+        """Every configuration once, by key: the choices that matter and the recipe. Always in the same order.
+
+        The first dimension varies slowest. Lazy: asking for a few of a huge space is cheap.
+        """
+        seen: set[str] = set()
+
+        def descend(depth: int, chosen: dict[str, Any], active: dict[str, Any]) -> Iterator[tuple[dict[str, Any], Recipe]]:
+            if depth == len(self.dimensions):
+                key = self._key(chosen, facts)
+                if key not in seen:
+                    seen.add(key)
+                    yield dict(active), self.resolve(chosen)
+                return
+            dimension = self.dimensions[depth]
+            if not self.is_active(dimension.name, chosen, facts):
+                yield from descend(depth + 1, {**chosen, dimension.name: dimension.choices[0]}, active)
+                return
+            for choice in dimension.choices:
+                here = {dimension.name: choice}
+                yield from descend(depth + 1, {**chosen, **here}, {**active, **here})
+
+        return descend(0, {}, {})
+
+    def _differs(self, name: str, base: Mapping[str, Any], facts: SpaceFacts) -> bool:
+        keys = (self._key({**base, name: choice}, facts) for choice in self.by_name[name].choices)
+        first = next(keys)
+        return any(key != first for key in keys)
+
+    def _key(self, chosen: Mapping[str, Any], facts: SpaceFacts) -> str:
+        memo = self._key_memo(facts)
+        asked = tuple(d.index(chosen[d.name]) for d in self.dimensions)
+        if asked not in memo:
+            if len(memo) >= MEMO_SIZE:
+                memo.clear()
+            memo[asked] = self.resolve(chosen).key(facts)
+        return memo[asked]
+
+    @cached_property
+    def _memos(self) -> dict[str, Any]:
+        return {}
+
+    def _memo_of(self, kind: str, facts: SpaceFacts) -> dict[Any, Any]:
+        # Facts are not hashable; a study has one of them, so the memo serves the last one seen, by identity.
+        if self._memos.get("facts") is not facts:
+            self._memos.clear()
+            self._memos.update(facts=facts, key={}, active={})
+        memo: dict[Any, Any] = self._memos[kind]
+        if len(memo) > MEMO_SIZE:
+            memo.clear()
+        return memo
+
+    def _key_memo(self, facts: SpaceFacts) -> dict[tuple[int, ...], str]:
+        return self._memo_of("key", facts)
+
+    def _active_memo(self, facts: SpaceFacts) -> dict[tuple[Any, ...], bool]:
+        return self._memo_of("active", facts)
+
+    # --- what the study shows and keeps ----------------------------------------------------------------------------
+
+    def labels_of(self, chosen: Mapping[str, Any]) -> dict[str, Label]:
+        """The labels of choices; `choices_of` gives equal choices back. Raises as `resolve`."""
+        return {name: self.by_name[name].labels[self.by_name[name].index(choice)] for name, choice in chosen.items()}
+
+    def choices_of(self, labels: Mapping[str, Any]) -> dict[str, Any]:
+        """The choices of labels. Raises KeyError for an unknown dimension, ValueError for an unknown label."""
+        return {name: self.by_name[name].choices[self.by_name[name].index_of_label(shown)] for name, shown in labels.items()}
+
+    def differences(self, other: Space) -> list[Difference]:
+        """In sentences, how `other` (newer) differs from this space; each knows its `kind`. Empty: they run the same."""
+        return compare(self, other)
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON data; `from_json` gives an equal space back."""
+        return {
+            "name": self.name,
+            "data": self.data.to_json(),
+            "search": self.search.to_json(),
+            "fixed": {name: _plain(value) for name, value in self.fixed.items()},
+            "dimensions": [{"name": d.name, "choices": _plain(d.choices)} for d in self.dimensions],
+            "enqueue": [{"name": row.name, "chosen": {n: _plain(v) for n, v in row.chosen.items()}} for row in self.enqueue],
+            "source": self.source,
+            "text": self.text,
+            "lines": dict(self.lines),
+            "overrides": list(self.overrides),
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Space:
+        """The space that `to_json` wrote."""
+        return cls(
+            name=data["name"],
+            data=DataSettings.from_json(data["data"]),
+            search=SearchSettings.from_json(data["search"]),
+            fixed={name: _tuples(value) for name, value in data["fixed"].items()},
+            dimensions=tuple(Dimension(d["name"], _tuples(d["choices"])) for d in data["dimensions"]),
+            enqueue=tuple(EnqueuedRow(r["name"], {n: _tuples(v) for n, v in r["chosen"].items()}) for r in data["enqueue"]),
+            source=data["source"],
+            text=data["text"],
+            lines=dict(data["lines"]),
+            overrides=tuple(data["overrides"]),
+        )
+
+
+def _plain(value: Any) -> Any:
+    return [_plain(item) for item in value] if isinstance(value, tuple | list) else value
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(item) for item in value) if isinstance(value, list | tuple) else value

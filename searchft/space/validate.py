@@ -1,0 +1,168 @@
+"""What only facts can tell about a space: stages that do not exist, groups that are never open, and the like.
+
+`validate` returns errors, `notes` what a person should know but may want (a batch larger than the training set).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+from searchft.errors import Problem
+from searchft.recipe import HEAD, BackboneFacts, Opening, Recipe, SpaceFacts, open_parameters
+from searchft.space.choices import MULTIPLIER
+from searchft.space.space import Space
+from searchft.space.strategies import STRATEGIES
+from searchft.space.wording import did_you_mean, listed
+
+OPENERS = ("unfrozen", "stages", "unfrozen_tensors")
+OPENING = ("strategy", *OPENERS, "parameters", "norm", "lr_groups")
+"""What decides which parameters train."""
+
+
+def validate(space: Space, facts: SpaceFacts) -> list[Problem]:
+    """Errors that the facts show. Architectures that the facts do not know are skipped: who described them has said why."""
+    problems: list[Problem] = []
+    # A count beyond one network's tensors opens all of it: only beyond every network's is it a mistake.
+    most = max((len(backbone.parameters) for _, backbone in _networks(space, facts)), default=0)
+    for recipe, backbone in _networks(space, facts):
+        for opener in OPENERS:
+            for value in _choices(space, opener):
+                rule = _opener_rule(recipe, backbone, opener, value, most)
+                if rule:
+                    problems.append(Problem(space.where(f"recipe.{opener}"), f"recipe.{opener}", rule))
+        for groups in _choices(space, "lr_groups"):
+            for group, stages in groups:
+                for stage in stages:
+                    if stage not in backbone.stage_names:
+                        problems.append(
+                            Problem(
+                                space.where(f"recipe.lr_groups.{group}"),
+                                f"recipe.lr_groups.{group}",
+                                f"must name stages of {backbone.backbone} ({listed(backbone.stage_names)}) but got {stage!r}"
+                                + did_you_mean(stage, backbone.stage_names),
+                            )
+                        )
+    return list(dict.fromkeys(problems))
+
+
+def notes(space: Space, facts: SpaceFacts) -> list[Problem]:
+    """What a person should know before the search starts. None of it stops anything."""
+    found: list[Problem] = []
+
+    def note(key: str, rule: str) -> None:
+        found.append(Problem(space.where(key), key, rule))
+
+    size = facts.data.train_size
+    large = [batch for batch in _choices(space, "batch_size") if batch > size > 0]
+    if large:
+        same = " and are the same" if len(large) > 1 else ""
+        note("recipe.batch_size", f"{listed(large)} exceed the {size} training images{same}: every batch will be the whole set")
+
+    networks = list(_networks(space, facts))
+    openings = list(_openings(space, facts))
+    if not openings:
+        return found
+    live = {group for _, _, opening in openings for group, names in opening.groups.items() if names or group == HEAD}
+    for name in [*space.fixed, *space.by_name]:
+        group = name.partition(".")[2]
+        if name.startswith(MULTIPLIER + ".") and group not in live:
+            note(f"recipe.{name}", f"has no effect: no configuration opens anything in the group {group}")
+    if "norm" in _choices(space, "parameters"):
+        for _, backbone in networks:
+            if not any(parameter.kind.startswith("norm") for parameter in backbone.parameters):
+                note("recipe.parameters", f"norm opens nothing but the head: {backbone.backbone} has no normalisation layers")
+    if True in _choices(space, "auxiliary") and not any(backbone.has_auxiliary_heads for _, backbone in networks):
+        note("recipe.auxiliary", f"has no effect: {listed(_names(networks))} has no auxiliary heads")
+    if True in _choices(space, "final_softmax"):
+        note(
+            "recipe.final_softmax",
+            "puts a softmax before the cross entropy, which has one: a known mistake, kept for comparison",
+        )
+    softmaxes = [path for recipe, _ in networks for path in _softmax_edits(recipe)]
+    for path in dict.fromkeys(softmaxes):
+        note(
+            "recipe.edits",
+            f"{path} puts a softmax into the network: before the cross entropy, which has one, it is a known mistake",
+        )
+    widest = max((width for widths in _choices(space, "head_widths") for width in widths), default=0)
+    if widest > size > 0:
+        note("recipe.head_widths", f"a hidden layer of {widest} is wider than the {size} training images can support")
+    for backbone, frozen in _frozen_over_random(openings):
+        note("recipe.weights", f"{frozen} of {backbone.backbone} stay frozen at random values: nothing was learned there")
+    return list(dict.fromkeys(found))
+
+
+def _choices(space: Space, name: str) -> tuple[Any, ...]:
+    if name in space.by_name:
+        return space.by_name[name].choices
+    return (space.fixed[name],) if name in space.fixed else ()
+
+
+def _networks(space: Space, facts: SpaceFacts) -> Iterator[tuple[Recipe, BackboneFacts]]:
+    for architecture, recipe in space.architectures().items():
+        if architecture in facts.backbones:
+            yield recipe, facts.backbones[architecture]
+
+
+def _names(networks: list[tuple[Recipe, BackboneFacts]]) -> list[str]:
+    return list(dict.fromkeys(backbone.backbone for _, backbone in networks))
+
+
+def _opener_rule(recipe: Recipe, backbone: BackboneFacts, opener: str, value: Any, most: int) -> str:
+    """Why a backbone cannot be opened as asked; empty where it can."""
+    if opener == "unfrozen_tensors":
+        if value <= most or len(backbone.parameters) < most:
+            return ""
+        return f"must be at most {most}, the parameter tensors of {backbone.backbone}, but got {value}"
+    asked: dict[str, Any] = {"unfrozen": HEAD, "stages": None, "unfrozen_tensors": None, opener: value}
+    try:
+        open_parameters(replace(recipe, **asked), backbone)
+    except ValueError as error:
+        unknown = next((stage for stage in value if stage not in backbone.stage_names), "") if opener == "stages" else value
+        return str(error) + (did_you_mean(unknown, backbone.stage_names) if isinstance(unknown, str) else "")
+    return ""
+
+
+def _openings(space: Space, facts: SpaceFacts) -> Iterator[tuple[Recipe, BackboneFacts, Opening]]:
+    """Every distinct opening of the space, each opener's choice with every network and every other deciding value."""
+    deciding = [d for d in space.dimensions if d.name in OPENING]
+    for recipe, backbone in _networks(space, facts):
+        pending: list[Recipe] = [recipe]
+        for dimension in deciding:
+            if dimension.name == "strategy":
+                continue  # each strategy's networks and openings come from `architectures` and below
+            pending = [replace(one, **{dimension.name: choice}) for one in pending for choice in dimension.choices][:10_000]
+        if "strategy" in space.by_name:
+            pending = [
+                replace(one, **{k: v for k, v in STRATEGIES[s].items() if k in ("unfrozen", "parameters")})
+                for one in pending
+                for s in space.by_name["strategy"].choices
+            ]
+        for one in dict.fromkeys(pending):
+            try:
+                yield one, backbone, open_parameters(one, backbone)
+            except ValueError:
+                continue  # `validate` says so
+
+
+def _softmax_edits(recipe: Recipe) -> Iterator[str]:
+    """Paths of edits that bring a softmax."""
+    for path, value in recipe.own_edits():
+        layers = value if path.endswith(".append") else (value,) if path.endswith(".replace") else ()
+        if any(kind in ("Softmax", "LogSoftmax") for kind, _ in layers):
+            yield path
+
+
+def _frozen_over_random(openings: list[tuple[Recipe, BackboneFacts, Opening]]) -> Iterator[tuple[BackboneFacts, str]]:
+    """Backbones with random weights that some configuration keeps frozen, and how many parameters at most."""
+    worst: dict[int, tuple[BackboneFacts, int]] = {}
+    for _, backbone, opening in openings:
+        if backbone.weights_sha256.startswith("random:"):
+            trained = set(opening.parameters)
+            frozen = sum(p.size for p in backbone.parameters if p.name not in trained and not p.kind.startswith("norm"))
+            if frozen > worst.get(id(backbone), (backbone, 0))[1]:
+                worst[id(backbone)] = (backbone, frozen)
+    for backbone, frozen in worst.values():
+        yield backbone, f"up to {frozen:,} parameters"

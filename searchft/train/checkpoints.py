@@ -1,0 +1,150 @@
+"""A trial's folder: where it stands after each epoch, and the weights of its best one.
+
+`last.ckpt` holds what the next epoch needs (open parameters, moving buffers, optimiser) and the results so far;
+`best.safetensors` the delta of the earliest best epoch against the pretrained model. Random states are not stored:
+every epoch seeds its own generators from (trial seed, epoch), so an epoch boundary is a complete state.
+
+`last.ckpt` is renamed into place but not synced, because a sync after every epoch costs more than an epoch of a linear
+probe, and a process kill cannot undo a rename. A power cut can leave it damaged: its SHA-256 stands in front, a damaged
+one is noticed, and the trial, being deterministic, is simply run again from its beginning.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as save_safetensors
+from torch import Tensor
+
+from searchft.errors import StorageError
+from searchft.faults import fault
+from searchft.files import replacing
+from searchft.train.results import EpochResult
+
+_MAGIC = b"searchft-checkpoint-1\n"
+
+
+@dataclass
+class Progress:
+    """How far a trial has come."""
+
+    results: list[EpochResult] = field(default_factory=list)
+    state: dict[str, Tensor] = field(default_factory=dict)
+    """Open parameters and moving buffers by name."""
+    optimizer: dict[str, Any] = field(default_factory=dict)
+    best_epoch: int = 0
+
+
+class TrialFolder:
+    """Reads and writes a trial's checkpoint. A checkpoint belongs to one recipe key; others are ignored."""
+
+    def __init__(self, path: Path, key: str) -> None:
+        self.path = Path(path)
+        self.key = key
+
+    @property
+    def last(self) -> Path:
+        return self.path / "last.ckpt"
+
+    @property
+    def best(self) -> Path:
+        return self.path / "best.safetensors"
+
+    def load(self) -> Progress | None:
+        """The stored progress, or None where there is none, it is damaged, or it belongs to another recipe."""
+        try:
+            content = self.last.read_bytes()
+        except FileNotFoundError:
+            return None
+        header, _, payload = content[len(_MAGIC) :].partition(b"\n")
+        if not content.startswith(_MAGIC) or hashlib.sha256(payload).hexdigest().encode() != header:
+            return None
+        stored = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+        if stored["key"] != self.key:
+            return None
+        results = [EpochResult.from_json(r, replayed=True) for r in json.loads(stored["results"])]
+        progress = Progress(results, stored["state"], stored["optimizer"], stored["best_epoch"])
+        if progress.best_epoch and self._best_epoch_stored() < progress.best_epoch:
+            return None
+        return progress
+
+    def save(self, progress: Progress) -> None:
+        """Replaces the checkpoint. Raises StorageError where the disk refuses; the old one is then intact."""
+        buffer = io.BytesIO()
+        torch.save(
+            {
+                "key": self.key,
+                "results": json.dumps([r.to_json() for r in progress.results]),
+                "state": progress.state,
+                "optimizer": progress.optimizer,
+                "best_epoch": progress.best_epoch,
+            },
+            buffer,
+        )
+        payload = buffer.getbuffer()
+        with replacing(self.last, sync=False) as file:
+            file.write(_MAGIC + hashlib.sha256(payload).hexdigest().encode() + b"\n")
+            file.write(payload)
+        fault("checkpoint.saved", f"{self.path.name} {len(progress.results)}")
+
+    def save_best(self, delta: Mapping[str, Tensor], epoch: int) -> None:
+        """Replaces the best epoch's delta: every parameter and buffer that training changed, contiguous, on the CPU."""
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in delta.items()}
+        metadata = {"key": self.key, "epoch": str(epoch), "sha256": delta_digest(tensors)}
+        with replacing(self.best, sync=False) as file:
+            file.write(save_safetensors(tensors, metadata=metadata))
+        fault("checkpoint.best", f"{self.path.name} {epoch}")
+
+    def _best_epoch_stored(self) -> int:
+        """The epoch of the stored best weights; 0 where they are missing, damaged or another recipe's."""
+        try:
+            metadata = check_delta(self.best)
+        except (FileNotFoundError, StorageError):
+            return 0
+        return int(metadata.get("epoch", 0)) if metadata.get("key") == self.key else 0
+
+    def forget_last(self) -> None:
+        """Deletes what only a resume would need."""
+        self.last.unlink(missing_ok=True)
+
+    def forget(self) -> None:
+        """Deletes the checkpoint and the best weights."""
+        self.forget_last()
+        self.best.unlink(missing_ok=True)
+        if self.path.is_dir() and not any(self.path.iterdir()):
+            os.rmdir(self.path)
+
+
+def delta_digest(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of names, types, shapes and values: safetensors files have no checksum of their own."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def check_delta(path: Path) -> dict[str, str]:
+    """A delta's metadata, once its values are found to be those that were written.
+
+    Raises FileNotFoundError, or StorageError naming the file where it is damaged.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata: dict[str, str] = file.metadata() or {}
+            written = metadata.get("sha256")
+            if written and delta_digest({name: file.get_tensor(name) for name in file.keys()}) != written:  # noqa: SIM118
+                raise StorageError(f"{path} is damaged: its values are not those that were written", str(path))
+    except (SafetensorError, ValueError) as error:
+        raise StorageError(f"{path} is damaged: {error}", str(path)) from error
+    return metadata

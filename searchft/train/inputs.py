@@ -1,0 +1,160 @@
+"""What the trained part of the network reads, batch by batch: stored values of the frozen part, or images through it.
+
+Three ways, chosen once per trial and split:
+
+- the frozen part's values come from the feature store (no random augmentation, or `augment_views` fixed views);
+- the frozen part runs on every batch (fresh random augmentation, or values too large to keep);
+- nothing is frozen: the images themselves.
+
+All three give the same numbers in fp32, because the frozen part always runs in the same padded micro-batches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from searchft.data.images import Images
+from searchft.data.transforms import Augment, Preprocess
+from searchft.errors import StorageError
+from searchft.features.key import feature_key
+from searchft.features.store import FeatureStore
+from searchft.recipe import AUGMENTATIONS, Recipe, SpaceFacts, numerics_name
+from searchft.train.network import Network, Networks
+
+_CHUNK = 256
+"""Images decoded to floats at once while values are computed; a multiple of the micro-batch."""
+
+
+@dataclass
+class TrainingData:
+    """What `fit` trains on: images, the facts they were described by, and where constant values are kept."""
+
+    images: Images
+    facts: SpaceFacts
+    image_size: int
+    """Side of the square that the network sees, in pixels; at most the stored side."""
+    store: FeatureStore | None = None
+    """None: the frozen part is computed for every batch."""
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    networks: Networks = field(default_factory=Networks)
+    """Split networks kept from trial to trial."""
+
+
+class SplitInputs:
+    """Inputs of the trained part of `network` for one split: `train`, `val` or `test`. Only `train` is augmented."""
+
+    def __init__(self, data: TrainingData, split: str, recipe: Recipe, network: Network) -> None:
+        part = data.images.split(split)
+        self.size = len(part.labels)
+        self.labels = torch.from_numpy(part.labels).to(data.device)
+        self._images = torch.from_numpy(part.images)
+        self._device = data.device
+        self._recipe = recipe
+        self._prefix = network.prefix
+        numerics = network.numerics
+        size = data.image_size
+        self._preprocess = Preprocess(
+            network.backbone.mean, network.backbone.std, size, data.device, torch.float32, channels_last=numerics.channels_last
+        )
+        augments = split == "train" and recipe.augments
+        self._augment = Augment(recipe, size) if augments else None
+        self._float_suffix = numerics.suffix_dtype == "float32"
+        self._channels_last = numerics.channels_last
+        self._views: list[list[Tensor]] = []
+        self.stored_s = 0.0
+        """What an epoch does not spend because its values come from the store: what computing them took, once."""
+        keeping = data.facts.keeping.get(numerics_name(recipe, network.opening))
+        if keeping is not None and keeping.keep == "recompute":
+            return
+        if network.prefix is None or data.store is None or (augments and not recipe.augment_views):
+            return
+        views = recipe.augment_views if augments else 1
+        for view in range(views):
+            key = feature_key(
+                network.backbone,
+                network.split,
+                data.facts.data.fingerprint,
+                split,
+                numerics,
+                data.device,
+                view,
+                size,
+                _augmentation_text(recipe) if augments else "",
+            )
+            stored = data.store.values(key, self.size, self._computer(recipe.seed, view))
+            if stored is None:
+                if data.store.refusal.startswith("the disk is full"):
+                    # computing on, per batch, would take many times as long without anybody knowing why
+                    rule = "Free some space and run again, or run with --no-store."
+                    raise StorageError(
+                        f"cannot keep the frozen part's values: {data.store.refusal}. {rule}", str(data.store.root)
+                    )
+                self._views, self.stored_s = [], 0.0
+                return
+            self._views.append([_placed(value, data.device) for value in stored])
+            self.stored_s += data.store.computed_s.get(key, 0.0) / views
+
+    def _computer(self, seed: int, view: int) -> Callable[[int, int], tuple[Tensor, ...]]:
+        def compute(start: int, stop: int) -> tuple[Tensor, ...]:
+            parts = [self._through(torch.arange(i, min(i + _CHUNK, stop)), seed, view) for i in range(start, stop, _CHUNK)]
+            return tuple(torch.cat(values) for values in zip(*parts, strict=True))
+
+        return compute
+
+    def _through(self, indices: Tensor, seed: int, view: int) -> tuple[Tensor, ...]:
+        """Images [B] through augmentation (one generator per image and view) and, where there is one, the frozen part."""
+        images = self._images[indices].to(self._device)
+        if self._augment is not None:
+            parts = []
+            for position, index in enumerate(indices.tolist()):
+                generator = torch.Generator().manual_seed(mixed_seed(seed, view, index))
+                parts.append(self._augment(images[position : position + 1], generator))
+            images = torch.cat(parts)
+        floats = self._preprocess(images)
+        return self._prefix(floats) if self._prefix is not None else (floats,)
+
+    @property
+    def stored(self) -> bool:
+        """Whether values come from the store."""
+        return bool(self._views)
+
+    def batch(self, indices: Tensor, epoch: int, seed: int) -> tuple[Tensor, ...]:
+        """The trained part's inputs for `indices` (int64 [B], on the CPU) in an epoch (0-based): tensors [B, …]."""
+        if self._views:
+            view = self._views[epoch % len(self._views)]
+            values = tuple(v.index_select(0, indices.to(v.device)).to(self._device, non_blocking=True) for v in view)
+        else:
+            fixed = self._recipe.augment_views
+            values = self._through(indices, self._recipe.seed, epoch % fixed) if fixed else self._through(indices, seed, epoch)
+        if self._float_suffix:
+            values = tuple(v.float() if v.is_floating_point() else v for v in values)
+        if self._channels_last:
+            values = tuple(v.contiguous(memory_format=torch.channels_last) if v.dim() == 4 else v for v in values)
+        return values
+
+
+def _placed(value: Tensor, device: torch.device) -> Tensor:
+    """Stored values where training reads them: on a card that has room, else in pinned memory; on a CPU as they are."""
+    if device.type != "cuda":
+        return value.to(device) if device.type != "cpu" else value
+    free, _ = torch.cuda.mem_get_info(device)  # gpu: never reached on a machine without one
+    return value.to(device) if value.nbytes < free // 3 else value.pin_memory()
+
+
+def mixed_seed(*parts: int) -> int:
+    """One 63-bit seed from several numbers; neighbours give unrelated streams (a Weyl sequence through splitmix64)."""
+    state = 0
+    for part in parts:
+        state = (state + part + 0x9E3779B97F4A7C15) & 0xFFFFFFFFFFFFFFFF
+        state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & 0xFFFFFFFFFFFFFFFF
+        state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & 0xFFFFFFFFFFFFFFFF
+        state ^= state >> 31
+    return state >> 1
+
+
+def _augmentation_text(recipe: Recipe) -> str:
+    return ",".join(f"{name}={getattr(recipe, name)}" for name in AUGMENTATIONS) + f",seed={recipe.seed}"

@@ -1,0 +1,174 @@
+"""What `precision: auto` means here, and what is worth keeping: measured once for each network and opening of a space.
+
+The numerics decide numbers: they are measured when a study is created, recorded in its facts, and part of every key.
+Running again, on this machine or another, does not measure again. Whether the frozen part's values are stored changes
+no number; it is decided beside it, from the measured time per image.
+
+On a CUDA card nothing is timed here (the driver never initialises CUDA): bfloat16 and channels_last are taken where
+the workers' cards multiply bfloat16, which all since Ampere do.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+import torch
+import torch.nn.functional as F
+
+from searchft.data.images import Images
+from searchft.data.transforms import Preprocess
+from searchft.features import Prefix, calibrate_prefix, calibrate_suffix, choose_cut, seconds_per_image, split_model
+from searchft.files import store_budget_bytes
+from searchft.models import build_model, freeze, set_modes
+from searchft.recipe import Keeping, Numerics, Opening, Recipe, SpaceFacts, numerics_name, open_parameters
+from searchft.space import Space
+from searchft.train.fit import head_alone
+
+_BATCH = 16
+"""Images that are timed together."""
+_PREFIX_BUDGET_S = 0.7
+_SUFFIX_BUDGET_S = 1.2
+
+DECIDING = (
+    *("strategy", "backbone", "weights", "weights_fallback", "edits", "head_replaces", "adapters", "auxiliary"),
+    *("unfrozen", "stages", "unfrozen_tensors", "parameters", "norm", "normalisation", "precision"),
+)
+"""The dimensions that decide network, opening and precision."""
+
+
+@dataclass
+class Measured:
+    """By `numerics_name`, with a line for people about each opening."""
+
+    numerics: dict[str, Numerics] = field(default_factory=dict)
+    keeping: dict[str, Keeping] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def measure(
+    space: Space, facts: SpaceFacts, images: Images, store: Path, say: Callable[[str], None] = lambda text: None
+) -> Measured:
+    """Numerics and keeping for every network and opening of the space that `facts` do not know yet.
+
+    Args:
+        store: folder of the feature store: its disk's room counts.
+        say: told once, before the first measurement.
+
+    Takes one to three seconds per opening on a CPU.
+    """
+    found = Measured()
+    prefix_ways: dict[str, Numerics] = {}
+    for recipe, opening in _openings(space, facts):
+        name = numerics_name(recipe, opening)
+        if name in facts.keeping or name in found.keeping:
+            continue
+        if not found.keeping:
+            say("measuring what is fastest here")
+        architecture = recipe.architecture()
+        backbone = facts.backbones[architecture]
+        model = build_model(recipe, backbone, len(facts.data.classes), head_seed=0)
+        freeze(model, backbone, opening)
+        part, side = images.split("train"), space.data.image_size
+        preprocess = Preprocess(backbone.mean, backbone.std, side, torch.device("cpu"), torch.float32, channels_last=False)
+        batch = preprocess(torch.from_numpy(part.images[:_BATCH]))
+        split = split_model(
+            model,
+            lambda training, m=model, b=backbone, o=opening: set_modes(m, b, o, training),  # type: ignore[misc]
+            preprocess(torch.from_numpy(part.images[:2])),
+            leaves=(backbone.head,),
+        )
+
+        # The frozen part: how to run it (once per network: its layers are the same at every depth), and what to keep
+        numerics, seconds = Numerics(), 0.0
+        values: tuple[torch.Tensor, ...] = (batch,)
+        if split.prefix is not None:
+            if recipe.precision == "auto":
+                if architecture not in prefix_ways:
+                    prefix_ways[architecture] = calibrate_prefix(split.prefix, batch, budget_s=_PREFIX_BUDGET_S)
+                numerics = prefix_ways[architecture]
+            runner = Prefix(split.prefix, numerics, "cpu")
+            seconds = seconds_per_image(runner, batch)
+            values = runner(batch)
+        found.keeping[name] = _keeping(space, facts, recipe, split.bytes_per_image(runner_dtype(numerics)), seconds, store)
+
+        # The trained part: one step each way. A linear probe's is so short that only its exactness matters.
+        if recipe.precision == "auto" and opening.parameters:
+            labels = torch.from_numpy(part.labels[: len(batch)])
+            dtype, channels_last = calibrate_suffix(
+                _step(model, split.suffix.select(True), values, labels), budget_s=_SUFFIX_BUDGET_S
+            )
+            numerics = dataclasses.replace(numerics, suffix_dtype=dtype, channels_last=channels_last or numerics.channels_last)
+        if recipe.precision == "auto":
+            found.numerics[name] = numerics
+        keep = found.keeping[name]
+        opened = opening.spelling or recipe.unfrozen
+        why = f": {split.reason}" if split.reason else ""
+        found.notes.append(
+            f"{backbone.backbone}, open {opened}: {in_words(numerics)}; frozen values: {keep.keep} ({keep.reason}{why})"
+        )
+    return found
+
+
+def in_words(numerics: Numerics) -> str:
+    """`frozen part bfloat16, BatchNorm folded; trained part float32, channels last`."""
+    layout = ", channels last" if numerics.channels_last else ""
+    fold = ", BatchNorm folded" if numerics.fold else ""
+    return f"frozen part {numerics.prefix_dtype}{fold}; trained part {numerics.suffix_dtype}{layout}"
+
+
+def runner_dtype(numerics: Numerics) -> torch.dtype:
+    """The dtype that stored values have."""
+    dtype = getattr(torch, numerics.prefix_dtype)
+    assert isinstance(dtype, torch.dtype)
+    return dtype
+
+
+def _step(
+    model: torch.nn.Module, suffix: torch.nn.Module, values: tuple[torch.Tensor, ...], labels: torch.Tensor
+) -> Callable[[torch.dtype, bool], None]:
+    trained = [p for p in model.parameters() if p.requires_grad]
+
+    def step(dtype: torch.dtype, channels_last: bool) -> None:
+        layout = torch.channels_last if channels_last else torch.contiguous_format
+        model.to(memory_format=layout)
+        inputs = tuple(v.to(dtype).contiguous(memory_format=layout) if v.dim() == 4 else v.float() for v in values)
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype != torch.float32):
+            out = suffix(*inputs)
+        loss = F.cross_entropy((out[0] if isinstance(out, tuple) else out).float(), labels)
+        torch.autograd.grad(loss, trained, allow_unused=True)
+
+    return step
+
+
+def _keeping(space: Space, facts: SpaceFacts, recipe: Recipe, bytes_per_image: int, seconds: float, store: Path) -> Keeping:
+    views = recipe.augment_views if recipe.augments else 1
+    images = facts.data.train_size * max(1, views) + facts.data.size("val")
+    cut = choose_cut(
+        bytes_per_image,
+        images,
+        seconds,
+        passes=float(recipe.epochs),
+        memory_bytes=psutil.virtual_memory().available // 2,
+        disk_bytes=store_budget_bytes(store),
+        constant=not recipe.augments or recipe.augment_views > 0,
+    )
+    return Keeping(cut.keep, cut.reason, cut.size_bytes, seconds)
+
+
+def _openings(space: Space, facts: SpaceFacts) -> Iterator[tuple[Recipe, Opening]]:
+    """One recipe per network and opening, the least open first: every combination of the dimensions that decide them."""
+    dimensions = [d for d in space.dimensions if d.name in DECIDING]
+    found: list[tuple[Recipe, Opening]] = []
+    for values in itertools.product(*(d.choices for d in dimensions)):
+        recipe = space.resolve(dict(zip((d.name for d in dimensions), values, strict=True)))
+        opening = open_parameters(recipe, facts.backbones[recipe.architecture()])
+        found.append((recipe, opening))
+        if recipe.head_first_epochs and opening.parameters:
+            head_only = head_alone(recipe)
+            found.append((head_only, open_parameters(head_only, facts.backbones[recipe.architecture()])))
+    return iter(sorted(found, key=lambda pair: len(pair[1].parameters)))

@@ -1,0 +1,102 @@
+"""How near training comes to this machine's matrix rate: operations of the trained part over measured time, at each depth.
+
+    .venv/bin/python tests/benchmarks/limit.py [--backbone lite0|resnet18]
+
+The rate is the best of several 2048 x 2048 matrix products, in float32 and bfloat16. Operations are counted by torch's own
+counter, forward and backward, for one training batch of 64; the time is the median of several steps on stored values.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch.utils.flop_counter import FlopCounterMode
+
+from searchft.facts import describe
+from searchft.recipe import open_parameters
+from searchft.space import parse_space
+from searchft.train.network import Network
+from searchft.train.numerics import measure
+
+SPACES = {
+    "lite0": "backbone: timm/tf_efficientnet_lite0\n  weights: package\n  unfrozen: [head, 1, 2, all]",
+    "resnet18": "backbone: torchvision/resnet18\n  weights: none\n  unfrozen: [head, layer4, layer3, all]\n"
+    "  edits: {conv1.stride: 1, layer2.0.conv1.stride: 1, layer2.0.downsample.0.stride: 1}",
+}
+SIDES = {"lite0": 112, "resnet18": 64}
+BATCH = 64
+
+
+def matrix_rate(dtype: torch.dtype) -> float:
+    """Operations a second of a large matrix product."""
+    a, b = torch.randn(2048, 2048, dtype=dtype), torch.randn(2048, 2048, dtype=dtype)
+    best = float("inf")
+    for _ in range(12):
+        started = time.perf_counter()
+        a @ b
+        best = min(best, time.perf_counter() - started)
+    return 2 * 2048**3 / best
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--backbone", choices=list(SPACES), default="lite0")
+    name = parser.parse_args().backbone
+    rates = {dtype: matrix_rate(getattr(torch, dtype)) for dtype in ("float32", "bfloat16")}
+    print(", ".join(f"{dtype} {rate / 1e9:.0f} GFLOP/s" for dtype, rate in rates.items()))
+    side = SIDES[name]
+    space = parse_space(
+        f"study: limit\ndata: {{source: orl_faces, split: {{train: 5, val: 2, test: 3}}, image_size: {side}}}\n"
+        f"recipe:\n  {SPACES[name]}\n  batch_size: {BATCH}\n  epochs: 8\n"
+    )
+    print(f"| {name}, {side} px, batch {BATCH} | dtype | GFLOP a step | ms a step | GFLOP/s | share of the matrix rate |")
+    print("|---|---|---|---|---|---|")
+    with tempfile.TemporaryDirectory() as folder:
+        facts, images = describe(space, Path(folder))
+        facts = dataclasses.replace(facts, numerics=measure(space, facts, images, Path(folder)).numerics)
+        for _, recipe in space.recipes(facts):
+            backbone = facts.backbones[recipe.architecture()]
+            opening = open_parameters(recipe, backbone)
+            numerics = facts.numerics_for(recipe)
+            network = Network(recipe, backbone, opening, numerics, 40, side, torch.device("cpu"))
+            batch = torch.randn(BATCH, 3, side, side)
+            values = network.prefix(batch) if network.prefix is not None else (batch,)
+            if numerics.suffix_dtype == "float32":
+                values = tuple(v.float() for v in values)
+            if numerics.channels_last:
+                values = tuple(v.contiguous(memory_format=torch.channels_last) if v.dim() == 4 else v for v in values)
+            labels = torch.randint(0, 40, (BATCH,))
+            optimizer = torch.optim.Adam(network.trained, fused=True)
+            network.split.suffix.select(True)
+
+            def step() -> None:
+                loss = F.cross_entropy(network.logits(values)[0], labels)  # noqa: B023 - called in this turn of the loop
+                optimizer.zero_grad(set_to_none=True)  # noqa: B023
+                loss.backward()
+                optimizer.step()  # noqa: B023
+
+            with FlopCounterMode(display=False) as counter:
+                step()
+            times = []
+            for _ in range(9):
+                started = time.perf_counter()
+                step()
+                times.append(time.perf_counter() - started)
+            seconds, operations = statistics.median(times), counter.get_total_flops()
+            share = operations / seconds / rates[numerics.suffix_dtype]
+            print(
+                f"| {opening.spelling} | {numerics.suffix_dtype} | {operations / 1e9:.3g} | {1000 * seconds:.2f} "
+                f"| {operations / seconds / 1e9:.3g} | {100 * share:.0f} % |",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,111 @@
+"""list, show, report, models, cache: what is there, said truly, in words and in JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from searchft.recipe import Recipe
+
+Run = Callable[..., object]
+
+
+def test_list_names_every_study_with_its_counts(small_study, searchft: Run) -> None:  # type: ignore[no-untyped-def]
+    (study,) = searchft("list", "--studies", small_study.studies, "--json").json["studies"]
+    assert study["name"] == "faces" and study["best"] == 0.5 and study["problem"] is None
+    assert study["counts"]["complete"] == 2 and study["counts"]["answered"] == 1
+    assert "faces" in searchft("list", "--studies", small_study.studies).out
+
+
+def test_list_of_nothing_says_what_to_do(tmp_path: Path, searchft: Run) -> None:
+    result = searchft("list", "--studies", tmp_path / "none")
+    assert result.code == 0 and "searchft run" in result.out
+    assert searchft("list", "--studies", tmp_path / "none", "--json").json["studies"] == []
+
+
+def test_a_damaged_study_is_listed_with_its_problem(study_copy, searchft: Run) -> None:  # type: ignore[no-untyped-def]
+    (study_copy.studies / "torn").mkdir()
+    (study_copy.studies / "torn" / "study.db").write_bytes(b"not a database, not at all")
+    found = searchft("list", "--studies", study_copy.studies, "--json").json["studies"]
+    assert {s["name"]: bool(s["problem"]) for s in found} == {"faces": False, "torn": True}
+    assert "torn" in searchft("list", "--studies", study_copy.studies).out
+
+
+def test_show_json_is_the_study(small_study, searchft: Run) -> None:  # type: ignore[no-untyped-def]
+    answer = searchft("show", "faces", "--studies", small_study.studies, "--json").json
+    assert list(answer) == ["schema_version", "study", "storage", "counts", "best", "trials"]
+    assert answer["counts"] == {"complete": 2, "pruned": 1, "failed": 1, "running": 1, "waiting": 4, "answered": 1}
+    assert answer["best"]["number"] == 1
+    assert Recipe.from_json(answer["best"]["recipe"]).head_widths == (256,)
+    states = [(t["state"], t["epochs"], t["answered_from"]) for t in answer["trials"]]
+    assert states[:4] == [("complete", 2, None), ("complete", 2, None), ("pruned", 1, None), ("complete", 0, 1)]
+
+
+def test_show_says_the_best_first_and_takes_a_path(small_study, searchft: Run) -> None:  # type: ignore[no-untyped-def]
+    out = searchft("show", small_study.folder).out
+    assert "best #1, validation accuracy 0.5000: last stage open, head 256 with dropout 0.5, batch 16, lr 1e-3" in out
+    assert out.index("best #1") < out.index("val acc")
+    assert "the training loss became nan" in " ".join(out.split())
+
+
+@pytest.mark.parametrize("verb", ["show", "report", "rm", "dashboard"])
+def test_an_unknown_study_is_answered_with_the_near_one(verb: str, small_study, searchft: Run) -> None:  # type: ignore[no-untyped-def]
+    result = searchft(verb, "fcaes", "--studies", small_study.studies)
+    assert result.code == 2 and "did you mean 'faces'?" in result.err
+    nowhere = searchft(verb, "faces", "--studies", small_study.studies / "none")
+    assert nowhere.code == 2 and "searchft run SPACE" in nowhere.err
+    assert not (small_study.studies / "none").exists()
+
+
+def test_report_writes_a_page_its_twin_figures_and_data(study_copy, searchft: Run) -> None:  # type: ignore[no-untyped-def]
+    answer = searchft("report", "faces", "--studies", study_copy.studies, "--json").json
+    folder = study_copy.folder / "report"
+    assert Path(answer["report"]) == folder / "report.html" and Path(answer["markdown"]) == folder / "report.md"
+    text = (folder / "report.md").read_text()
+    assert "**Best: last stage open" in text and "Against “Baseline” on the same validation pictures" in text
+    assert "layer4.0.conv1" in (folder / "data" / "drift.csv").read_text()
+    assert (folder / "figures" / "mistakes.png").is_file() and (folder / "figures" / "confusion.png").is_file()
+
+
+def test_a_report_whose_photos_are_gone_goes_without_mistakes(study_copy, searchft: Run, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.setattr("searchft.cli.beside_trial.images_of_study", lambda facts, settings: None)
+    out = study_copy.folder.parent / "elsewhere"
+    assert searchft("report", "faces", "--studies", study_copy.studies, "--out", out).code == 0
+    assert "## Mistakes" not in (out / "report.md").read_text() and "## Results" in (out / "report.md").read_text()
+
+
+def test_models_are_found_by_pattern(searchft: Run) -> None:
+    names = searchft("models", "resnet18").out
+    assert "torchvision/resnet18" in names  # its stages
+    listed = [m["name"] for m in searchft("models", "*/resnet1*", "--json").json["models"]]
+    assert "torchvision/resnet18" in listed and "timm/resnet18" in listed
+    unknown = searchft("models", "torchvision/resnt18")
+    assert unknown.code == 2 and "did you mean 'torchvision/resnet18'?" in unknown.err
+
+
+def test_a_model_is_shown_with_stages_that_unfrozen_takes(searchft: Run) -> None:
+    answer = searchft("models", "torchvision/resnet18", "--check", "--json").json
+    assert answer["num_features"] == 512 and answer["head"] == "fc"
+    assert answer["parameters"] == 11_176_512
+    assert [stage["name"] for stage in answer["stages"]][-2:] == ["layer3", "layer4"]
+    assert answer["stages"][-1]["parameters_from_here"] == answer["stages"][-1]["parameters"] == 8_393_728
+    assert answer["stages"][0]["parameters_from_here"] == answer["parameters"]
+    assert answer["check"] == {"splits": True, "reason": ""}
+    assert "layer4" in searchft("models", "torchvision/resnet18").out
+
+
+def test_the_cache_is_measured_and_cleared(tmp_path: Path, searchft: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEARCHFT_CACHE", str(tmp_path / "cache"))
+    assert searchft("cache", "--json").json["size_bytes"] == 0
+    (tmp_path / "cache" / "features" / "ab").mkdir(parents=True)
+    (tmp_path / "cache" / "features" / "ab" / "values").write_bytes(b"x" * 5000)
+    (tmp_path / "keep").mkdir()
+    (tmp_path / "keep" / "photo").write_bytes(b"mine")
+    (tmp_path / "cache" / "link").symlink_to(tmp_path / "keep")
+    assert searchft("cache", "--json").json["parts"]["features"] == 5000
+    assert "5.0 kB" in searchft("cache").out
+    assert searchft("cache", "--clear", "--json").json["cleared"] is True
+    assert list((tmp_path / "cache").iterdir()) == []
+    assert (tmp_path / "keep" / "photo").read_bytes() == b"mine", "what a link points to is not ours"

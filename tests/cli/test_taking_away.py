@@ -1,0 +1,219 @@
+"""export, predict, evaluate, rm, dashboard: from a study to a checkpoint, and the study's end."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from searchft.data.orl_faces import read_orl_faces
+from searchft.recipe import DataSettings
+from searchft.search.lock import FolderLock
+
+Run = Callable[..., object]
+
+
+@pytest.fixture(scope="module")
+def exported(small_study, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, dict]:  # type: ignore[no-untyped-def]
+    """(study's folder of studies, the exported folder, the JSON answer), of a copy of the study. Read only."""
+    import shutil
+
+    folder = tmp_path_factory.mktemp("taken")
+    shutil.copytree(small_study.studies, folder / "studies")
+    command = [sys.executable, "-m", "searchft", "export", "faces", "--studies", folder / "studies", "--out", folder / "winner"]
+    done = subprocess.run([*map(str, command), "--json"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return folder / "studies", folder / "winner", json.loads(done.stdout)
+
+
+def test_export_scores_the_folder_that_it_wrote(exported) -> None:  # type: ignore[no-untyped-def]
+    _, out, answer = exported
+    config = json.loads((out / "config.json").read_text())
+    assert answer["trial"] == 1 and answer["study"] == "faces"
+    assert config["metrics"]["test"] == answer["metrics"]["test"] and answer["metrics"]["test"]["n"] == 200
+    assert config["metrics"]["search_val_accuracy"] == 0.5 and answer["metrics"]["val"]["n"] == 120
+    low, high = answer["metrics"]["test"]["interval_95"]
+    assert low < answer["metrics"]["test"]["accuracy"] < high
+
+
+def test_the_reported_test_accuracy_is_what_the_snippet_scores(exported, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    """In a process without searchft, photo by photo. The split is read from the study's own names."""
+    from searchft.data import open_images
+    from searchft.export.snippet import snippet_for
+    from searchft.files import cache_folder
+
+    _, out, answer = exported
+    settings = DataSettings.from_json(json.loads((out / "config.json").read_text())["data"]["settings"])
+    images = open_images(settings, cache_folder())
+    test = images.split("test")
+    where = {record.name: str(record.content) for record in read_orl_faces(DataSettings("orl_faces"), "").records}
+    photos = [(where[name], images.classes[label]) for name, label in zip(test.names, test.labels, strict=True)]
+    lines = snippet_for(out).replace("'photo.jpg'", "photo").splitlines()
+    picture = next(i for i, line in enumerate(lines) if line.startswith("image ="))
+    loop = "\n".join(f"    {line}" for line in lines[picture:-1])
+    program = "\n".join(lines[:picture])
+    program += f"\nright = 0\nfor photo, truth in json.load(open('photos.json')):\n{loop}\n"
+    program += "    right += config['classes'][logits.argmax()] == truth\nprint(right)"
+    (tmp_path / "photos.json").write_text(json.dumps(photos))
+    done = subprocess.run([sys.executable, "-I", "-c", program], capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert int(done.stdout) / len(photos) == answer["metrics"]["test"]["accuracy"]
+    assert int(done.stdout) > 200 / 40 * 2, "far above chance, or equality would prove little"
+
+
+def test_export_scores_the_enqueued_rows_too_and_the_report_shows_it(exported, searchft: Run) -> None:  # type: ignore[no-untyped-def]
+    studies, _, answer = exported
+    report = Path(searchft("report", "faces", "--studies", studies, "--json").json["markdown"]).read_text()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in report.splitlines() if line.startswith("|")]
+    header = next(row for row in rows if "architecture" in row and "test" in row)
+    table = [dict(zip(header, row, strict=True)) for row in rows if len(row) == len(header) and row != header]
+    (winner,) = [row for row in table if row["architecture"].startswith("last stage open, head 256")]
+    (baseline,) = [row for row in table if row["architecture"].startswith("Baseline")]
+    assert winner["test"].startswith(f"{answer['metrics']['test']['accuracy']:.4f}")
+    assert baseline["test"][:1].isdigit()
+
+
+def test_export_again_replaces_but_never_a_strangers_folder(study_copy, searchft: Run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    at = ["--studies", study_copy.studies, "--no-rows"]
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter1.txt").write_text("years of work")
+    refused = searchft("export", "faces", "--out", tmp_path / "thesis", *at)
+    assert refused.code == 2 and "not empty" in refused.err
+    assert [p.name for p in (tmp_path / "thesis").iterdir()] == ["chapter1.txt"]
+    assert searchft("export", "faces", "--trial", 0, "--out", tmp_path / "out", *at).code == 0
+    again = searchft("export", "faces", "--trial", 3, "--out", tmp_path / "out", *at)
+    assert again.code == 0 and "trial 1 of faces" in again.out, "trial 3 was answered from trial 1"
+    assert "the search measured 0.5000" in again.err
+
+
+@pytest.mark.parametrize(("trial", "message"), [(99, "must be a trial of faces"), (2, "are not kept")])
+def test_a_trial_without_weights_cannot_be_exported(
+    trial: int,
+    message: str,
+    small_study,
+    searchft: Run,
+    tmp_path: Path,  # type: ignore[no-untyped-def]
+) -> None:
+    result = searchft("export", "faces", "--trial", trial, "--out", tmp_path / "out", "--studies", small_study.studies)
+    assert result.code == 2 and message in result.err and not (tmp_path / "out").exists()
+
+
+def test_predict_names_classes_and_says_what_it_cannot_read(exported, searchft: Run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    _, out, _ = exported
+    photo = read_orl_faces(DataSettings("orl_faces"), "").records[0].content
+    (tmp_path / "broken.jpg").write_bytes(b"no picture")
+    both = searchft("predict", out, photo, tmp_path / "broken.jpg", "--top-k", 3, "--json")
+    assert both.code == 2
+    good, bad = both.json["predictions"]
+    assert len(good["classes"]) == 3 and set(good["classes"][0]) == {"class", "probability"} and "error" in bad
+    alone = searchft("predict", out, photo)
+    assert alone.code == 0 and alone.out == f"{photo}: {good['classes'][0]['class']} {good['classes'][0]['probability']:.3f}\n"
+    none = searchft("predict", out, tmp_path / "broken.jpg", tmp_path / "missing.jpg", "--json")
+    assert none.code == 2 and none.json["error"]["kind"] == "input" and "missing.jpg" in none.json["error"]["message"]
+
+
+def test_predict_wants_an_exported_folder(searchft: Run, tmp_path: Path) -> None:
+    result = searchft("predict", tmp_path, "photo.jpg")
+    assert result.code == 2 and "searchft export" in result.err
+
+
+def test_evaluate_on_the_studys_data_takes_its_test_split(exported, searchft: Run) -> None:  # type: ignore[no-untyped-def]
+    _, out, answer = exported
+    score = searchft("evaluate", out, "orl_faces", "--json").json
+    assert score["split"] == "test" and score["accuracy"] == answer["metrics"]["test"]["accuracy"]
+    assert "trained on" in searchft("evaluate", out, "orl_faces", "--split", "all").err
+
+
+def test_evaluate_matches_the_classes_of_a_folder_by_name(exported, searchft: Run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    """A folder with three of the forty people: their positions there are other ones than in the checkpoint."""
+    _, out, _ = exported
+    classes = (out / "labels.txt").read_text().split()
+    chosen = [classes[i] for i in (5, 17, 39)]
+    found = read_orl_faces(DataSettings("orl_faces"), "")
+    truth = {}
+    for record in found.records:
+        if (name := found.classes[record.label]) in chosen:
+            path = tmp_path / "photos" / name / f"{record.name.replace('/', '-')}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.open(record.content).save(path)
+            truth[str(path)] = name
+    predictions = searchft("predict", out, *truth, "--json").json["predictions"]
+    right = sum(truth[p["image"]] == p["classes"][0]["class"] for p in predictions)
+    score = searchft("evaluate", out, tmp_path / "photos", "--json").json
+    assert score["n"] == 30 and score["split"] == "all" and score["accuracy"] == right / 30 > 0
+    assert [classes[i] for i, row in enumerate(score["confusion"]) if sum(row)] == chosen
+    (tmp_path / "photos" / chosen[0]).rename(tmp_path / "photos" / "somebody")
+    unknown = searchft("evaluate", out, tmp_path / "photos")
+    assert unknown.code == 2 and "'somebody'" in unknown.err
+
+
+def test_rm_asks_and_refuses_where_nobody_can_answer(study_copy, searchft: Run) -> None:  # type: ignore[no-untyped-def]
+    result = searchft("rm", "faces", "--studies", study_copy.studies, "--json")
+    assert result.code == 2 and "--yes" in result.json["error"]["message"]
+    assert (study_copy.folder / "study.db").exists()
+
+
+def test_rm_removes_the_whole_study(study_copy, searchft: Run) -> None:  # type: ignore[no-untyped-def]
+    result = searchft("rm", "faces", "--yes", "--studies", study_copy.studies, "--json")
+    assert result.code == 0 and result.json["trials"] == 6
+    assert list(study_copy.studies.iterdir()) == []
+
+
+def test_rm_refuses_while_a_driver_runs(study_copy, searchft: Run) -> None:  # type: ignore[no-untyped-def]
+    lock = FolderLock(study_copy.folder)
+    lock.acquire()
+    try:
+        result = searchft("rm", "faces", "--yes", "--studies", study_copy.studies)
+    finally:
+        lock.release()
+    assert result.code == 4 and "is being run by process" in result.err
+    assert (study_copy.folder / "study.db").exists()
+
+
+def test_the_dashboard_serves_the_study_on_this_machine_only(study_copy) -> None:  # type: ignore[no-untyped-def]
+    lock = FolderLock(study_copy.folder)
+    lock.acquire()  # as while it runs
+    command = [sys.executable, "-m", "searchft", "dashboard", "faces", "--port", "0", "--studies", str(study_copy.studies)]
+    server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    try:
+        assert server.stderr is not None
+        link = server.stderr.readline().strip()
+        assert link.startswith("http://127.0.0.1:") and "/dashboard/studies/" in link
+        server.stderr.readline()
+        page = _fetch(link)
+        studies = json.loads(_fetch(link.partition("/dashboard")[0] + "/api/studies"))
+        assert "<html" in page.lower() and [s["study_name"] for s in studies["study_summaries"]] == ["faces"]
+        server.send_signal(signal.SIGINT)
+        assert server.wait(timeout=20) == 0, "Ctrl-C is how it ends"
+    finally:
+        server.kill()
+        lock.release()
+
+
+def test_a_taken_port_is_said_to_be_so(study_copy, searchft: Run) -> None:  # type: ignore[no-untyped-def]
+    import socket
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        result = searchft("dashboard", "faces", "--port", port, "--studies", study_copy.studies)
+    assert result.code == 2 and f"port {port} is taken" in result.err
+
+
+def _fetch(link: str) -> str:
+    import time
+
+    for _ in range(100):
+        try:
+            with urllib.request.urlopen(link, timeout=10) as response:
+                return str(response.read().decode())
+        except OSError:
+            time.sleep(0.1)
+    raise AssertionError(f"nothing answers at {link}")

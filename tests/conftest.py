@@ -1,0 +1,171 @@
+"""A small study with every kind of trial, on real photos with a real network: what the upper rooms show, report and export.
+
+Built once per test process, without the driver: trials are written through the Ledger, weights trained by a few plain
+steps. Tests that change a study take a copy (`study_copy`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+SPACE = """
+study: faces
+data:
+  source: orl_faces
+  split: {train: 2, val: 3, test: 5, seed: 0}
+  image_size: 32
+recipe:
+  backbone: torchvision/resnet18
+  weights: none
+  edits: {conv1.stride: 1}
+  unfrozen: [head, layer4]
+  head_widths: [[], [256]]
+  dropout: [0.0, 0.5]
+  batch_size: 16
+  lr: [1e-3, 3e-4]
+  lr_multipliers: {top: [1.0, 0.6]}
+  epochs: 2
+  precision: fp32
+search:
+  trials: 9
+  enqueue:
+    - {name: Baseline, unfrozen: head, head_widths: []}
+"""
+
+
+@dataclass(frozen=True)
+class SmallStudy:
+    """The study `faces` in a folder of studies."""
+
+    studies: Path
+
+    @property
+    def folder(self) -> Path:
+        return self.studies / "faces"
+
+
+@pytest.fixture(scope="session")
+def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A cache folder of the tests' own, for the whole session."""
+    cache = tmp_path_factory.mktemp("cache")
+    before = os.environ.get("SEARCHFT_CACHE")
+    os.environ["SEARCHFT_CACHE"] = str(cache)
+    yield cache
+    if before is None:
+        del os.environ["SEARCHFT_CACHE"]
+    else:
+        os.environ["SEARCHFT_CACHE"] = before
+
+
+@pytest.fixture(scope="session")
+def small_study(tmp_path_factory: pytest.TempPathFactory, shared_cache: Path) -> SmallStudy:
+    """Trials: 0 Baseline complete, 1 complete and best, 2 pruned, 3 answered from 1, 4 failed, 5 running. Read only."""
+    from searchft.facts import describe
+    from searchft.search.ledger import Ledger
+    from searchft.search.suggest import Suggestion
+    from searchft.space import parse_space
+
+    studies = tmp_path_factory.mktemp("studies")
+    space = parse_space(SPACE)
+    facts, images = describe(space, shared_cache)
+    folder = studies / "faces"
+    folder.mkdir()
+
+    def suggestion(name: str = "", **chosen: object) -> Suggestion:
+        recipe = space.resolve(chosen)
+        active = {n: c for n, c in chosen.items() if space.is_active(n, chosen, facts)}
+        return Suggestion(active, recipe, recipe.key(facts), name)
+
+    best = suggestion(unfrozen="layer4", head_widths=(256,), dropout=0.5, lr=1e-3)
+    trials = [
+        suggestion("Baseline", unfrozen="head", head_widths=(), lr=1e-3),
+        best,
+        suggestion(unfrozen="layer4", head_widths=(), lr=3e-4),
+        best,
+        suggestion(unfrozen="head", head_widths=(), lr=3e-4),
+        suggestion(unfrozen="head", head_widths=(256,), dropout=0.0, lr=1e-3),
+    ]
+    with Ledger.open("", "faces", folder, create=True) as ledger:
+        ledger.pin(space, facts, {})
+        for number, trial in enumerate(trials):
+            if number == 3:
+                ledger.answer(trial, 3, next(r for r in ledger.records() if r.number == 1))
+                continue
+            ledger.start(trial, number)
+            if number < 2:
+                for epoch, value in enumerate((0.05, 0.1 + 0.4 * number), start=1):
+                    ledger.report(number, epoch, value, {"train_loss": 3.0, "seconds": 1.5})
+                extra = {"train_accuracy": 0.75, "best_epoch": 2, "trained_parameters": 1000 + number}
+                ledger.finish(number, "complete", 0.1 + 0.4 * number, extra=extra)
+                save_delta(trial.recipe, facts, images, folder / "trials" / f"{number:04d}" / "best.safetensors", trial.key)
+            elif number == 2:
+                ledger.report(number, 1, 0.025, {"seconds": 1.5})
+                ledger.finish(number, "pruned", reason="below the median")
+            elif number == 4:
+                ledger.finish(number, "failed", reason="the training loss became nan")
+    return SmallStudy(studies)
+
+
+@pytest.fixture
+def study_copy(small_study: SmallStudy, tmp_path: Path) -> SmallStudy:
+    """A copy that a test may change."""
+    shutil.copytree(small_study.studies, tmp_path / "studies")
+    return SmallStudy(tmp_path / "studies")
+
+
+@pytest.fixture(scope="session")
+def write_delta() -> Callable[..., None]:
+    """`save_delta`, for tests that build trials of their own."""
+    return save_delta
+
+
+def save_delta(recipe, facts, images, path: Path, key: str = "", steps: int = 25) -> None:  # type: ignore[no-untyped-def]
+    """Trains some plain steps and writes what they changed, as a trial does."""
+    import torch
+    from safetensors.torch import save_file
+
+    from searchft.data import Preprocess
+    from searchft.models import build_model, freeze, set_modes
+    from searchft.recipe import open_parameters
+
+    backbone = facts.backbones[recipe.architecture()]
+    opening = open_parameters(recipe, backbone)
+    model = build_model(recipe, backbone, len(facts.data.classes), head_seed=1)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    freeze(model, backbone, opening)
+    set_modes(model, backbone, opening, True)
+    train = images.split("train")
+    preprocess = Preprocess(backbone.mean, backbone.std, train.images.shape[1])
+    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=3e-3)
+    torch.manual_seed(0)
+    for _ in range(steps):
+        chosen = torch.randperm(len(train.labels))[:24]
+        logits = model(preprocess(torch.from_numpy(train.images[chosen.numpy()])))
+        logits = logits if isinstance(logits, torch.Tensor) else logits.logits  # beside auxiliary ones
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(logits, torch.from_numpy(train.labels[chosen.numpy()])).backward()
+        optimizer.step()
+    trained = {name for name, p in model.named_parameters() if p.requires_grad}
+    after = model.state_dict()
+    delta = {n: t.clone() for n, t in after.items() if n in trained or not torch.equal(t, before[n])}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(delta, path, metadata={"key": key, "epoch": "2"})
+
+
+def heed_signals() -> None:
+    """Signals that whoever started the tests ignores (nohup, a background job) count again, here and in every child."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+
+
+with contextlib.suppress(ValueError):  # only a main thread may
+    heed_signals()

@@ -1,0 +1,166 @@
+"""What a worker makes of its jobs: errors sorted into kinds, a folder that an orphan still holds, dying with the driver."""
+
+from __future__ import annotations
+
+import errno
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from searchft.errors import InputError, StorageError
+from searchft.execution import worker
+from searchft.execution.analytic_worker import AnalyticEpoch
+from searchft.execution.local import LocalExecutor, Slot, _kernel_oom_kills
+from searchft.execution.protocol import CONTINUE, STOP, EpochDone, Job, JobDone, JobFailed, WorkerDied, WorkerSetup
+from searchft.files import lock_file, replacing
+from searchft.recipe import Recipe
+
+
+class DivergedError(Exception):
+    """By name, as train's: execution reads the name, so that a worker without networks needs no torch."""
+
+
+def job_in(folder: Path) -> Job:
+    return Job(7, Recipe("torchvision/resnet18"), "ab" * 10, str(folder / "0007"))
+
+
+def run(folder: Path, train, answers=(CONTINUE,) * 9):
+    """What the driver hears of a job: its messages, the last one last."""
+    ours, theirs = multiprocessing.Pipe()
+    for answer in answers:
+        ours.send(answer)
+    last = worker.run_job(theirs, job_in(folder), train)
+    heard = []
+    while ours.poll():
+        heard.append(ours.recv())
+    return [*heard, last]
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (DivergedError("the training loss became nan in epoch 2"), "diverged"),
+        (MemoryError(), "memory"),
+        (RuntimeError("[enforce fail at alloc_cpu.cpp:124] . DefaultCPUAllocator: can't allocate memory: you tried"), "memory"),
+        (RuntimeError("std::bad_alloc"), "memory"),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), "memory"),
+        (StorageError("cannot write x: No space left on device."), "storage"),
+        (OSError(errno.ENOSPC, "No space left on device"), "storage"),
+        (OSError(errno.EROFS, "Read-only file system"), "storage"),
+        (InputError("the weights are gone"), "input"),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), "error"),
+        (KeyError("x"), "error"),
+        (FileNotFoundError(errno.ENOENT, "no such file"), "error"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
+)
+def test_errors_are_sorted_into_kinds(error: Exception, kind: str, tmp_path: Path) -> None:
+    def train(job: Job):
+        yield AnalyticEpoch(1, 0.5, 0.0)
+        raise error
+
+    first, last = run(tmp_path, train)
+    assert isinstance(first, EpochDone) and isinstance(last, JobFailed)
+    assert last.kind == kind and "\n" not in last.message
+    assert bool(last.traceback) == (kind == "error")
+
+
+def test_a_job_ends_when_told_to_stop(tmp_path: Path) -> None:
+    heard = run(tmp_path, lambda job: (AnalyticEpoch(n, 0.5, 0.0) for n in range(1, 9)), (CONTINUE, CONTINUE, STOP))
+    assert [m.result["epoch"] for m in heard[:-1]] == [1, 2, 3] and heard[-1] == JobDone(7, stopped=True)
+
+
+def test_a_folder_that_an_orphan_holds_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is trained while another writes there; a folder that stays held is a storage failure, not the trial's."""
+    code = (
+        "import sys, time; from pathlib import Path; from searchft.files import lock_file\n"
+        "with lock_file(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
+    )
+    begun: list[float] = []
+
+    def train(job: Job):
+        begun.append(time.monotonic())
+        yield AnalyticEpoch(1, 0.5, 0.0)
+
+    orphan = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path / "0007" / "worker.lock")], stdout=subprocess.PIPE, text=True
+    )
+    assert orphan.stdout is not None and orphan.stdout.readline() == "held\n"
+    monkeypatch.setattr(worker, "_LOCK_WAIT_S", 0.3)
+    (refused,) = run(tmp_path, train)
+    assert refused.kind == "storage" and not begun
+    monkeypatch.setattr(worker, "_LOCK_WAIT_S", 30.0)
+    threading.Timer(0.5, orphan.kill).start()
+    started = time.monotonic()
+    assert isinstance(run(tmp_path, train)[-1], JobDone)
+    assert 0.4 < begun[0] - started < 10
+    orphan.wait()
+
+
+def test_what_killed_writers_left_is_removed_before_training(tmp_path: Path) -> None:
+    folder = tmp_path / "0007"
+    folder.mkdir()
+    (folder / ".last.ckpt.abc.part").write_bytes(b"half")
+    (folder / "last.ckpt").write_bytes(b"whole")
+    run(tmp_path, lambda job: iter(()))
+    assert sorted(p.name for p in folder.iterdir()) == ["last.ckpt", "worker.lock"]
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    with pytest.raises(StorageError, match="Free some space"), replacing(path) as file:
+        file.write(b"half of")
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert [p.name for p in tmp_path.iterdir()] == ["file"] and path.read_bytes() == b"old"
+    assert not lock_file(tmp_path / "lock").is_locked
+
+
+SETUP = WorkerSetup(facts={}, images="", image_size=32, store="")
+
+
+def test_the_executor_replaces_a_dead_worker_whose_job_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
+    from searchft.execution import analytic_worker
+
+    executor = LocalExecutor([Slot("cpu", 1)], analytic_worker.main)
+    try:
+        os.kill(executor._workers[0][0].pid, signal.SIGKILL)  # type: ignore[index,arg-type]
+        executor._workers[0][0].join(5)  # type: ignore[index]
+        executor.start(SETUP)  # it died before it had anything to do
+        job = job_in(tmp_path)
+        executor.submit(0, job)
+        (message,) = poll(executor)
+        assert isinstance(message, EpochDone)
+        (process, _) = executor._workers[0]  # type: ignore[misc]
+        os.kill(process.pid, signal.SIGKILL)
+        (died,) = poll(executor)
+        assert died == WorkerDied(7, "worker ended by SIGKILL", out_of_memory=False)
+        executor.submit(0, job)
+        (again,) = poll(executor)
+        assert isinstance(again, EpochDone) and again.replayed
+        assert again.result["epoch"] == 1
+    finally:
+        executor.close()
+    assert not [c for c in psutil.Process().children() if "spawn_main" in " ".join(c.cmdline())]
+
+
+def poll(executor: LocalExecutor) -> list[object]:
+    """The next messages."""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        if messages := executor.wait(0.5):
+            return [message for _, message in messages]
+    raise AssertionError("the worker is silent")
+
+
+@pytest.mark.skipif(not Path("/sys/fs/cgroup").is_dir(), reason="NOT RUN: no cgroups here")
+def test_the_kernels_count_of_kills_can_be_read() -> None:
+    assert _kernel_oom_kills() >= 0

@@ -1,0 +1,73 @@
+"""Equal values have equal keys, other values other ones."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from torch import nn
+
+from searchft.features import Split, Suffix, feature_key
+from searchft.recipe import BackboneFacts, Numerics
+
+BACKBONE = BackboneFacts(
+    backbone="torchvision/resnet18",
+    weights="none",
+    weights_sha256="random:0",
+    weights_source="random",
+    fell_back="",
+    stages=(),
+    parameters=(),
+    batch_norms=(),
+    head="fc",
+    num_features=512,
+    mean=(0.5, 0.5, 0.5),
+    std=(0.5, 0.5, 0.5),
+    input_size=224,
+)
+SPLIT = Split(None, Suffix(nn.Identity(), lambda training: None, None), (), digest="abc")
+
+
+def key(backbone: BackboneFacts = BACKBONE, split: Split = SPLIT, numerics: Numerics | None = None, **more: object) -> str:
+    arguments = {"data_fingerprint": "data", "images": "train", "device": "cpu"} | more
+    return feature_key(backbone, split, numerics=numerics or Numerics(), **arguments)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"backbone": dataclasses.replace(BACKBONE, weights_sha256="random:1")},
+        {"backbone": dataclasses.replace(BACKBONE, mean=(0.4, 0.5, 0.5))},
+        {"split": dataclasses.replace(SPLIT, digest="abd")},
+        {"numerics": Numerics(prefix_dtype="bfloat16")},
+        {"numerics": Numerics(fold=True)},
+        {"data_fingerprint": "other"},
+        {"images": "val"},
+        {"view": 1},
+        {"image_size": 64},
+        {"augmentation": "rotation=10"},
+        {"device": "cuda:0"},
+    ],
+)
+def test_what_determines_the_values_changes_the_key(other: dict[str, object]) -> None:
+    assert key(**other) != key()  # type: ignore[arg-type]
+
+
+def test_what_does_not_determine_them_does_not() -> None:
+    assert key(device="cuda:0") == key(device="cuda:1")
+    assert key(backbone=dataclasses.replace(BACKBONE, weights_source="elsewhere", notes=("read me",))) == key()
+    assert key(numerics=Numerics(suffix_dtype="bfloat16", fold=True)) == key(numerics=Numerics(fold=True))
+    assert len(key()) == 32
+
+
+def test_threads_count_only_where_every_bit_does() -> None:
+    fast = Numerics(fold=True)
+    before = key(), key(numerics=fast)
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads + 1)
+        assert key() != before[0]
+        assert key(numerics=fast) == before[1]
+    finally:
+        torch.set_num_threads(threads)

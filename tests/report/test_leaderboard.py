@@ -1,0 +1,82 @@
+"""The study as a table, as JSON and as Markdown."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+
+import pytest
+from rich.console import Console
+
+from searchft.recipe import Recipe, SpaceFacts
+from searchft.report.content import ReportInput, answer_of, result_table
+from searchft.report.leaderboard import leaderboard, ranked, summary_json
+from searchft.search.records import TrialRecord
+from searchft.space import Space
+
+Make = Callable[..., TrialRecord]
+
+
+@pytest.fixture
+def records(make_record: Make) -> list[TrialRecord]:
+    return [
+        make_record(0, value=0.9, curve=[0.9], name="Base|line", extra={"trained_parameters": 10, "train_accuracy": 0.99}),
+        make_record(1, value=0.95, curve=[0.5, 0.95], unfrozen="all", extra={"trained_parameters": 900}),
+        make_record(2, value=0.95, curve=[0.95], unfrozen="layer4", extra={"trained_parameters": 100}),
+        make_record(3, "pruned", value=0.4, curve=[0.4], unfrozen="layer3"),
+        make_record(4, "failed", reason="out of [memory]", unfrozen="layer3", lr=3e-4),
+        make_record(5, value=0.95, answered_from=1, unfrozen="all"),
+        make_record(6, "running", value=None, curve=[float("nan")], unfrozen="head", lr=3e-4),
+    ]
+
+
+def test_json_has_exactly_the_promised_keys(space: Space, facts: SpaceFacts, records: list[TrialRecord]) -> None:
+    summary = json.loads(json.dumps(summary_json(space, facts, records, "sqlite:///x"), allow_nan=False))
+    assert list(summary) == ["schema_version", "study", "storage", "counts", "best", "trials"]
+    assert summary["counts"] == {"complete": 3, "pruned": 1, "failed": 1, "running": 1, "waiting": 34, "answered": 1}
+    assert set(summary["best"]) == {"number", "value", "recipe", "key"}
+    keys = ["number", "name", "state", "value", "epochs", "seconds", "recipe", "key", "answered_from"]
+    assert all(list(trial) == keys for trial in summary["trials"])
+    assert Recipe.from_json(summary["best"]["recipe"]) == records[2].recipe
+
+
+def test_ties_go_to_fewer_trained_parameters_everywhere(space: Space, facts: SpaceFacts, records: list[TrialRecord]) -> None:
+    assert summary_json(space, facts, records, "")["best"]["number"] == 2
+    assert [record.number for record in ranked(records)][:2] == [2, 1]
+
+
+def test_nan_is_null(space: Space, facts: SpaceFacts, make_record: Make) -> None:
+    summary = summary_json(space, facts, [make_record(0, "pruned", value=float("nan"))], "")
+    assert summary["trials"][0]["value"] is None and summary["best"] is None
+
+
+@pytest.mark.parametrize("width", [40, 80, 120])
+def test_the_table_fits_the_terminal(space: Space, facts: SpaceFacts, records: list[TrialRecord], width: int) -> None:
+    console = Console(file=io.StringIO(), width=width, record=True)
+    console.print(leaderboard(space, facts, records))
+    text = console.export_text()
+    assert max(map(len, text.splitlines())) <= width
+    for word in ("0.9500", "pruned", "failed"):
+        assert word in text
+
+
+def test_the_table_shows_names_and_reasons_as_they_are(space: Space, facts: SpaceFacts, records: list[TrialRecord]) -> None:
+    console = Console(file=io.StringIO(), width=160, record=True)
+    console.print(leaderboard(space, facts, records, limit=6))
+    text = console.export_text()
+    assert "(out of [memory])" in text and "Base|line" in text
+
+
+def test_the_result_table_has_the_classic_columns_best_first(
+    space: Space, facts: SpaceFacts, records: list[TrialRecord]
+) -> None:
+    tests = {2: {"accuracy": 0.94, "interval_95": [0.9, 0.97], "n": 200}}
+    given = ReportInput(space, facts, records, "postgresql://ann:***@db/x", tests=tests)
+    table = result_table(given)
+    assert {"architecture", "learning rate and hyper-parameters", "train", "validation", "test"} <= set(table.columns)
+    assert len(table.rows) == 6 and table.rows[0][0] == 2
+    assert table.rows[0][3:6] == ("–", "0.9500", "0.9400")
+    assert any(row[3:5] == ("0.9900", "0.9000") for row in table.rows)
+    answer = answer_of(given)
+    assert ("test accuracy", "0.9400", "95 % interval 0.900 to 0.970, 200 pictures") in answer.figures

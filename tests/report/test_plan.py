@@ -1,0 +1,130 @@
+"""The layer table is right, the memory is what autograd really keeps, and groups are counted by what trains."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from searchft.models import build_model, describe_backbone
+from searchft.recipe import Recipe, open_parameters
+from searchft.report.layers import layer_table
+from searchft.report.memory import activation_bytes
+
+FACES = (("conv1.stride", 1), ("layer2.0.conv1.stride", 1), ("layer2.0.downsample.0.stride", 1))
+
+
+def test_the_edited_resnets_receptive_fields_are_the_true_ones() -> None:
+    recipe = Recipe("torchvision/resnet18", weights="none", edits=FACES)
+    facts = describe_backbone(recipe, 0)
+    rows = {row.name: row for row in layer_table(build_model(recipe, facts, 100, 0), facts, 64)}
+    ends = ("conv1", "maxpool", "layer1.1.conv2", "layer2.1.conv2", "layer3.1.conv2", "layer4.1.conv2")
+    assert [rows[name].receptive_field for name in ends] == [7, 9, 25, 41, 69, 125]
+    assert rows["layer4.1.conv2"].output == (512, 8, 8) and rows["layer4.1.conv2"].weights == 2_359_296
+    assert (rows["conv1"].kernel, rows["conv1"].stride, rows["conv1"].padding) == ((7, 7), (1, 1), (3, 3))
+    assert rows["layer2.0.downsample.0"].receptive_field == 25  # beside the main path, not in line with it
+    assert rows["layer2.0.downsample.0"].weights == 8192
+    assert (rows["fc"].output, rows["fc"].weights) == ((100,), 51_200)
+
+
+def test_a_receptive_field_is_as_far_as_a_gradient_reaches() -> None:
+    recipe = Recipe("searchft/convnet5", weights="none")
+    facts = describe_backbone(recipe, 0)
+    model = build_model(recipe, facts, 3, 0).eval()
+    told = {row.name: row.receptive_field for row in layer_table(model, facts, 64)}["layer2.3"]
+    image = torch.randn(1, 3, 64, 64, requires_grad=True)
+    maps = model[:4](image)  # up to layer2
+    maps[0, :, 16, 16].sum().backward()
+    assert image.grad is not None
+    reached = image.grad.abs().sum(dim=(0, 1)).sum(dim=0).nonzero().flatten()
+    assert int(reached.max() - reached.min()) + 1 == told
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"unfrozen": "head"},
+        {"unfrozen": "layer4"},
+        {"unfrozen": "all"},
+        {"unfrozen": "all", "norm": "frozen"},
+        {"unfrozen": "all", "parameters": "bias"},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("batch", [1, 64])
+def test_memory_is_within_a_fifth_of_what_autograd_keeps(values: dict[str, Any], batch: int) -> None:
+    recipe = Recipe("torchvision/resnet18", weights="none", **values)
+    facts = describe_backbone(recipe, 0)
+    opening = open_parameters(recipe, facts)
+    told, real = (activation_bytes(recipe, facts, opening, 5, 64, batch, device) for device in ("meta", "cpu"))
+    assert real > 0 and abs(told - real) <= 0.2 * real
+
+
+def test_memory_of_one_image_is_told_where_it_could_not_train_alone() -> None:
+    recipe = Recipe("torchvision/resnet18", weights="none", unfrozen="all")
+    facts = describe_backbone(recipe, 0)
+    opening = open_parameters(recipe, facts)
+    one, two = (activation_bytes(recipe, facts, opening, 5, 32, batch) for batch in (1, 2))
+    assert abs(2 * one - two) <= 0.2 * two  # layer4's maps are 1x1 here
+
+
+def test_memory_of_side_branches_and_of_auxiliary_heads_is_counted() -> None:
+    for recipe, batch in (
+        (Recipe("torchvision/mobilenet_v2", weights="none", unfrozen="all", parameters="bias", adapters="lite_residual"), 1),
+        (Recipe("torchvision/googlenet", weights="none", unfrozen="all", auxiliary=True), 2),
+    ):
+        facts = describe_backbone(recipe, 0)
+        opening = open_parameters(recipe, facts)
+        told, real = (activation_bytes(recipe, facts, opening, 5, 64, batch, device) for device in ("meta", "cpu"))
+        assert abs(told - real) <= 0.2 * real
+
+
+SPACE = """
+study: planned
+data: {source: orl_faces, split: {train: 2, val: 1, test: 1}, image_size: 32}
+recipe:
+  backbone: torchvision/resnet18
+  weights: none
+  unfrozen: [head, layer4]
+  head_widths: [[], [16]]
+  batch_size: 512
+  epochs: 3
+search: {trials: 6}
+"""
+
+
+def test_plan_counts_groups_memory_and_store(tmp_path: Path, shared_cache: Path) -> None:
+    from searchft.cli.plan import command
+
+    (tmp_path / "space.yaml").write_text(SPACE)
+    result = CliRunner().invoke(command, [str(tmp_path / "space.yaml"), "--json"])
+    assert result.exit_code == 0, result.output
+    answer = json.loads(result.stdout)
+    head, layer4 = answer["openings"]
+    assert answer["configurations"] == 4 and head["configurations"] == layer4["configurations"] == 2
+    assert (head["fewest"], head["most"]) == (512 * 16 + 16 + 16 * 40 + 40, 512 * 40 + 40)
+    assert head["activation_bytes"]["64"] > head["activation_bytes"]["1"]
+    assert layer4["activation_bytes"]["1"] > head["activation_bytes"]["1"]
+    # 512 pooled values, and the 256 channels of a 2x2 map, of 120 images
+    assert head["stored_bytes"] == 120 * 512 * 4 and layer4["stored_bytes"] == 120 * 256 * 4 * 4
+    assert answer["stored_bytes"] == head["stored_bytes"] + layer4["stored_bytes"]
+    assert answer["seconds"] > 0 and head["epoch_seconds"] < layer4["epoch_seconds"]
+    assert any("exceed the 80 training images" in note for note in answer["notes"])
+    assert any("stay frozen at random values" in note for note in answer["notes"])
+    assert answer["layers"][0]["rows"][-1]["layer"] == "fc"
+
+
+def test_plan_prints_tables_for_people(tmp_path: Path, shared_cache: Path) -> None:
+    from searchft.cli.plan import command
+
+    (tmp_path / "space.yaml").write_text(SPACE)
+    wide = CliRunner(env={"COLUMNS": "140"})
+    result = wide.invoke(command, [str(tmp_path / "space.yaml"), "--no-timing", "--layers", "all"])
+    assert result.exit_code == 0, result.output
+    for text in ("receptive field", "layer4.0.downsample.0", "length    not told", "store     "):
+        assert text in result.output
+    assert not (tmp_path / "studies").exists()

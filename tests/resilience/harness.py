@@ -1,0 +1,248 @@
+"""Spawns the real program, ends it in every way, and looks at what is left. Loaded by conftest.py and by the kill table."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+ANALYTIC = """
+study: analytic
+data: {source: orl_faces, image_size: 64}
+recipe:
+  backbone: torchvision/resnet18
+  weights: none
+  unfrozen: [head, layer4, layer3]
+  head_widths: [[], [256, 128]]
+  dropout: [0.0, 0.5]
+  lr: [1e-2, 1e-3, 1e-4]
+  epochs: 4
+search: {trials: 16, startup_trials: 5, prune_startup_trials: 3, max_retries: 100, keep_checkpoints: 2}
+"""
+
+REAL = """
+study: real
+data: {source: orl_faces, split: {train: 1, val: 1, test: 1, seed: 0}, image_size: 32}
+recipe:
+  backbone: torchvision/resnet18
+  weights: none
+  unfrozen: [head, layer4]
+  head_widths: [[], [32]]
+  dropout: [0.0, 0.5]
+  lr: [1e-3, 3e-3]
+  batch_size: 20
+  epochs: 3
+  precision: fp32
+search: {trials: 6, startup_trials: 4, prune_startup_trials: 2, max_retries: 100}
+"""
+
+PROGRAM = [sys.executable, "-m", "searchft"]
+
+
+@dataclass
+class Ended:
+    """How one run of the program ended."""
+
+    code: int
+    out: str
+    err: str
+    seconds: float
+
+
+def heeding_signals() -> None:
+    """Run in the child: signals that whoever started the tests ignores (nohup, a shell's background) count again."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
+@dataclass
+class Program:
+    """The program on one space in a folder of its own. Every invocation is the leader of a session, so that a group kill stays there."""
+
+    folder: Path
+    text: str = ANALYTIC
+    epoch_ms: float = 1.0
+    """0: the real worker."""
+    environment: dict[str, str] = field(default_factory=dict)
+    options: tuple[str, ...] = ()
+    kills: int = 0
+
+    def __post_init__(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.marks.mkdir(exist_ok=True)
+        self.space.write_text(self.text)
+        self.name = next(line.split(":")[1].strip() for line in self.text.splitlines() if line.startswith("study:"))
+
+    @property
+    def space(self) -> Path:
+        return self.folder / "space.yaml"
+
+    @property
+    def marks(self) -> Path:
+        return self.folder / "marks"
+
+    @property
+    def study(self) -> Path:
+        return self.folder / "studies" / self.name
+
+    def environ(self, fault: str = "") -> dict[str, str]:
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith("SEARCHFT_")}
+        mine = {
+            "SEARCHFT_CACHE": str(self.folder / "cache"),
+            "SEARCHFT_FAULT_FOLDER": str(self.marks),
+            "SEARCHFT_FAULT": fault,
+            "SEARCHFT_ANALYTIC": f"{self.epoch_ms:g}" if self.epoch_ms else "",
+            "OMP_NUM_THREADS": "1",
+        }
+        return {**inherited, **mine, **self.environment}
+
+    def start(self, fault: str = "", *more: str, verb: str = "run", **streams: Any) -> subprocess.Popen[str]:
+        words = [*PROGRAM, verb, *([str(self.space)] if verb == "run" else []), "--studies", str(self.folder / "studies")]
+        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **streams}
+        return subprocess.Popen(
+            [*words, *self.options, *more],
+            text=True,
+            env=self.environ(fault),
+            cwd=self.folder,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+            preexec_fn=heeding_signals,
+            **streams,
+        )
+
+    def run(self, fault: str = "", *more: str, verb: str = "run", timeout: float = 600.0) -> Ended:
+        started = time.monotonic()
+        process = self.start(fault, *more, verb=verb)
+        try:
+            out, err = process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            out, err = process.communicate()
+            raise AssertionError(f"still running after {timeout} s:\n{err}") from None
+        return Ended(process.returncode, out, err, time.monotonic() - started)
+
+    def finish(self) -> Ended:
+        """Runs to the end; whatever came before must not stand in the way."""
+        ended = self.run()
+        assert ended.code == 0, ended.err
+        return ended
+
+    # what is left
+
+    def records(self) -> list[Any]:
+        from searchft.search.ledger import Ledger
+
+        url = self.environment.get("SEARCHFT_STORAGE", "")
+        with Ledger.open(url, self.name, self.study, create=False, exclusive=False) as ledger:
+            return ledger.records()
+
+    def numbers(self) -> list[tuple[Any, ...]]:
+        """Everything about every trial that must not depend on what was killed when."""
+        rows = []
+        for r in self.records():
+            extra = {k: v for k, v in r.extra.items() if k not in ("owner", "retries", "curves", "traceback")}
+            curves = {k: v for k, v in r.extra.get("curves", {}).items() if k not in ("seconds", "stored_s")}
+            rows.append((r.number, r.name, r.state, dict(r.params), r.key, r.value, r.curve, r.answered_from, extra, curves))
+        return rows
+
+    def processes(self) -> list[psutil.Process]:
+        """Living processes of any invocation: they inherited where the marks are."""
+        found = []
+        mark = str(self.marks)
+        for process in psutil.process_iter():
+            try:
+                if process.environ().get("SEARCHFT_FAULT_FOLDER") == mark and process.status() != psutil.STATUS_ZOMBIE:
+                    found.append(process)
+            except psutil.Error:
+                continue
+        return found
+
+    def assert_no_orphan(self, within_s: float = 2.0) -> None:
+        deadline = time.monotonic() + within_s
+        while left := self.processes():
+            assert time.monotonic() < deadline, f"alive {within_s} s after the kill: {left}"
+            time.sleep(0.02)
+
+    def passed(self) -> list[tuple[str, int, str]]:
+        """(point, process, detail) in order."""
+        rows = []
+        for line in (self.marks / "passed").read_text().splitlines():
+            point, process, _, detail = *line.split(" ")[:2], "", line.split(" ", 2)[2] if line.count(" ") > 1 else ""
+            rows.append((point, int(process), detail))
+        return rows
+
+    def struck(self) -> set[str]:
+        return {path.name.removeprefix("struck-") for path in self.marks.glob("struck-*")}
+
+    def epochs(self, point: str) -> collections.Counter[tuple[int, int]]:
+        """How often each (trial, epoch) passed a point."""
+        rows = (detail.split() for name, _, detail in self.passed() if name == point)
+        return collections.Counter((int(trial), int(epoch)) for trial, epoch in rows)
+
+    def recomputed(self) -> int:
+        """Epochs begun more than once."""
+        begun = self.epochs("epoch.begun")
+        return sum(begun.values()) - len(begun)
+
+    def lost(self, whole: Sequence[tuple[Any, ...]]) -> int:
+        """Trials of an uninterrupted run that are missing here or differ in any number, and trials that it does not have."""
+        mine, theirs = {row[0]: row for row in self.numbers()}, {row[0]: row for row in whole}
+        return sum(repr(mine.get(n)) != repr(theirs.get(n)) for n in mine.keys() | theirs.keys())
+
+    def assert_equals(self, whole: Sequence[tuple[Any, ...]]) -> None:
+        for mine, theirs in zip(self.numbers(), whole, strict=True):
+            assert mine == theirs
+        saved = self.epochs("checkpoint.saved")
+        assert not [where for where, count in saved.items() if count > 1], "an epoch was computed again after it was saved"
+        assert self.recomputed() <= self.kills
+        leftovers = [str(p) for p in self.folder.rglob("*.part")] + [str(p) for p in self.study.glob("trials/*/last.ckpt")]
+        assert not leftovers
+        assert not self.processes()
+
+    def json(self) -> dict[str, Any]:
+        ended = self.run("", self.name, "--json", verb="show")
+        assert ended.code == 0, ended.err
+        answer: dict[str, Any] = json.loads(ended.out)
+        return answer
+
+
+def kill_at(program: Program, seconds: float, who: str) -> None:
+    """Starts the program, ends `driver`, `worker`, `both` or `group` after `seconds`, and sees that everything else goes.
+
+    A driver whose worker alone was killed goes on for a moment, then it is ended too.
+    """
+    process = program.start(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    time.sleep(seconds)
+    try:
+        if who == "group":
+            os.killpg(process.pid, signal.SIGKILL)
+        else:
+            children = [c for c in psutil.Process(process.pid).children() if any("spawn_main" in w for w in c.cmdline())]
+            targets = [] if who == "driver" else [c.pid for c in children]
+            for pid in [*targets, *([process.pid] if who in ("driver", "both") else [])]:
+                os.kill(pid, signal.SIGKILL)
+            if who == "worker":
+                time.sleep(random.Random(seconds).uniform(0.2, 0.6))
+                os.kill(process.pid, signal.SIGKILL)
+    except (psutil.Error, ProcessLookupError):
+        pass  # it had ended by itself
+    process.wait()
+    program.kills += 2 if who == "worker" else 1
+    program.assert_no_orphan()
+
+
+def copy_of(program: Program, folder: Path) -> Program:
+    """The same space and settings elsewhere."""
+    return dataclasses.replace(program, folder=folder, kills=0)

@@ -1,0 +1,272 @@
+"""What the search tests share: a real space over invented facts, an analytic score, a PostgreSQL server of their own."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import json
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from searchft.recipe import BackboneFacts, DataFacts, ParameterFacts, Recipe, SpaceFacts, StageFacts
+from searchft.search.records import TrialRecord, memo
+from searchft.search.suggest import Suggestion, suggest
+from searchft.space import Space, parse_space
+
+SPACE = """
+study: analytic
+data: {source: orl_faces, image_size: 64}
+recipe:
+  backbone: torchvision/resnet18
+  weights: none
+  unfrozen: [head, layer4, layer3, layer2, all]
+  head_widths: [[], [256, 128], [1024, 512], [2048, 1024]]
+  dropout: [0.0, 0.25, 0.5, 0.75]
+  batch_size: [32, 64, 128]
+  lr: [1e-2, 3e-3, 1e-3, 3e-4, 1e-4]
+  weight_decay: [0.0, 1e-4, 1e-3, 1e-2]
+  epochs: 9
+"""
+"""5 · 4 · 4 · 3 · 5 · 4 = 4,800 points, of which dropout has no say in 900 groups of four."""
+
+SMALL = """
+study: small
+data: {source: orl_faces, image_size: 64}
+recipe:
+  backbone: torchvision/resnet18
+  weights: none
+  unfrozen: [head, layer4]
+  head_widths: [[], [256, 128]]
+  dropout: [0.0, 0.5]
+  epochs: 3
+search:
+  enqueue:
+    - {name: Baseline, unfrozen: head, head_widths: []}
+    - {name: ModelA, unfrozen: layer4, head_widths: [256, 128], dropout: 0.5}
+"""
+"""2 openings · (one linear head, or an MLP with two dropouts) = 6 different configurations."""
+
+
+def _facts() -> SpaceFacts:
+    stages = ("stem", "layer1", "layer2", "layer3", "layer4")
+    backbone = BackboneFacts(
+        backbone="torchvision/resnet18",
+        weights="none",
+        weights_sha256="random:0",
+        weights_source="random",
+        fell_back="",
+        stages=tuple(StageFacts(name, (name,)) for name in stages),
+        parameters=tuple(ParameterFacts(f"{name}.conv.weight", 100, name, "weight") for name in stages),
+        batch_norms=(),
+        head="fc",
+        num_features=512,
+        mean=(0.485, 0.456, 0.406),
+        std=(0.229, 0.224, 0.225),
+        input_size=224,
+    )
+    data = DataFacts("orl_faces", "f" * 64, ("a", "b"), (("train", (200, 200)), ("val", (50, 50))))
+    space = parse_space(SPACE)
+    return SpaceFacts(data, {name: backbone for name in space.architectures()})
+
+
+@pytest.fixture(scope="session")
+def facts() -> SpaceFacts:
+    return _facts()
+
+
+@pytest.fixture
+def space_of() -> Callable[..., Space]:
+    """`space_of("search.sampler=grid", text=…)`: a real space with overrides."""
+    return lambda *overrides, text=SPACE: parse_space(text, overrides=overrides)
+
+
+@pytest.fixture
+def small() -> Space:
+    return parse_space(SMALL)
+
+
+def analytic_score(recipe: Recipe) -> float:
+    """A smooth score in [0, 1] with one best point, in which every dimension matters: layer3, 1024+512, 0.5, 64, 3e-4, 1e-3."""
+    places = (
+        (("head", "layer4", "layer3", "layer2", "all").index(recipe.unfrozen), 2, 0.06),
+        (((), (256, 128), (1024, 512), (2048, 1024)).index(recipe.head_widths), 2, 0.03),
+        ((0.0, 0.25, 0.5, 0.75).index(recipe.dropout), 2, 0.03),
+        ((32, 64, 128).index(recipe.batch_size), 1, 0.02),
+        ((1e-2, 3e-3, 1e-3, 3e-4, 1e-4).index(recipe.lr), 3, 0.05),
+        ((0.0, 1e-4, 1e-3, 1e-2).index(recipe.weight_decay), 2, 0.02),
+    )
+    return 1.0 - sum(cost * (place - top) ** 2 for place, top, cost in places)
+
+
+@pytest.fixture
+def score() -> Callable[[Recipe], float]:
+    return analytic_score
+
+
+def run_analytic(
+    space: Space,
+    facts: SpaceFacts,
+    trials: int,
+    records: list[TrialRecord] | None = None,
+    score: Callable[[Recipe], float] = analytic_score,
+) -> list[TrialRecord]:
+    """What the driver does with one worker, over analytic scores: goes on with `records` until `trials` have really run."""
+    records = list(records or [])
+    while sum(r.answered_from is None for r in records) < trials:
+        suggestion = suggest(space, facts, records, len(records))
+        if suggestion is None:
+            break
+        known = memo(records).get(suggestion.key)
+        value = known.value if known else score(suggestion.recipe)
+        records.append(
+            TrialRecord(
+                number=len(records),
+                name=suggestion.name,
+                state="complete",
+                params=space.labels_of(suggestion.chosen),
+                recipe=suggestion.recipe,
+                key=suggestion.key,
+                value=value,
+                curve=() if known else (value / 2, value),
+                answered_from=known.number if known else None,
+            )
+        )
+    return records
+
+
+@pytest.fixture
+def run() -> Callable[..., list[TrialRecord]]:
+    return run_analytic
+
+
+@pytest.fixture
+def suggestion_of(facts: SpaceFacts) -> Callable[..., Suggestion]:
+    def make(space: Space, name: str = "", **chosen: object) -> Suggestion:
+        recipe = space.resolve(chosen)
+        return Suggestion(chosen, recipe, recipe.key(facts), name)
+
+    return make
+
+
+@pytest.fixture
+def child(tmp_path: Path, facts: SpaceFacts) -> Callable[..., subprocess.Popen[str]]:
+    """`child(code, *arguments)`: a Python process of its own that knows `SMALL`, `space`, `facts`; arguments are in `sys.argv`."""
+    (tmp_path / "facts.json").write_text(json.dumps(facts.to_json()))
+    (tmp_path / "small.yaml").write_text(SMALL)
+    head = (
+        "import json, sys, time, os, signal\nfrom pathlib import Path\n"
+        "from searchft.recipe import SpaceFacts\nfrom searchft.space import load_space\n"
+        "from searchft.search.ledger import Ledger, environment\nfrom searchft.search.suggest import suggest\n"
+        "from searchft.errors import StorageError\n"
+        f"facts = SpaceFacts.from_json(json.loads(Path({str(tmp_path / 'facts.json')!r}).read_text()))\n"
+        f"space = load_space(Path({str(tmp_path / 'small.yaml')!r}))\n"
+    )
+
+    def start(code: str, *arguments: str, **environment: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-c", head + code, *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **environment},
+            cwd=Path(__file__).parents[2],
+        )
+
+    return start
+
+
+class PostgresServer:
+    """A PostgreSQL server in a temporary folder, on TCP with a password, that tests may stop and start.
+
+    PostgreSQL refuses to run as root: there its programs run as the user `postgres` (or `nobody`).
+    """
+
+    user, password = "searcher", "s3cr3t-w0rd"
+
+    def __init__(self, programs: Path) -> None:
+        self.programs = programs
+        self.folder = Path(tempfile.mkdtemp(prefix="searchft-pg-"))
+        self.account: str | None = None
+        if os.geteuid() == 0:
+            known = {entry.pw_name for entry in pwd.getpwall()}
+            self.account = next(name for name in ("postgres", "nobody") if name in known)
+            shutil.chown(self.folder, self.account)
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        secret = self.folder / "password"
+        secret.write_text(self.password)
+        if self.account:
+            shutil.chown(secret, self.account)
+        self._run("initdb", "-D", self.data, "-U", self.user, "-A", "scram-sha-256", f"--pwfile={secret}", "--no-sync")
+
+    @property
+    def data(self) -> str:
+        return str(self.folder / "data")
+
+    def url(self, database: str = "postgres", password: str | None = None) -> str:
+        return f"postgresql://{self.user}:{password or self.password}@127.0.0.1:{self.port}/{database}"
+
+    def start(self) -> None:
+        options = f"-c listen_addresses=127.0.0.1 -p {self.port} -k {self.folder} -c fsync=off"
+        self._run("pg_ctl", "-D", self.data, "-w", "-t", "60", "-o", options, "-l", str(self.folder / "log"), "start")
+
+    def stop(self) -> None:
+        self._run("pg_ctl", "-D", self.data, "-w", "-m", "immediate", "stop")
+
+    def fresh_database(self) -> str:
+        """The URL of a new empty database."""
+        import psycopg2
+
+        name = "d" + hashlib.sha256(os.urandom(8)).hexdigest()[:12]
+        connection = psycopg2.connect(self.url())
+        connection.autocommit = True
+        connection.cursor().execute(f"CREATE DATABASE {name}")
+        connection.close()
+        return self.url(name)
+
+    def remove(self) -> None:
+        subprocess.run(
+            [str(self.programs / "pg_ctl"), "-D", self.data, "-m", "immediate", "stop"],
+            user=self.account,
+            cwd="/",
+            capture_output=True,
+            check=False,
+        )
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _run(self, program: str, *arguments: str) -> None:
+        done = subprocess.run(
+            [str(self.programs / program), *arguments],
+            user=self.account,
+            cwd="/",
+            stdout=subprocess.DEVNULL,  # a pipe would be held open by the server itself
+            stderr=subprocess.STDOUT,
+            check=False,
+            timeout=120,
+        )
+        assert done.returncode == 0, f"{program} failed"
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    found = sorted(glob.glob("/usr/lib/postgresql/*/bin/initdb")) or [p for p in [shutil.which("initdb")] if p]
+    if not found:
+        pytest.skip("PostgreSQL's server programs are not installed")
+    pytest.importorskip("psycopg2")
+    server = PostgresServer(Path(found[-1]).parent)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.remove()
