@@ -7,7 +7,7 @@ study rebuilt from the record. There every dimension is an integer index into it
 
 Nothing is kept between questions but a half-walked enumeration of the space, whose answers depend on the space alone.
 
-Cost of a TPE question at 1,000 records, 9 dimensions: see tests/search/test_suggest.py, which measures it.
+Cost of a TPE question at 1,000 records: see tests/benchmarks/driver_overhead.py, which measures it.
 """
 
 from __future__ import annotations

@@ -288,7 +288,7 @@ def search(arguments: argparse.Namespace, where: Path) -> None:
         "stages": [[["*"]] if d == len(stages) else stages[len(stages) - d :] if d else [] for d in SEARCH_CHOICES["depth"]]
     }
     (where / "search.json").write_text(json.dumps(job))
-    ratios = []
+    ratios, against_one = [], []
     for seed in range(arguments.seeds):
         plain = Measured(
             [sys.executable, str(HERE / "plain_script.py"), "search", str(images), str(where / "search.json"), "24", str(seed)]
@@ -326,13 +326,28 @@ def search(arguments: argparse.Namespace, where: Path) -> None:
         process.wait()
         ours_s = time.perf_counter() - clock
         ratios.append(plain_s / reached if reached else float("nan"))
+        winner = winner_row(studies / "search", len(stages))
+        once, _ = run_plain(images, plain_job(backbone, [winner]), where)
+        against_one.append(ours_s / once.seconds)
         print(
             f"seed {seed}: plain 24 trials {plain.seconds:.0f} s, best {goal:.4f} after {plain_s:.0f} s; "
             f"searchft 40 trials {ours_s:.0f} s, best {best:.4f}, {goal:.4f} after "
-            f"{f'{reached:.0f} s' if reached else 'never'}, ratio {ratios[-1]:.1f}×",
+            f"{f'{reached:.0f} s' if reached else 'never'}, ratio {ratios[-1]:.1f}×; its winner ({winner['name']}) the plain way "
+            f"once {once.seconds:.0f} s, the search {against_one[-1]:.2f} times that",
             flush=True,
         )
+    print(f"a 40-trial search over one plain run of its winner: median {statistics.median(against_one):.2f}")
     print(f"time to the plain script's best: median ratio {statistics.median(ratios):.1f}×, {len(ratios)} seeds")
+
+
+def winner_row(study: Path, count: int) -> dict[str, Any]:
+    """The best trial's recipe as a row for the plain script."""
+    shown = subprocess.run([*SEARCHFT, "show", str(study), "--json"], check=True, capture_output=True, text=True)
+    recipe = json.loads(shown.stdout)["best"]["recipe"]
+    depth = {"head": 0, "all": count}.get(recipe["unfrozen"], recipe["unfrozen"])
+    values = {key: recipe[key] for key in ("dropout", "batch_size", "lr")} | {"widths": recipe["head_widths"]}
+    deep = dict(recipe["lr_multipliers"]).get("deep", 1.0)
+    return row(f"{depth} open, head {recipe['head_widths']}", depth, count, deep=deep, **values)
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -108,7 +108,16 @@ class Program:
         }
         return {**inherited, **mine, **self.environment}
 
-    def start(self, fault: str = "", *more: str, verb: str = "run", **streams: Any) -> subprocess.Popen[str]:
+    def start(
+        self, fault: str = "", *more: str, verb: str = "run", before: Callable[[], object] | None = None, **streams: Any
+    ) -> subprocess.Popen[str]:
+        """The program, begun in a session of its own; `before` is called in its process first (to enter a cgroup, say)."""
+
+        def prepare() -> None:
+            heeding_signals()
+            if before is not None:
+                before()
+
         words = [*PROGRAM, verb, *([str(self.space)] if verb == "run" else []), "--studies", str(self.folder / "studies")]
         streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **streams}
         return subprocess.Popen(
@@ -118,7 +127,7 @@ class Program:
             cwd=self.folder,
             stdin=subprocess.DEVNULL,
             start_new_session=True,
-            preexec_fn=heeding_signals,
+            preexec_fn=prepare,
             **streams,
         )
 

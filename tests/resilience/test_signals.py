@@ -106,16 +106,10 @@ def on_a_terminal(here, *more):
     words = ["setsid", "--ctty", "--wait", *_program(here), *more]
     environment = {**here.environ(), "TERM": "xterm-256color", "COLUMNS": "100", "LINES": "30"}
     process = subprocess.Popen(
-        words, stdin=theirs, stdout=theirs, stderr=theirs, env=environment, cwd=here.folder, preexec_fn=_heeding_signals
+        words, stdin=theirs, stdout=theirs, stderr=theirs, env=environment, cwd=here.folder
     )
     os.close(theirs)
     return process, ours
-
-
-def _heeding_signals():
-    """As harness.heeding_signals: whoever started the tests may ignore them."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_DFL)
 
 
 def _program(here):

@@ -81,7 +81,7 @@ def test_an_exception_in_user_code(program, harness):
 
 def limited(here, soft_bytes):
     """Starts the program under a real limit of its address space."""
-    return here.start(preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (soft_bytes, soft_bytes)))
+    return here.start(before=lambda: resource.setrlimit(resource.RLIMIT_AS, (soft_bytes, soft_bytes)))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="NOT RUN: RLIMIT_AS is not enforced here")
@@ -114,7 +114,7 @@ def test_the_kernels_kill_marks_the_recipe_infeasible(program, harness):
             text=text_of(harness, head_widths="[[], [16000, 16000]]", unfrozen="head", dropout="0.0", optimizer="adam"),
             epoch_ms=0,
         )
-        process = here.start(preexec_fn=lambda: (group / "cgroup.procs").write_text(str(os.getpid())))
+        process = here.start(before=lambda: (group / "cgroup.procs").write_text(str(os.getpid())))
         _, err = process.communicate(timeout=240)
         assert process.returncode == 0, err
         killed = [r for r in here.records() if r.recipe.head_widths and r.answered_from is None]
