@@ -105,9 +105,7 @@ def on_a_terminal(here, *more):
     ours, theirs = pty.openpty()
     words = ["setsid", "--ctty", "--wait", *_program(here), *more]
     environment = {**here.environ(), "TERM": "xterm-256color", "COLUMNS": "100", "LINES": "30"}
-    process = subprocess.Popen(
-        words, stdin=theirs, stdout=theirs, stderr=theirs, env=environment, cwd=here.folder
-    )
+    process = subprocess.Popen(words, stdin=theirs, stdout=theirs, stderr=theirs, env=environment, cwd=here.folder)
     os.close(theirs)
     return process, ours
 
