@@ -47,6 +47,9 @@ class AnalyticExecutor:
     def start(self, setup: WorkerSetup) -> None:
         """Nothing to prepare."""
 
+    def accepts(self, slot: int, memory_bytes: int) -> bool:
+        return True
+
     def submit(self, slot: int, job: Job) -> None:
         self._jobs[slot] = job
         self._schedule(slot, 1)

@@ -15,7 +15,8 @@ from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
 from searchft.errors import InputError
-from searchft.execution.protocol import Job, JobDone, JobFailed, Message, WorkerDied, WorkerSetup
+from searchft.execution.protocol import Job, JobDone, JobFailed, Message, WorkerDied, WorkerReady, WorkerSetup
+from searchft.execution.room import Room
 from searchft.execution.worker import main
 
 
@@ -84,6 +85,7 @@ class LocalExecutor:
         self._jobs: list[int | None] = [None] * len(self.slots)
         self._setup: WorkerSetup | None = None
         self._oom_kills = _kernel_oom_kills()
+        self._room = Room()
 
     def _spawn(self, slot: Slot) -> tuple[SpawnProcess, Connection]:
         ours, theirs = self._context.Pipe()
@@ -107,7 +109,11 @@ class LocalExecutor:
         except (BrokenPipeError, ConnectionResetError):
             self._end(slot)
 
+    def accepts(self, slot: int, memory_bytes: int) -> bool:
+        return self._room.fits(self.slots[slot].device, memory_bytes)
+
     def submit(self, slot: int, job: Job) -> None:
+        self._room.take(slot, self.slots[slot].device, job.memory_bytes)
         worker = self._workers[slot]
         if worker is None:
             worker = self._workers[slot] = self._spawn(self.slots[slot])
@@ -124,13 +130,17 @@ class LocalExecutor:
             if worker is None or worker[1] not in ready:
                 continue
             try:
-                message: Message = worker[1].recv()
+                message: Message | WorkerReady = worker[1].recv()
             except (EOFError, ConnectionResetError):
                 message = self._bury(slot)
+            if isinstance(message, WorkerReady):
+                self._room.has(self.slots[slot].device, message.memory_bytes)
+                continue
             if isinstance(message, JobFailed) and message.kind == "memory":
                 self._end(slot)  # the only sure way to give everything back; another starts with the next job
             if isinstance(message, JobDone | JobFailed | WorkerDied):
                 self._jobs[slot] = None
+                self._room.leave(slot)
             messages.append((slot, message))
         return messages
 

@@ -1,7 +1,7 @@
 """The words between a driver and its workers: plain data, the same for a local process and for a remote actor.
 
 Driver to worker: a `Job`, then after each `EpochDone` one answer, CONTINUE or STOP.
-Worker to driver: `EpochDone` for each epoch, then exactly one of `JobDone` and `JobFailed`; `WorkerDied` is said by the
+Worker to driver: `WorkerReady` once, then `EpochDone` for each epoch, then exactly one of `JobDone` and `JobFailed`; `WorkerDied` is said by the
 executor on behalf of a worker that cannot.
 """
 
@@ -26,7 +26,9 @@ class Job:
     recipe: Recipe
     key: str
     folder: str
-    """The trial's folder: checkpoint and best weights."""
+    """The trial's folder: checkpoint and best weights. A path of the driver's machine."""
+    memory_bytes: int = 0
+    """Estimated peak of what it will hold on its device; 0: not known."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,16 @@ class WorkerSetup:
     store: str
     """Folder of stored prefix values; empty: do not store."""
     store_budget_bytes: int = 8 << 30
+
+
+@dataclass(frozen=True)
+class WorkerReady:
+    """The worker has taken its setup and waits for jobs: the first thing it says. For its executor; a driver never sees it."""
+
+    host: str
+    """Its machine's name."""
+    memory_bytes: int
+    """What its device could give to trials when it came up; 0: it cannot say."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +107,10 @@ class Executor(Protocol):
 
     def start(self, setup: WorkerSetup) -> None:
         """Tells the workers what they will train on. Called once before the first `submit`."""
+
+    def accepts(self, slot: int, memory_bytes: int) -> bool:
+        """Whether a free slot could begin a trial of that estimated peak (0: not known) now: its worker is to be had, and its
+        device has room beside the trials that run there. With none running there it accepts any: an estimate is no verdict."""
 
     def submit(self, slot: int, job: Job) -> None:
         """Gives a free slot a job."""

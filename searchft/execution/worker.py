@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -17,12 +18,13 @@ import traceback
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import filelock
 
 from searchft.errors import InputError, SearchftError, StorageError
-from searchft.execution.protocol import CONTINUE, EpochDone, Job, JobDone, JobFailed, WorkerSetup
+from searchft.execution.protocol import CONTINUE, EpochDone, Job, JobDone, JobFailed, WorkerReady, WorkerSetup
+from searchft.execution.room import main_memory_bytes
 from searchft.faults import fault
 from searchft.files import is_disk_error, lock_file, remove_leftovers
 
@@ -37,6 +39,14 @@ _REFUSALS = (
     "could not create a memory",
 )
 """What allocators on a CPU say when they refuse: plain RuntimeErrors, whose text is the only mark they bear."""
+
+
+class Channel(Protocol):
+    """Where a worker hears its driver and speaks to it; raises EOFError or ConnectionError once the driver has closed it."""
+
+    def recv(self) -> Any: ...
+
+    def send(self, obj: Any, /) -> None: ...
 
 
 class Epoch(Protocol):
@@ -90,11 +100,14 @@ def main(connection: Connection, device: str, threads: int, parent: int) -> None
         )
         return lambda job: fit(job.recipe, data, TrialFolder(Path(job.folder), job.key))
 
-    serve(connection, prepare)
+    memory_bytes = main_memory_bytes()
+    if torch.device(device).type == "cuda":  # gpu: never reached on a machine without one
+        memory_bytes = torch.cuda.mem_get_info(device)[0]
+    serve(connection, prepare, memory_bytes)
 
 
-def serve(connection: Connection, prepare: Callable[[WorkerSetup], Train]) -> None:
-    """Takes a WorkerSetup, then jobs, until the driver closes the connection."""
+def serve(connection: Channel, prepare: Callable[[WorkerSetup], Train], memory_bytes: int = 0) -> None:
+    """Takes a WorkerSetup, then jobs, until the driver closes the connection. `memory_bytes`: see WorkerReady."""
     try:
         setup: WorkerSetup = connection.recv()
         train: Train | None = None
@@ -103,6 +116,7 @@ def serve(connection: Connection, prepare: Callable[[WorkerSetup], Train]) -> No
             train = prepare(setup)
         except Exception as error:  # nobody has asked yet: the first job is answered with it
             trouble = error
+        connection.send(WorkerReady(socket.gethostname(), memory_bytes))
         while True:
             job: Job = connection.recv()
             fault("worker.job", f"{job.number}")
@@ -111,7 +125,7 @@ def serve(connection: Connection, prepare: Callable[[WorkerSetup], Train]) -> No
         return
 
 
-def run_job(connection: Connection, job: Job, train: Train) -> JobDone | JobFailed:
+def run_job(connection: Channel, job: Job, train: Train) -> JobDone | JobFailed:
     """Trains one job, speaking after every epoch; returns how it ended. Never raises but for a closed connection."""
     folder = Path(job.folder)
     try:
