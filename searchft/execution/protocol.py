@@ -1,7 +1,8 @@
 """The words between a driver and its workers: plain data, the same for a local process and for a remote actor.
 
 Driver to worker: a `Job`, then after each `EpochDone` one answer, CONTINUE or STOP.
-Worker to driver: `WorkerReady` once, then `EpochDone` for each epoch, then exactly one of `JobDone` and `JobFailed`; `WorkerDied` is said by the
+Worker to driver: `WorkerReady` once; then for each job `EpochDone` after each epoch and exactly one of `JobDone` and
+`JobFailed`; `WorkerDied` is said by the
 executor on behalf of a worker that cannot.
 """
 
