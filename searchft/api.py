@@ -121,7 +121,7 @@ def run(
         space = load_space(space)
     tell = on_event or (lambda event: None)
     ground = choose_ground()
-    executor = LocalExecutor(ground.plan_slots(devices, workers), ground.worker_main)
+    executor = LocalExecutor(ground.plan_slots(devices, workers, 1), ground.worker_main)
     try:
         study = open_study(space, Path(studies), storage=storage, say=lambda text: tell(Note(text)), ground=ground)
         with study.ledger:
@@ -136,7 +136,15 @@ def run(
             finished: StudyFinished | None = None
             for note in study.notes:
                 tell(Note(note))
-            for event in run_study(study.space, study.facts, study.ledger, executor, study.folder, resumed=study.resumed):
+            for event in run_study(
+                study.space,
+                study.facts,
+                study.ledger,
+                executor,
+                study.folder,
+                resumed=study.resumed,
+                memory_of=ground.memory_of(study.facts, study.space.data.image_size),
+            ):
                 tell(event)
                 finished = event if isinstance(event, StudyFinished) else finished
             assert finished is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,13 @@ Example:
 @click.option(
     "--workers", metavar="N", type=click.IntRange(min=1), default=None, help="Trials at once; default one per device."
 )
+@click.option(
+    "--workers-per-device",
+    metavar="N",
+    type=click.IntRange(min=1),
+    default=1,
+    help="Small trials may share a device; one waits if its memory would not suffice.",
+)
 @click.option("--fresh", is_flag=True, help="Begin anew; an existing study of that name is put aside.")
 @click.option("--extend", is_flag=True, help="Where the space gained choices: fork the study with its trials.")
 @click.option("--allow-code", is_flag=True, help="Run the Python files that the space names as backbones.")
@@ -46,6 +54,7 @@ def command(
     storage: str,
     devices: str,
     workers: int | None,
+    workers_per_device: int,
     fresh: bool,
     extend: bool,
     allow_code: bool,
@@ -83,7 +92,7 @@ def command(
         from searchft.search.start import open_study
 
         ground = choose_ground()
-        slots = ground.plan_slots(devices, workers or 0)
+        slots = ground.plan_slots(devices, workers or 0, workers_per_device)
         executor = LocalExecutor(slots, ground.worker_main)  # processes start to import torch while we look at the data
         try:
             study = open_study(
@@ -105,7 +114,10 @@ def command(
                         store_budget_bytes=store_budget_bytes(cache_folder() / "features"),
                     )
                 )
-                summary, trouble = _search(study, executor, stopping, quiet, as_json, _again(space_file), tensorboard)
+                memory_of = ground.memory_of(study.facts, study.space.data.image_size)
+                summary, trouble = _search(
+                    study, executor, stopping, quiet, as_json, _again(space_file), tensorboard, memory_of
+                )
         finally:
             executor.close()
     if as_json:
@@ -124,7 +136,14 @@ def command(
 
 
 def _search(
-    study: Any, executor: Any, stopping: Stopping, quiet: bool, as_json: bool, again: str, tensorboard: bool = False
+    study: Any,
+    executor: Any,
+    stopping: Stopping,
+    quiet: bool,
+    as_json: bool,
+    again: str,
+    tensorboard: bool,
+    memory_of: Callable[[Any], int],
 ) -> tuple[dict[str, Any], SearchftError | None]:
     """Runs the study and draws it; returns its summary, and what to leave with where that is not success."""
     from searchft.report.leaderboard import leaderboard, summary_json
@@ -144,7 +163,14 @@ def _search(
         for note in study.notes:
             views[0].show(Note(note))
         for event in run_study(
-            study.space, study.facts, study.ledger, executor, study.folder, resumed=study.resumed, stopping=stopping
+            study.space,
+            study.facts,
+            study.ledger,
+            executor,
+            study.folder,
+            resumed=study.resumed,
+            stopping=stopping,
+            memory_of=memory_of,
         ):
             for view in views:
                 view.show(event)

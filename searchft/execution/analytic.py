@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import heapq
 import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -26,13 +27,20 @@ def saturating_curve(recipe: Recipe, key: str, epoch: int) -> float:
 
 @dataclass
 class AnalyticExecutor:
-    """`slots` workers whose epochs take `epoch_seconds` of virtual time; `wait` jumps to the next event."""
+    """`slots` workers whose epochs take `epoch_seconds` of virtual time; `wait` jumps to the next event.
+
+    With `driver_takes_time` the virtual clock also goes on while the driver works (its real time), so that workers wait for a slow
+    driver as they would in earnest.
+    """
 
     slots: int = 1
     curve: Callable[[Recipe, str, int], float] = saturating_curve
     epoch_seconds: Callable[[Recipe], float] = lambda recipe: 1.0
+    driver_takes_time: bool = False
     now_s: float = 0.0
     """Virtual clock."""
+    driver_s: float = 0.0
+    """Real seconds that the driver spent between two waits, all together."""
     busy_s: float = 0.0
     """Virtual seconds of work done, over all slots."""
     epochs_computed: list[tuple[int, int]] = field(default_factory=list)
@@ -43,6 +51,9 @@ class AnalyticExecutor:
         self._events: list[tuple[float, int, int, int]] = []
         self._jobs: dict[int, Job] = {}
         self._order = 0
+        self._epochs: dict[int, int] = {}
+        self._left = 0.0
+        """When `wait` last gave the driver something to do."""
 
     def start(self, setup: WorkerSetup) -> None:
         """Nothing to prepare."""
@@ -61,16 +72,27 @@ class AnalyticExecutor:
         self.busy_s += seconds
 
     def wait(self, timeout_s: float) -> list[tuple[int, Message]]:
-        if not self._events:
+        if self._left:
+            worked_s = time.perf_counter() - self._left
+            self.driver_s += worked_s
+            self.now_s += worked_s if self.driver_takes_time else 0.0
+        try:
+            if self._events and (timeout_s > 0 or self._events[0][0] <= self.now_s):
+                return self._next()
             return []
-        self.now_s, _, slot, epoch = heapq.heappop(self._events)
+        finally:
+            self._left = time.perf_counter()
+
+    def _next(self) -> list[tuple[int, Message]]:
+        due_s, _, slot, epoch = heapq.heappop(self._events)
+        self.now_s = max(self.now_s, due_s)
         job = self._jobs[slot]
         if epoch > job.recipe.epochs:
             del self._jobs[slot]
             return [(slot, JobDone(job.number))]
         value = self.curve(job.recipe, job.key, epoch)
         self.epochs_computed.append((job.number, epoch))
-        self._epoch = {**getattr(self, "_epoch", {}), slot: epoch}
+        self._epochs[slot] = epoch
         result = {
             "epoch": epoch,
             "train_loss": 1 - value,
@@ -85,7 +107,7 @@ class AnalyticExecutor:
 
     def answer(self, slot: int, word: str) -> None:
         job = self._jobs[slot]
-        epoch = self._epoch[slot]
+        epoch = self._epochs[slot]
         self._order += 1
         if word != CONTINUE:
             heapq.heappush(self._events, (self.now_s, self._order, slot, job.recipe.epochs + 1))

@@ -33,12 +33,13 @@ class Slot:
         )
 
 
-def plan_slots(devices: str, workers: int) -> list[Slot]:
+def plan_slots(devices: str, workers: int, per_device: int = 1) -> list[Slot]:
     """Which workers to start.
 
     Args:
         devices: `auto`, `cpu`, or a comma-separated list such as `cuda:0,cuda:1`.
-        workers: how many; 0: one per accelerator, or one on a CPU. More than devices share them in turn.
+        workers: how many; 0: `per_device` for each of the devices. More than devices share them in turn.
+        per_device: how many share a device, where `workers` does not say how many there are in all.
 
     Threads of a CPU are divided between its workers. Raises InputError for a device that does not exist.
     """
@@ -55,7 +56,7 @@ def plan_slots(devices: str, workers: int) -> list[Slot]:
         names = [name.strip() for name in devices.split(",") if name.strip()]
         for name in names:
             _check_device(name)
-    count = workers or len(names)
+    count = workers or per_device * len(names)
     chosen = [names[i % len(names)] for i in range(count)]
     cpu_workers = max(1, sum(name == "cpu" for name in chosen))
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -2,8 +2,7 @@
 
 Driver to worker: a `Job`, then after each `EpochDone` one answer, CONTINUE or STOP.
 Worker to driver: `WorkerReady` once; then for each job `EpochDone` after each epoch and exactly one of `JobDone` and
-`JobFailed`; `WorkerDied` is said by the
-executor on behalf of a worker that cannot.
+`JobFailed`; `WorkerDied` is said by the executor on behalf of a worker that cannot.
 """
 
 from __future__ import annotations
@@ -82,7 +81,8 @@ class JobFailed:
 
     number: int
     kind: str
-    """`memory`, `diverged`, `storage`, `input`, or `error` (an exception of the code's own)."""
+    """`memory`, `diverged`, `storage`, `held` (another process has the trial's folder), `input`, or `error` (an exception of the
+    code's own)."""
     message: str
     traceback: str = ""
 

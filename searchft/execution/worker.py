@@ -151,7 +151,7 @@ def _failure(job: Job, error: Exception | None) -> JobFailed:
     """What an exception means for its trial."""
     text = str(error) or type(error).__name__
     if isinstance(error, filelock.Timeout):
-        return JobFailed(job.number, "storage", f"another process holds {job.folder}: end it and run again")
+        return JobFailed(job.number, "held", f"another process holds {job.folder}: end it and run again")
     if type(error).__name__ == "DivergedError":
         return JobFailed(job.number, "diverged", text)
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":

@@ -19,8 +19,8 @@ from torch.nn import functional as F
 from searchft.features.split import Split, split_model
 from searchft.models import build_model, freeze, set_modes
 from searchft.recipe import BackboneFacts, Opening, Recipe, SpaceFacts, open_parameters, trained_parameters
-from searchft.report.memory import saved_bytes
 from searchft.space import Space
+from searchft.train.memory import saved_bytes
 
 BATCHES = (1, 64)
 """Batch sizes that activation memory is told for."""

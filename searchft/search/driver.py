@@ -5,13 +5,17 @@ other curves)`. The loop below holds nothing that the record does not hold too, 
 may be killed between any two lines: the next driver reads the record, hands trials that were running to workers again
 (their checkpoints replay the epochs that the storage has not seen), and goes on.
 
+With several workers trials are suggested ahead, one for every eight, so that a slot that falls free does not wait for the
+sampler; they stand in the record like any other. On a storage that several drivers share, a driver decides under a lock, runs
+only trials that it owns, takes over those whose driver is gone, and stays until the last has ended.
+
 Knows nothing of tensors and nothing of Optuna: it speaks to a Ledger and to an Executor.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,7 +33,8 @@ from searchft.execution.protocol import (
 )
 from searchft.faults import fault
 from searchft.files import remove_leftovers
-from searchft.recipe import SpaceFacts, trained_parameters
+from searchft.recipe import Recipe, SpaceFacts, trained_parameters
+from searchft.search.claims import ClaimLostError
 from searchft.search.events import EpochFinished, Event, Note, StudyFinished, StudyOpened, TrialFinished, TrialStarted
 from searchft.search.ledger import Ledger
 from searchft.search.lock import identity
@@ -40,6 +45,12 @@ from searchft.space import Space
 
 _POLL_S = 0.5
 """Longest wait for a message before signals and the clock are looked at again."""
+
+_LOOK_AROUND_S = 2.0
+"""How often a driver with nothing to do looks what the others have done."""
+
+_SLOTS_PER_TRIAL_AHEAD = 8
+"""Workers for whom together one more trial than they can run is suggested ahead."""
 
 
 @dataclass
@@ -56,6 +67,7 @@ class _Running:
     """Epoch results seen in this session (replayed ones included)."""
     pruned: bool = False
     halted: bool = False
+    """Told to stop, or another driver's now: how it ends is not to be recorded."""
 
 
 _CURVES = ("train_loss", "train_accuracy", "val_loss", "seconds", "stored_s")
@@ -87,16 +99,18 @@ def run_study(
     *,
     resumed: bool = False,
     stopping: Callable[[], bool] = lambda: False,
+    memory_of: Callable[[Recipe], int] = lambda recipe: 0,
 ) -> Iterator[Event]:
     """Runs the study to its budget and yields what happens. `executor.start` has been called.
 
     Args:
         folder: the study's folder; trials keep their checkpoints below it.
         stopping: asked at least every half second; True ends the run at once, resumable.
+        memory_of: estimated peak of a trial in bytes (0: not known). Asked only where several workers might share a device.
 
     Ends with a StudyFinished. Raises StorageError where the storage or the disk fails.
     """
-    driver = _Driver(space, facts, ledger, executor, folder, stopping)
+    driver = _Driver(space, facts, ledger, executor, folder, stopping, memory_of)
     yield StudyOpened(space, facts, tuple(ledger.records()), ledger.url, executor.devices, resumed)
     try:
         yield from driver.loop()
@@ -120,16 +134,23 @@ class _Driver:
         executor: Executor,
         folder: Path,
         stopping: Callable[[], bool],
+        memory_of: Callable[[Recipe], int],
     ) -> None:
         self.space, self.facts, self.ledger, self.executor = space, facts, ledger, executor
-        self.folder, self.stopping = folder, stopping
+        self.folder, self.stopping, self.memory_of = folder, stopping, memory_of
+        slots = len(executor.devices)
+        self.ahead = -(-slots // _SLOTS_PER_TRIAL_AHEAD) if slots > 1 else 0
+        """How many trials may wait for a slot."""
         self.running: dict[int, _Running] = {}
         """By slot."""
         records = ledger.records()
-        self.curves: dict[int, Sequence[float]] = {r.number: r.curve for r in records if r.answered_from is None}
-        """Validation accuracy by trial, as the storage has it: nobody else writes there."""
-        self.queue: list[TrialRecord] = [r for r in records if r.state == "running"]
-        """Trials of an earlier driver, and trials whose worker died: they go first."""
+        self.curves: dict[int, Sequence[float]] = {}
+        """Validation accuracy by trial, as the storage has it."""
+        self._learn(records)
+        self.queue: list[TrialRecord] = ledger.take_over(records)
+        """Trials that wait for a slot: those of a driver that is gone, those whose worker died, those suggested ahead."""
+        self.look_again = 0.0
+        """When to ask again what other drivers have done, after there was nothing to do."""
         self.tidied: set[int] = set()
         """Finished trials whose folders hold nothing any more."""
         self.owner = identity()
@@ -147,62 +168,138 @@ class _Driver:
                 why = "timeout"
             if why in ("interrupted", "timeout"):
                 break
-            for slot in range(len(self.executor.devices)):
-                if slot in self.running or why:
-                    continue
-                record, events, why = self._next()
-                yield from events
-                if record is not None:
-                    yield self._dispatch(slot, record)
-                elif not why:
-                    break  # nothing for another slot until something ends
+            why = yield from self._fill(why)
             if not self.running and not self.queue and why:
                 break
-            for slot, message in self.executor.wait(_POLL_S):
+            messages = self.executor.wait(0.0)
+            if not messages and not why and len(self.queue) < self.ahead:
+                waiting = len(self.queue)
+                why = yield from self._suggest_more()
+                if len(self.queue) > waiting:
+                    continue
+            for slot, message in messages or self.executor.wait(_POLL_S):
                 yield from self._handle(slot, message)
         fault("driver.ending")
         yield StudyFinished(tuple(self.ledger.records()), why, self._saved_seconds())
 
     # What to do next
 
-    def _next(self) -> tuple[TrialRecord | None, list[Event], str]:
-        """The next trial to run, the trials answered on the way, and why there is none (empty: wait)."""
-        events: list[Event] = []
-        if self.queue:
-            return self.queue.pop(0), events, ""
-        while not self.stopping():
-            records = self.ledger.records()
-            if sum(r.answered_from is None for r in records) >= self.space.search.trials:
-                return None, events, "trials"
-            suggestion = suggest(self.space, self.facts, records, len(records))
-            if suggestion is None:
-                return None, events, "" if self.running else "exhausted"
-            if any(r.state == "running" and r.key == suggestion.key for r in records):
-                return None, events, ""  # an enqueued row that says the same as one that runs: its answer is on the way
-            known = memo(records).get(suggestion.key)
-            fault("driver.suggested", f"{len(records)}")
-            if known is None:
-                self.ledger.start(suggestion, len(records), owner=self.owner)
-                fault("driver.started", f"{len(records)}")
-                return self._record(len(records)), events, ""
-            self.ledger.answer(suggestion, len(records), known)
-            fault("driver.answered", f"{len(records)}")
-            events.append(TrialFinished(self._record(len(records))))
-        return None, events, ""
+    def _fill(self, why: str) -> Generator[Event, None, str]:
+        """Gives free slots trials. `why` there are no more to be suggested (empty: there may be) comes in and goes out."""
+        free = [s for s in range(len(self.executor.devices)) if s not in self.running and self.executor.accepts(s, 0)]
+        while free:
+            fitting = self._fitting(free)
+            if fitting is None:
+                if why or len(self.queue) > self.ahead:  # those that wait do not fit beside what runs
+                    return why
+                waiting = len(self.queue)
+                why = yield from self._suggest_more()
+                if len(self.queue) == waiting:
+                    return why
+                continue
+            slot, record = fitting
+            free.remove(slot)
+            yield from self._dispatch(slot, record)
+        return why
 
-    def _dispatch(self, slot: int, record: TrialRecord) -> TrialStarted:
-        self.running[slot] = _Running(record.number, record.recipe.epochs, bool(record.name), dict(enumerate(record.curve, 1)))
+    def _fitting(self, free: Sequence[int]) -> tuple[int, TrialRecord] | None:
+        """The first trial that waits and has a slot whose device has room for it, taken from the queue; None: there is none."""
+        for position, record in enumerate(self.queue):
+            memory_bytes = self._memory_of(record)
+            for slot in free:
+                if self.executor.accepts(slot, memory_bytes):
+                    del self.queue[position]
+                    return slot, record
+        return None
+
+    def _memory_of(self, record: TrialRecord) -> int:
+        return self.memory_of(record.recipe) if len(self.executor.devices) > 1 else 0
+
+    def _suggest_more(self) -> Generator[Event, None, str]:
+        """Puts one more trial into the queue if there is one to be had; returns why there will be none (empty: there may be)."""
+        if self.ledger.shared and time.monotonic() < self.look_again:
+            return ""
+        while not self.stopping():
+            # Yielding inside the lock would keep other drivers waiting while somebody draws
+            with self.ledger.deciding():
+                outcome = self._decide()
+            if isinstance(outcome, TrialFinished):
+                yield outcome
+                continue
+            if self.ledger.shared and not self.queue:
+                self.look_again = time.monotonic() + _LOOK_AROUND_S
+            return outcome
+        return ""
+
+    def _decide(self) -> TrialFinished | str:
+        """One decision: a trial is begun (and queued), or answered from the record, or there is none and why (empty: wait)."""
+        records = self.ledger.records()
+        if self.ledger.shared:
+            self._learn(records)
+            self.queue += self.ledger.take_over([r for r in records if r.number not in self._mine()])
+            if self.queue:
+                return ""
+        number = self.ledger.next_number()
+        busy = bool(self.running or self.queue) or (self.ledger.shared and any(not r.finished for r in records))
+        if sum(r.answered_from is None for r in records) >= self.space.search.trials:
+            return "" if busy and self.ledger.shared else "trials"
+        suggestion = suggest(self.space, self.facts, records, number)
+        if suggestion is None:
+            return "" if busy else "exhausted"
+        if any(r.state == "running" and r.key == suggestion.key for r in records):
+            return ""  # an enqueued row that says the same as one that runs: its answer is on the way
+        known = memo(records).get(suggestion.key)
+        fault("driver.suggested", f"{number}")
+        if known is not None:
+            answered = self.ledger.answer(suggestion, number, known)
+            fault("driver.answered", f"{number}")
+            return TrialFinished(answered)
+        begun = self.ledger.start(suggestion, number, owner=self.owner)
+        fault("driver.started", f"{number}")
+        self.queue.append(begun)
+        return ""
+
+    def _mine(self) -> set[int]:
+        return {t.number for t in self.running.values()} | {r.number for r in self.queue}
+
+    def _learn(self, records: Sequence[TrialRecord]) -> None:
+        """Takes over what the storage says of all trials but those that run here."""
+        mine = {t.number for t in self.running.values()}
+        for record in records:
+            if record.answered_from is None and record.number not in mine:
+                self.curves[record.number] = record.curve
+
+    def _dispatch(self, slot: int, record: TrialRecord) -> Iterator[Event]:
+        try:
+            if record.extra.get("owner") != self.owner:
+                self.ledger.annotate(record.number, owner=self.owner)
+        except ClaimLostError as lost:
+            yield Note(str(lost), warning=True)
+            return
         folder = safe_trial_folder(self.folder, record.number)
-        if record.extra.get("owner") != self.owner:
-            self.ledger.annotate(record.number, owner=self.owner)
-        self.executor.submit(slot, Job(record.number, record.recipe, record.key, str(folder)))
+        if record.curve and not (folder / "last.ckpt").exists():
+            there = (record.extra.get("owner") or {}).get("host", "another machine")
+            yield Note(
+                f"trial {record.number} begins again: its checkpoint is not in {folder} (it ran on {there})", warning=True
+            )
+        self.running[slot] = _Running(record.number, record.recipe.epochs, bool(record.name), dict(enumerate(record.curve, 1)))
+        self.executor.submit(slot, Job(record.number, record.recipe, record.key, str(folder), self._memory_of(record)))
         fault("driver.dispatched", f"{record.number}")
-        return TrialStarted(record, slot, len(record.curve))
+        yield TrialStarted(record, slot, len(record.curve))
 
     # What workers say
 
     def _handle(self, slot: int, message: object) -> Iterator[Event]:
         trial = self.running.get(slot)
+        try:
+            yield from self._heed(slot, trial, message)
+        except ClaimLostError as lost:
+            yield Note(f"{lost}; what this one has done of it is left", warning=True)
+            if trial is not None and slot in self.running:  # at an epoch: the worker waits for an answer
+                trial.halted = True
+                self.executor.answer(slot, STOP)
+
+    def _heed(self, slot: int, trial: _Running | None, message: object) -> Iterator[Event]:
         match message:
             case EpochDone() if trial is not None:
                 yield from self._epoch(slot, trial, message)
@@ -212,7 +309,13 @@ class _Driver:
                     yield from self._finish(trial, "pruned" if trial.pruned else "complete")
             case JobFailed() if trial is not None:
                 del self.running[slot]
-                if message.kind == "storage":
+                if (
+                    message.kind == "held" and self.ledger.shared
+                ):  # its old driver lives, only the database has lost sight of it
+                    self.ledger.give_up(trial.number)
+                    yield Note(f"trial {trial.number} is left to its worker: {message.message}", warning=True)
+                    return
+                if message.kind in ("storage", "held"):
                     raise StorageError(message.message)
                 if message.traceback:
                     self.ledger.annotate(trial.number, traceback=message.traceback)
@@ -243,6 +346,8 @@ class _Driver:
         )
         curve = [trial.values[e] for e in range(1, epoch + 1)]
         self.curves[trial.number] = curve
+        if self.ledger.shared:
+            self._learn(self.ledger.records())
         others = {number: other for number, other in self.curves.items() if number != trial.number and other}
         trial.pruned = not trial.named and should_prune(
             self.space.search,
@@ -257,12 +362,9 @@ class _Driver:
         )
         self.executor.answer(slot, STOP if trial.pruned or trial.halted else CONTINUE)
 
-    def _record(self, number: int) -> TrialRecord:
-        return next(r for r in reversed(self.ledger.records()) if r.number == number)
-
     def _finish(self, trial: _Running, state: str, reason: str = "", infeasible: bool = False) -> Iterator[Event]:
         results = [trial.results[e] for e in sorted(trial.results)]
-        recipe = self._record(trial.number).recipe
+        recipe = self.ledger.record(trial.number).recipe
         extra: dict[str, Any] = {"trained_parameters": trained_parameters(recipe, self.facts)}
         value = None
         if results:
@@ -281,9 +383,10 @@ class _Driver:
         if state != "failed" and value is None:
             state, reason = "failed", reason or "ended without an epoch"
         self.ledger.finish(trial.number, state, value, reason, extra, infeasible=infeasible)
+        self.look_again = 0.0
         fault("driver.told", f"{trial.number}")
         self._clean()
-        record = self._record(trial.number)
+        record = self.ledger.record(trial.number)
         if reason:
             yield Note(f"trial {trial.number} {state}: {reason}", warning=True)
         yield TrialFinished(record)
@@ -295,13 +398,13 @@ class _Driver:
         if message.out_of_memory:
             yield from self._finish(trial, "failed", "the kernel ended its worker: out of memory", infeasible=True)
             return
-        tries = int(self._record(trial.number).extra.get("retries", 0)) + 1
+        tries = int(self.ledger.record(trial.number).extra.get("retries", 0)) + 1
         self.ledger.annotate(trial.number, retries=tries)
         if tries > self.space.search.max_retries:
             yield from self._finish(trial, "failed", f"{message.reason}, {tries} times")
             return
         yield Note(f"trial {trial.number}: {message.reason}; it goes on from its checkpoint", warning=True)
-        self.queue.append(self._record(trial.number))
+        self.queue.append(self.ledger.record(trial.number))
 
     # Tidying and accounts
 

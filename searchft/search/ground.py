@@ -13,7 +13,7 @@ from pathlib import Path
 
 from searchft.execution.local import Slot, plan_slots
 from searchft.files import cache_folder
-from searchft.recipe import SpaceFacts
+from searchft.recipe import Recipe, SpaceFacts
 from searchft.space import Space
 
 
@@ -25,8 +25,10 @@ class Ground:
     """A space's facts and the folder of its decoded images, given the cache folder. Raises InputError with every problem."""
     measure: Callable[[Space, SpaceFacts, Path, Callable[[str], None]], tuple[SpaceFacts, list[str]]]
     """The facts with what `train.numerics.measure` finds, given the folder of images, and a line for people about each."""
-    plan_slots: Callable[[str, int], list[Slot]]
+    plan_slots: Callable[[str, int, int], list[Slot]]
     """As `execution.local.plan_slots`."""
+    memory_of: Callable[[SpaceFacts, int], Callable[[Recipe], int]]
+    """As `train.memory.PeakMemory`: facts and the images' side to an estimate of a recipe's peak in bytes."""
     worker_main: Callable[[Connection, str, int, int], None]
     """As `execution.worker.main`."""
 
@@ -39,10 +41,11 @@ def choose_ground() -> Ground:
         return Ground(
             describe=lambda space, cache: (analytic_worker.invented_facts(space), cache),
             measure=lambda space, facts, images, say: (facts, [f"{analytic_worker.VARIABLE} is set: nothing is trained"]),
-            plan_slots=lambda devices, workers: [Slot("analytic", 1)] * (workers or 1),
+            plan_slots=lambda devices, workers, per_device: [Slot("analytic", 1)] * (workers or per_device),
+            memory_of=lambda facts, side: lambda recipe: 0,
             worker_main=analytic_worker.main,
         )
-    return Ground(_describe, _measure, plan_slots, worker.main)
+    return Ground(_describe, _measure, plan_slots, _memory_of, worker.main)
 
 
 def _describe(space: Space, cache: Path) -> tuple[SpaceFacts, Path]:
@@ -50,6 +53,12 @@ def _describe(space: Space, cache: Path) -> tuple[SpaceFacts, Path]:
 
     facts, images = describe(space, cache)
     return facts, images.folder
+
+
+def _memory_of(facts: SpaceFacts, side: int) -> Callable[[Recipe], int]:
+    from searchft.train.memory import PeakMemory
+
+    return PeakMemory(facts, side)
 
 
 def _measure(space: Space, facts: SpaceFacts, images: Path, say: Callable[[str], None]) -> tuple[SpaceFacts, list[str]]:

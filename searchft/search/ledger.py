@@ -1,7 +1,7 @@
 """The persistent study: what was chosen, what came of it, never half written.
 
 An Optuna study on SQLite or a server, holding readable values only (0.5, "layer4", "256+128"), so that optuna-dashboard shows
-what a person would write. The driver is the only writer:
+what a person would write. Only drivers write: one, or on PostgreSQL several (see `search.claims`), each to its own trials:
 
 - A trial appears whole, in one transaction, as RUNNING with its parameters and recipe, or (answered from another) finished.
   There is no moment at which a kill could leave half of one.
@@ -17,6 +17,8 @@ beside the validation accuracy, which Optuna keeps as intermediate values), and 
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import hashlib
 import importlib.metadata
 import json
@@ -25,7 +27,7 @@ import os
 import platform
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -37,7 +39,7 @@ from optuna.trial import FrozenTrial, TrialState
 from searchft.errors import InputError, StorageError
 from searchft.faults import fault
 from searchft.recipe import Recipe, SpaceFacts
-from searchft.search.lock import FolderLock, PostgresLock
+from searchft.search.claims import ClaimLostError, Claims, FolderClaims, NoClaims, PostgresClaims
 from searchft.search.records import COMPLETE, FAILED, PRUNED, RUNNING, Label, TrialRecord, best, memo
 from searchft.search.storage import (
     ServerAwayError,
@@ -114,16 +116,21 @@ def _cpu() -> str:
 class Ledger:
     """One study's record. Open it with `Ledger.open`, close it (or leave its `with` block) to let another driver in."""
 
-    def __init__(self, study: optuna.Study, url: str, locks: Sequence[FolderLock | PostgresLock], patience_s: float) -> None:
+    def __init__(self, study: optuna.Study, url: str, claims: Claims, patience_s: float) -> None:
         self._study = study
         self._storage = study._storage
         self._url = url
-        self._locks = list(locks)
+        self._claims = claims
         self._patience_s = patience_s
         self._space: Space | None = None
         self._finished: dict[int, TrialRecord] = {}
+        self._open: dict[int, FrozenTrial] = {}
+        """This driver's running trials, as they were last written: nobody else writes to them."""
+        self._recipes: dict[int, Recipe] = {}
+        """Of trials that ran when they were last read: parsing one costs more than all else about it."""
         self._ids: dict[int, int] = {}
-        self._curves: dict[int, dict[str, list[Any]]] = {}
+        self._loaded = False
+        """Whether `_finished` and `_open` hold the whole study, and nobody else adds to it."""
 
     # ---- opening ----
 
@@ -131,39 +138,35 @@ class Ledger:
     def open(cls, url: str, name: str, folder: Path, *, create: bool, exclusive: bool = True) -> Ledger:
         """The study `name` in the database `url` (empty: SQLite in `folder`).
 
-        `exclusive` takes the locks of a driver; a reader (`show`, `report`) leaves them and must not write. With `create` a missing
-        study is made. Raises StorageError if another driver runs it or the database fails, InputError if it does not exist.
+        `exclusive` is for a driver; a reader (`show`, `report`) must not write. With `create` a missing study is made. Raises
+        StorageError if another driver runs it (which on PostgreSQL it may) or the database fails, InputError if it does not exist.
         """
         folder = Path(folder)
         url = url or default_url(folder)
         if not create and not study_exists(url, name):  # before a lock makes the folder
             raise InputError(f"there is no study {name!r} in {mask_url(url)}", mask_url(url))
         on_server = not url.startswith("sqlite")
-        locks: list[FolderLock | PostgresLock] = []
+        claims: Claims = NoClaims()
         try:
             with storage_errors(url):
-                if exclusive:
-                    lock = FolderLock(folder)
-                    lock.acquire()
-                    locks.append(lock)
+                if exclusive and not is_postgres(url):
+                    claims = FolderClaims(folder)
                     check_database(url)
                 storage = open_storage(url, folder, create=create)
                 if exclusive and is_postgres(url):
-                    advisory = PostgresLock(url, name)
-                    advisory.acquire()
-                    locks.append(advisory)
+                    claims = PostgresClaims(url, name)
                 # Our own sampler is elsewhere; Optuna's default would be consulted whenever a Trial object is made.
                 sampler = optuna.samplers.RandomSampler(seed=0)
-                try:
-                    study = optuna.load_study(study_name=name, storage=storage, sampler=sampler)
-                except KeyError:
-                    if not create:
-                        raise InputError(f"there is no study {name!r} in {mask_url(url)}", mask_url(url)) from None
-                    study = optuna.create_study(study_name=name, storage=storage, sampler=sampler, direction="maximize")
-                return cls(study, url, locks, OUTAGE_PATIENCE_S if on_server else 0.0)
+                with claims.deciding() if create else contextlib.nullcontext():  # two that create it at once would both fail
+                    try:
+                        study = optuna.load_study(study_name=name, storage=storage, sampler=sampler)
+                    except KeyError:
+                        if not create:
+                            raise InputError(f"there is no study {name!r} in {mask_url(url)}", mask_url(url)) from None
+                        study = optuna.create_study(study_name=name, storage=storage, sampler=sampler, direction="maximize")
+                return cls(study, url, claims, OUTAGE_PATIENCE_S if on_server else 0.0)
         except BaseException:
-            for held in reversed(locks):
-                held.release()
+            claims.release()
             raise
 
     def close(self) -> None:
@@ -172,9 +175,7 @@ class Ledger:
         self._storage.remove_session()
         if hasattr(backend, "engine"):
             backend.engine.dispose()
-        for lock in reversed(self._locks):
-            lock.release()
-        self._locks = []
+        self._claims.release()
 
     def __enter__(self) -> Ledger:
         return self
@@ -191,6 +192,41 @@ class Ledger:
     def url(self) -> str:
         """Where it is stored, password masked."""
         return mask_url(self._url)
+
+    # ---- beside other drivers ----
+
+    @property
+    def shared(self) -> bool:
+        """Whether other drivers may run trials of this study at the same time."""
+        return self._claims.shared
+
+    @contextlib.contextmanager
+    def deciding(self) -> Iterator[None]:
+        """Within, what `records` says stays true until a trial has been added: no other driver adds one."""
+        waiting = contextlib.ExitStack()
+        self._do(lambda: waiting.enter_context(self._claims.deciding()))
+        with waiting:
+            yield
+
+    def take_over(self, records: Sequence[TrialRecord]) -> list[TrialRecord]:
+        """Those of the running trials that nobody runs, which are this driver's from now on, as they stand now."""
+        owners = {r.number: r.extra.get("owner") or {} for r in records if not r.finished}
+        free = self._do(lambda: self._claims.orphans(owners)) if owners else set()
+        taken = {number for number in free if self._do(lambda n=number: self._claims.claim(n))}  # type: ignore[misc]
+        if not taken:
+            return []
+        for number in taken:
+            self._open.pop(number, None)
+        now = self.records() if self.shared else records  # its owner may have ended it just before
+        found = [r for r in now if r.number in taken and not r.finished]
+        for number in taken - {r.number for r in found}:
+            self._claims.drop(number)
+        return found
+
+    def give_up(self, number: int) -> None:
+        """Leaves a running trial to other drivers."""
+        self._open.pop(number, None)
+        self._claims.drop(number)
 
     # ---- what was pinned ----
 
@@ -265,21 +301,24 @@ class Ledger:
     # ---- reading ----
 
     def records(self) -> list[TrialRecord]:
-        """All trials by number. Finished ones are kept in memory, so that asking every epoch costs a few ms.
+        """All trials by number. Finished ones are kept in memory; a study's only driver asks the database once.
 
         Trials that searchft did not write (added by hand) are passed over.
         """
+        if self._loaded:
+            running = {number: self._read(trial) for number, trial in self._open.items()}
+            known = {**self._finished, **running}
+            return [known[number] for number in sorted(known)]
         records: list[TrialRecord] = []
         for trial in self._trials():
             record = self._finished.get(trial.number)
             if record is None and "recipe" in trial.user_attrs and trial.state in _STATES:
-                record = _record(trial)
-                if record.finished:
-                    self._check_seal(trial)
-                    self._finished[trial.number] = record
-                    self._curves.pop(trial.number, None)
+                record = self._kept(trial)
             if record is not None:
                 records.append(record)
+        if self._claims.alone:
+            self._open.update((r.number, self._at_hand(r.number)) for r in records if not r.finished)
+            self._loaded = True
         return records
 
     def _check_seal(self, trial: FrozenTrial) -> None:
@@ -294,9 +333,39 @@ class Ledger:
                 self.url,
             )
 
+    def record(self, number: int) -> TrialRecord:
+        """One trial as it stands now. Raises StorageError if there is none."""
+        if number in self._finished:
+            return self._finished[number]
+        return self._kept(self._open.get(number) or self._at_hand(number))
+
+    def _kept(self, trial: FrozenTrial) -> TrialRecord:
+        """Its record; a finished one's is remembered."""
+        record = self._read(trial)
+        if record.finished:
+            self._check_seal(trial)
+            self._finished[trial.number] = record
+        return record
+
+    def _read(self, trial: FrozenTrial) -> TrialRecord:
+        record = _record(trial, self._recipes.get(trial.number))
+        if record.finished:
+            self._recipes.pop(trial.number, None)
+        else:
+            self._recipes[trial.number] = record.recipe
+        return record
+
     def next_number(self) -> int:
-        """The number that the next new trial will have."""
-        return len(self._trials())
+        """The number that the next new trial will have, once `records` has been asked: strangers' trials count too."""
+        return max(self._ids, default=-1) + 1
+
+    def _at_hand(self, number: int) -> FrozenTrial:
+        """A copy of a trial as the database has it."""
+        if number not in self._ids:
+            self._trials()
+        if number not in self._ids:
+            raise StorageError(f"{self.url}: there is no trial {number}", self.url)
+        return copy.deepcopy(self._do(lambda: self._storage.get_trial(self._ids[number])))
 
     def _trials(self) -> list[FrozenTrial]:
         trials = self._do(lambda: self._study.get_trials(deepcopy=False))
@@ -305,24 +374,34 @@ class Ledger:
 
     # ---- writing ----
 
-    def start(self, suggestion: Suggestion, number: int, **notes: Any) -> None:
+    def start(self, suggestion: Suggestion, number: int, **notes: Any) -> TrialRecord:
         """Writes trial `number` as RUNNING, whole, in one step. `notes` become user attributes (an owner, say).
 
-        Raises StorageError if the database would give it another number: then somebody else is writing too.
+        Between reading the records and this, other drivers must be kept out (`deciding`). Raises StorageError if the database
+        would give it another number: then a stranger is writing.
         """
-        self._add(suggestion, number, TrialState.RUNNING, None, notes, infeasible=False)
+        if not self._do(lambda: self._claims.claim(number)):  # before it exists: no moment at which nobody owns it
+            raise StorageError(f"{self.url}: trial {number} is another driver's before it was begun. {_STRANGER}", self.url)
+        try:
+            return self._add(suggestion, number, TrialState.RUNNING, None, notes, infeasible=False)
+        except BaseException:
+            self._claims.drop(number)
+            raise
 
-    def answer(self, suggestion: Suggestion, number: int, from_record: TrialRecord) -> None:
+    def answer(self, suggestion: Suggestion, number: int, from_record: TrialRecord) -> TrialRecord:
         """Writes trial `number` finished, in one step, with the result of a trial of the same key, without a curve.
 
-        A complete configuration answers complete, a pruned or infeasible one pruned. Raises ValueError if the record is no answer.
+        A complete configuration answers complete, a pruned or infeasible one pruned. What else was measured is copied to an enqueued
+        row only; of others `answered_from` says where it stands. Raises ValueError if the record is no answer.
         """
         if not from_record.answers or from_record.key != suggestion.key:
             raise ValueError(f"trial {from_record.number} is no answer for trial {number}")
         state = TrialState.COMPLETE if from_record.state == COMPLETE else TrialState.PRUNED
-        notes = {k: v for k, v in from_record.extra.items() if k not in _OF_ITS_OWN}
+        notes: dict[str, Any] = {}
+        if suggestion.name:  # a row of a result table
+            notes = {k: v for k, v in from_record.extra.items() if k not in _OF_ITS_OWN}
         notes |= {"answered_from": from_record.number, "reason": from_record.reason}
-        self._add(suggestion, number, state, from_record.value, notes, infeasible=from_record.infeasible)
+        return self._add(suggestion, number, state, from_record.value, notes, infeasible=from_record.infeasible)
 
     def adopt(self, record: TrialRecord, number: int, params: Mapping[str, Label], source: str) -> None:
         """Writes a copy of another study's finished trial, curve and all, in one step; `params`: its labels in this study's space.
@@ -359,14 +438,15 @@ class Ledger:
         if epoch < 1 or epoch > len(known) + 1:
             raise ValueError(f"epoch {epoch} of trial {number} cannot follow epoch {len(known)}")
         if extra:
-            curves = self._curves.setdefault(number, {k: list(v) for k, v in trial.user_attrs.get("curves", {}).items()})
+            curves = {k: list(v) for k, v in trial.user_attrs.get("curves", {}).items()}
             for name, number_of_it in extra.items():
                 values = curves.setdefault(name, [])
                 values += [None] * (epoch - len(values))
                 values[epoch - 1] = _plain(number_of_it)
             # before the value, so that a curve never shows an epoch of which the rest is missing
-            self._do(lambda: self._storage.set_trial_user_attr(trial._trial_id, "curves", curves))
+            self._set_trial_attribute(trial, "curves", curves)
         self._do(lambda: self._storage.set_trial_intermediate_value(trial._trial_id, epoch, float(value)))
+        trial.intermediate_values[epoch] = float(value)
         return True
 
     def annotate(self, number: int, **notes: Any) -> None:
@@ -397,15 +477,14 @@ class Ledger:
             raise ValueError(f"a trial ends complete, pruned or failed but not {state!r}")
         if state == COMPLETE and (value is None or not math.isfinite(value)):
             raise ValueError(f"a complete trial has a finite value but trial {number} has {value}")
-        done = next((r for r in self.records() if r.number == number and r.finished), None)
-        trial = None if done else self._running(number)
-        if trial is not None and state == PRUNED and value is None and trial.intermediate_values:
-            value = trial.intermediate_values[max(trial.intermediate_values)]
-        if done is not None:
+        done = self._finished.get(number) or self.record(number)
+        if done.finished:
             if done.state == state and (value is None or done.value == value):
                 return
             raise StorageError(f"{self.url}: trial {number} had finished as {done.state} ({done.value}) already", self.url)
-        assert trial is not None
+        trial = self._running(number)
+        if state == PRUNED and value is None and trial.intermediate_values:
+            value = trial.intermediate_values[max(trial.intermediate_values)]
         if state == FAILED or (value is not None and not math.isfinite(value)):
             value = None
         for name, note in {**(extra or {}), "reason": reason, "seconds": seconds}.items():
@@ -417,16 +496,24 @@ class Ledger:
         if infeasible and not trial.constraints:
             held = self._do(lambda: optuna.trial.Trial(self._study, trial._trial_id))
             self._do(lambda: held.set_constraint(_FEASIBLE, 1.0))
+            trial.set_constraint(_FEASIBLE, 1.0)
 
         fault("ledger.finishing", f"{number}")
+        asked = 0
 
         def end() -> None:
+            nonlocal asked
+            asked += 1
             # after an outage the state may have been written though nobody could say so
-            if self._study._storage.get_trial(trial._trial_id).state == TrialState.RUNNING:
+            if asked == 1 or self._storage.get_trial(trial._trial_id).state == TrialState.RUNNING:
                 values = None if value is None else [float(value)]
                 self._storage.set_trial_state_values(trial._trial_id, _OPTUNA_STATES[state], values)
 
         self._do(end)
+        trial.state, trial.value = _OPTUNA_STATES[state], value
+        self._finished[number] = self._read(trial)
+        self._open.pop(number, None)
+        self._claims.drop(number)
 
     # ---- how ----
 
@@ -438,10 +525,12 @@ class Ledger:
         value: float | None,
         notes: Mapping[str, Any],
         infeasible: bool,
-    ) -> None:
+    ) -> TrialRecord:
         attributes = _attributes(suggestion.recipe, suggestion.key, suggestion.name, notes)
         labels = self.space().labels_of(suggestion.chosen)
-        self._write(number, params=labels, state=state, value=value, curve=(), attributes=attributes, infeasible=infeasible)
+        return self._write(
+            number, params=labels, state=state, value=value, curve=(), attributes=attributes, infeasible=infeasible
+        )
 
     def _write(
         self,
@@ -453,7 +542,7 @@ class Ledger:
         curve: Sequence[float],
         attributes: dict[str, Any],
         infeasible: bool,
-    ) -> None:
+    ) -> TrialRecord:
         labels = {d.name: d.labels for d in self.space().dimensions}
         distributions: dict[str, BaseDistribution] = {n: CategoricalDistribution(labels[n]) for n in params}
         if state == TrialState.FAIL:
@@ -471,39 +560,53 @@ class Ledger:
             constraints={_FEASIBLE: 1.0} if infeasible else None,
         )
 
-        def add() -> None:
-            count = len(self._study.get_trials(deepcopy=False))
-            if count == number + 1 and number not in self._ids:
-                # Asked again after an outage, and it had been written: the answer was lost, not the trial.
-                last = self._study.get_trials(deepcopy=False)[-1]
-                if last.state == state and last.user_attrs == json.loads(dump_json(attributes)):
-                    return
-            if count != number:
-                raise StorageError(
-                    f"{self.url}: trial {number} cannot be written, the next is {count}. {_STRANGER}",
-                    self.url,
-                )
-            self._study.add_trial(trial)
+        asked = 0
 
-        self._do(add)
-        written = self._trials()
-        if len(written) != number + 1:
+        def add() -> int:
+            nonlocal asked
+            asked += 1
+            there = self._study.get_trials(deepcopy=False)
+            if asked > 1 and len(there) == number + 1:
+                # Asked again after an outage, and it had been written: the answer was lost, not the trial.
+                last = there[-1]
+                if last.state == state and last.user_attrs == json.loads(dump_json(attributes)):
+                    return int(last._trial_id)
+            if len(there) != number:
+                raise StorageError(
+                    f"{self.url}: trial {number} cannot be written, the next is {len(there)}. {_STRANGER}", self.url
+                )
+            return int(self._storage.create_new_trial(self._study._study_id, template_trial=trial))
+
+        trial_id = self._do(add)
+        if self._storage.get_trial_number_from_id(trial_id) != number:
             raise StorageError(f"{self.url}: trial {number} was not written alone. {_STRANGER}", self.url)
+        trial.number, trial._trial_id = number, trial_id
+        self._ids[number] = trial_id
+        record = self._read(trial)
+        if record.finished:
+            self._finished[number] = record
+        else:
+            self._open[number] = trial
+        return record
 
     def _running(self, number: int) -> FrozenTrial:
-        """The running trial with that number, as it stands now. Raises StorageError if there is none or it has finished."""
-        if number not in self._ids:
-            self._trials()
-        if number not in self._ids:
-            raise StorageError(f"{self.url}: there is no trial {number}", self.url)
-        trial = self._do(lambda: self._storage.get_trial(self._ids[number]))
+        """The running trial with that number, as it stands now. Raises StorageError if there is none or it has finished, and
+        ClaimLostError if it is another driver's."""
+        trial = self._open.get(number) or self._at_hand(number)
+        self._do(lambda: None)  # whether it is still ours is known only now
+        if not self._claims.owns(number):
+            self._open.pop(number, None)
+            raise ClaimLostError(f"{self.url}: trial {number} is another driver's now", self.url)
         if trial.state != TrialState.RUNNING:
             raise StorageError(f"{self.url}: trial {number} is not running but {trial.state.name.lower()}", self.url)
+        if not isinstance(self._claims, NoClaims):
+            self._open[number] = trial
         return trial
 
     def _set_trial_attribute(self, trial: FrozenTrial, name: str, value: Any) -> None:
         plain = _plain(value)
         self._do(lambda: self._storage.set_trial_user_attr(trial._trial_id, name, plain))
+        trial.user_attrs = {**trial.user_attrs, name: plain}
 
     def _do(self, action: Callable[[], T]) -> T:
         """Runs a database action with our errors. A server that is away is waited for; every action here may be repeated."""
@@ -512,23 +615,17 @@ class Ledger:
         while True:
             try:
                 with storage_errors(self._url):
-                    self._regain_locks()
+                    # Not only after a failure: the pool reconnects silently after a restart, and what is written then must be
+                    # written by the trial's owner.
+                    self._claims.ensure()
                     return action()
+            except optuna.exceptions.UpdateFinishedTrialError as error:
+                raise StorageError(f"{self.url}: a running trial was ended from elsewhere. {_STRANGER}", self.url) from error
             except ServerAwayError:
                 if time.monotonic() + wait_s > deadline:
                     raise
             time.sleep(wait_s)
             wait_s = min(2 * wait_s, 5.0)
-
-    def _regain_locks(self) -> None:
-        """Takes an advisory lock again that went with the server. Raises StorageError if another driver was quicker.
-
-        Asked before every action, not only after a failure: the pool reconnects silently after a restart, and what is written
-        then must be written under the lock. Costs one round trip.
-        """
-        for lock in self._locks:
-            if isinstance(lock, PostgresLock) and not lock.held():
-                lock.regain()
 
 
 def _seal(
@@ -550,11 +647,11 @@ def _seal(
 def _attributes(recipe: Recipe, key: str, name: str, notes: Mapping[str, Any]) -> dict[str, Any]:
     """A trial's user attributes, as plain JSON values."""
     attributes = {"recipe": recipe.to_json(), "key": key, "name": name, **notes}
-    return {k: _plain(v) for k, v in attributes.items()}
+    return {k: _plain(v) for k, v in attributes.items() if v not in ("", None)}
 
 
-def _record(trial: FrozenTrial) -> TrialRecord:
-    """Optuna's trial in our words."""
+def _record(trial: FrozenTrial, recipe: Recipe | None = None) -> TrialRecord:
+    """Optuna's trial in our words; `recipe`: what it says it ran, if that is known already."""
     attributes = trial.user_attrs
     curve: list[float] = []
     while len(curve) + 1 in trial.intermediate_values:
@@ -567,7 +664,7 @@ def _record(trial: FrozenTrial) -> TrialRecord:
         name=attributes.get("name", ""),
         state=_STATES[trial.state],
         params=MappingProxyType(dict(trial.params)),
-        recipe=Recipe.from_json(attributes["recipe"]),
+        recipe=recipe or Recipe.from_json(attributes["recipe"]),
         key=attributes["key"],
         value=trial.value if trial.state.is_finished() else None,
         curve=tuple(curve),

@@ -21,6 +21,7 @@ from searchft.search.ground import Ground, choose_ground
 from searchft.search.ledger import Ledger, environment
 from searchft.search.lock import FolderLock
 from searchft.search.records import TrialRecord
+from searchft.search.storage import mask_url
 from searchft.space import Space, notes
 
 
@@ -78,7 +79,14 @@ def open_study(
     if ledger is None:
         say("looking at images and backbones")
         facts, images = ground.describe(space, cache_folder())
-        return _create(space, facts, images, ground, studies, storage, say, _Source())
+        created = _create(space, facts, images, ground, studies, storage, say, _Source())
+        if created is not None:
+            return created
+        ledger = _existing(storage, name, studies / name)  # another driver was quicker: go on with its study
+        if ledger is None:
+            raise StorageError(
+                f"the study {name} disappeared while it was being opened: run again", storage and mask_url(storage)
+            )
     try:
         facts, images = ground.describe(space, cache_folder())
         old_space, old_facts, old_environment = ledger.space(), ledger.facts(), ledger.environment()
@@ -91,7 +99,8 @@ def open_study(
         gained = [str(c) for c in changes if c.kind == "gained"]
         if not gained:
             space = replace(space, name=name)
-            _pin(ledger, space, facts, images)
+            with ledger.deciding():
+                _pin(ledger, space, facts, images)
             _write_space(studies / name, space)
             return ReadyStudy(space, facts, images, ledger, studies / name, True, tuple(map(str, notes(space, facts))))
         if not extend:
@@ -103,7 +112,10 @@ def open_study(
         raise
     ledger.close()
     forked = replace(space, name=_next_name(name))
-    return _create(forked, facts, images, ground, studies, storage, say, source)
+    created = _create(forked, facts, images, ground, studies, storage, say, source)
+    if created is None:
+        raise StorageError(f"{forked.name} was created by another driver just now: run again with --extend", forked.name)
+    return created
 
 
 def _create(
@@ -115,23 +127,27 @@ def _create(
     storage: str,
     say: Callable[[str], None],
     source: _Source,
-) -> ReadyStudy:
-    """A new study, with another study's finished trials where it is a fork."""
+) -> ReadyStudy | None:
+    """A new study, with another study's finished trials where it is a fork; None if another driver has created it meanwhile."""
     remarks = [str(remark) for remark in notes(space, facts)]
     facts, measured = ground.measure(space, facts, images, say)
     folder = studies / space.name
     ledger = Ledger.open(storage, space.name, folder, create=True)
     try:
         fault("study.created")
-        remove_leftovers(folder)
-        _pin(ledger, space, facts, images)
-        fault("study.pinned")
-        _write_space(folder, space)
-        adopted = {r.extra["adopted_from"]["number"] for r in ledger.records() if "adopted_from" in r.extra}
-        for record in source.finished:
-            if record.number not in adopted:
-                ledger.adopt(record, ledger.next_number(), record.params, source.name)
-        ledger.seal()
+        with ledger.deciding():
+            if ledger.shared and ledger.pinned:
+                ledger.close()
+                return None
+            _remove_leftovers(ledger, folder)
+            _pin(ledger, space, facts, images)
+            fault("study.pinned")
+            _write_space(folder, space)
+            adopted = {r.extra["adopted_from"]["number"] for r in ledger.records() if "adopted_from" in r.extra}
+            for record in source.finished:
+                if record.number not in adopted:
+                    ledger.adopt(record, ledger.next_number(), record.params, source.name)
+            ledger.seal()
     except BaseException:
         ledger.close()
         raise
@@ -171,13 +187,18 @@ def _existing(storage: str, name: str, folder: Path) -> Ledger | None:
         return None
     try:
         if ledger.pinned:
-            remove_leftovers(folder)
+            _remove_leftovers(ledger, folder)
             return ledger
     except BaseException:
         ledger.close()
         raise
     ledger.close()
     return None
+
+
+def _remove_leftovers(ledger: Ledger, folder: Path) -> None:
+    if not ledger.shared:  # what looks left may be another driver's, which is writing it
+        remove_leftovers(folder)
 
 
 def _refusal(space: Space, sentences: Sequence[str]) -> ChangedGroundError:

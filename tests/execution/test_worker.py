@@ -96,7 +96,7 @@ def test_a_folder_that_an_orphan_holds_is_waited_for(tmp_path: Path, monkeypatch
     assert orphan.stdout is not None and orphan.stdout.readline() == "held\n"
     monkeypatch.setattr(worker, "_LOCK_WAIT_S", 0.3)
     (refused,) = run(tmp_path, train)
-    assert refused.kind == "storage" and not begun
+    assert refused.kind == "held" and not begun
     monkeypatch.setattr(worker, "_LOCK_WAIT_S", 30.0)
     threading.Timer(0.5, orphan.kill).start()
     started = time.monotonic()

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from searchft.models import build_model, describe_backbone
 from searchft.recipe import Recipe, open_parameters
 from searchft.report.layers import layer_table
-from searchft.report.memory import activation_bytes
+from searchft.train.memory import activation_bytes
 
 FACES = (("conv1.stride", 1), ("layer2.0.conv1.stride", 1), ("layer2.0.downsample.0.stride", 1))
 

@@ -138,9 +138,11 @@ def test_a_repeat_is_answered_in_one_step_without_a_curve(ledger, small, suggest
     ledger.answer(chosen, 1, ledger.records()[0])
     answered = ledger.records()[1]
     assert (answered.state, answered.value, answered.curve, answered.answered_from) == ("complete", 0.75, (), 0)
-    assert answered.extra == {"trained_parameters": 7} and answered.seconds == 0
+    assert answered.extra == {} and answered.seconds == 0
+    ledger.answer(dataclasses.replace(chosen, name="a row of a table"), 2, ledger.records()[0])
+    assert ledger.records()[2].extra == {"trained_parameters": 7}
     with pytest.raises(ValueError, match="no answer"):
-        ledger.answer(suggestion_of(small, unfrozen="head"), 2, ledger.records()[0])
+        ledger.answer(suggestion_of(small, unfrozen="head"), 3, ledger.records()[0])
 
 
 def test_a_number_that_is_not_the_next_is_refused_and_nothing_is_written(ledger, small, suggestion_of):

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from searchft.models import build_model, freeze, set_modes
-from searchft.recipe import BackboneFacts, Opening, Recipe
+from searchft.recipe import BackboneFacts, Opening, Recipe, SpaceFacts, digest, open_parameters, trained_parameters
 
 
 def activation_bytes(
@@ -68,3 +68,41 @@ def _saved(model: nn.Module, side: int, batch: int, num_classes: int, device: st
 def _memory(tensor: Tensor) -> int:
     """A name for the memory behind a tensor: views of one another have the same."""
     return int(tensor.untyped_storage()._cdata)
+
+
+PROCESS_BYTES = 600 << 20
+"""What a worker holds before it trains: torch and its libraries in main memory, or a context on a card."""
+
+
+class PeakMemory:
+    """Estimates what a trial holds at its peak on its device, in bytes; remembers networks that it has counted.
+
+    The network twice (the values that train, and the pretrained ones for the next trial), gradients and what the optimiser
+    keeps for the open parameters, what autograd saves for one batch in float32, and the worker itself. Values of the
+    frozen part are not counted: they are mapped from a file, and leave when something else needs the room.
+    """
+
+    def __init__(self, facts: SpaceFacts, side: int) -> None:
+        """`side`: height and width of the images in pixels."""
+        self.facts, self.side = facts, side
+        self._counted: dict[str, tuple[int, int]] = {}
+
+    def __call__(self, recipe: Recipe) -> int:
+        backbone = self.facts.backbones[recipe.architecture()]
+        opening = open_parameters(recipe, backbone)
+        head = [recipe.head_widths, recipe.dropout > 0, recipe.input_dropout > 0]
+        name = digest([recipe.architecture(), opening.digest, *head])
+        if name not in self._counted:
+            classes = len(self.facts.data.classes)
+            two, four = (activation_bytes(recipe, backbone, opening, classes, self.side, batch) for batch in (2, 4))
+            self._counted[name] = (max(0, 2 * two - four), (four - two) // 2)
+        fixed, per_image = self._counted[name]
+        trained = trained_parameters(recipe, self.facts)
+        network = sum(parameter.size for parameter in backbone.parameters)
+        values = 2 * network + trained * (2 + OPTIMIZER_STATES[recipe.optimizer])
+        batch = min(recipe.batch_size, self.facts.data.train_size)
+        return PROCESS_BYTES + 4 * values + fixed + per_image * batch
+
+
+OPTIMIZER_STATES = {"sgd": 1, "adam": 2, "adamw": 2}
+"""Numbers that an optimiser keeps per trained parameter."""
