@@ -1,4 +1,4 @@
-"""One driver per study; a database server that goes away in mid-study is waited for."""
+"""One driver for a study in a file; a database server that goes away in mid-study is waited for."""
 
 from __future__ import annotations
 
@@ -91,19 +91,3 @@ def test_a_killed_driver_on_this_host_is_replaced_at_once(on_postgres, whole):
     here.finish()
     assert time.monotonic() - started < 30
     here.assert_equals(whole)
-
-
-@pytest.mark.slow
-@pytest.mark.postgres
-def test_a_second_driver_from_another_folder_is_refused_on_a_server(on_postgres, program):
-    here = on_postgres(epoch_ms=60)
-    first = here.start(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    wait_for(here, "driver.reported", 2)
-    other = program("other")
-    other.environment = here.environment
-    second = other.run()
-    assert second.code == 4 and f"process {first.pid} on " in second.err
-    first.kill()
-    first.wait()
-    assert other.run().code == 0
-    assert all(r.state in ("complete", "pruned") for r in other.records())
