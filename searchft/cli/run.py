@@ -13,7 +13,7 @@ import click
 
 from searchft.cli.output import ReaderLeft, emit_json, emit_renderable, say
 from searchft.cli.signals import Stopping, listening
-from searchft.errors import Interrupted, NothingCompletedError, SearchftError
+from searchft.errors import InputError, Interrupted, NothingCompletedError, SearchftError
 
 EPILOG = """\b
 Example:
@@ -40,6 +40,21 @@ Example:
     default=1,
     help="Small trials may share a device; one waits if its memory would not suffice.",
 )
+@click.option(
+    "--ray",
+    metavar="[HOST:PORT]",
+    is_flag=False,
+    flag_value="auto",
+    default=None,
+    help="Workers on a Ray cluster: the one that runs here or at this address; else Ray is started on this machine.",
+)
+@click.option(
+    "--gpus-per-worker",
+    metavar="SHARE",
+    type=click.FloatRange(min=0),
+    default=None,
+    help="With --ray: GPUs, or a share of one such as 0.5, for each worker.",
+)
 @click.option("--fresh", is_flag=True, help="Begin anew; an existing study of that name is put aside.")
 @click.option("--extend", is_flag=True, help="Where the space gained choices: fork the study with its trials.")
 @click.option("--allow-code", is_flag=True, help="Run the Python files that the space names as backbones.")
@@ -55,6 +70,8 @@ def command(
     devices: str,
     workers: int | None,
     workers_per_device: int,
+    ray: str | None,
+    gpus_per_worker: float | None,
     fresh: bool,
     extend: bool,
     allow_code: bool,
@@ -72,6 +89,7 @@ def command(
     # Workers never open the storage: its URL, which may hold a password, is not handed down to them.
     os.environ.pop("SEARCHFT_STORAGE", None)
     _warn_of_a_password_in_sight(storage)
+    _refuse_mixtures(ray)
     with listening() as stopping:
         from searchft.space import load_space
 
@@ -86,14 +104,19 @@ def command(
             permit(space_file.parent)  # before the workers start: they inherit it
 
         from searchft.execution.local import LocalExecutor
-        from searchft.execution.protocol import WorkerSetup
+        from searchft.execution.protocol import Executor, WorkerSetup
         from searchft.files import cache_folder, store_budget_bytes
         from searchft.search.ground import choose_ground
         from searchft.search.start import open_study
 
         ground = choose_ground()
-        slots = ground.plan_slots(devices, workers or 0, workers_per_device)
-        executor = LocalExecutor(slots, ground.worker_main)  # processes start to import torch while we look at the data
+        executor: Executor  # its processes start to import torch while we look at the data
+        if ray is not None:
+            from searchft.execution.ray_executor import start_on_ray
+
+            executor = start_on_ray(ray, workers, gpus_per_worker, say)
+        else:
+            executor = LocalExecutor(ground.plan_slots(devices, workers or 0, workers_per_device), ground.worker_main)
         try:
             study = open_study(
                 space,
@@ -222,6 +245,17 @@ def _again(space_file: Path) -> str:
             for one in value if isinstance(value, tuple) else (value,):
                 words += [flag, str(one)]
     return shlex.join(words)
+
+
+def _refuse_mixtures(ray: str | None) -> None:
+    """Raises InputError for options that say who places the workers twice."""
+    context = click.get_current_context()
+    wrong = ("devices", "workers_per_device") if ray is not None else ("gpus_per_worker",)
+    for name in wrong:
+        if context.get_parameter_source(name) == click.core.ParameterSource.COMMANDLINE:
+            flag = f"--{name.replace('_', '-')}"
+            rule = "must not stand beside --ray: Ray places the workers" if ray is not None else "has a meaning only with --ray"
+            raise InputError(rule, flag)
 
 
 def _warn_of_a_password_in_sight(storage: str) -> None:

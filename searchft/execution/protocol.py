@@ -54,6 +54,8 @@ class WorkerReady:
     """Its machine's name."""
     memory_bytes: int
     """What its device could give to trials when it came up; 0: it cannot say."""
+    unfit: str = ""
+    """Why it cannot train: every job would end with this. Empty: it can."""
 
 
 @dataclass(frozen=True)

@@ -64,6 +64,9 @@ class Epoch(Protocol):
 Train = Callable[[Job], Iterator[Epoch]]
 """Trains a job, epoch by epoch; closed to stop."""
 
+Prepare = Callable[[Any], Train]
+"""Makes a Train of what the driver says first: a WorkerSetup, or what an executor sends in its place."""
+
 
 def main(connection: Connection, device: str, threads: int, parent: int) -> None:
     """Trains real networks until the connection closes. Called in a fresh process.
@@ -75,6 +78,14 @@ def main(connection: Connection, device: str, threads: int, parent: int) -> None
         parent: the driver's process id.
     """
     live_and_die_with(parent)
+    serve(connection, *training(device, threads))
+
+
+def training(device: str, threads: int) -> tuple[Prepare, int]:
+    """How this process makes a Train of its setup, and what memory its device has to give, in bytes. Imports torch.
+
+    Called in the thread that is to train. Arguments as those of `main`.
+    """
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
     import torch
     import tqdm
@@ -103,20 +114,21 @@ def main(connection: Connection, device: str, threads: int, parent: int) -> None
     memory_bytes = main_memory_bytes()
     if torch.device(device).type == "cuda":  # gpu: never reached on a machine without one
         memory_bytes = torch.cuda.mem_get_info(device)[0]
-    serve(connection, prepare, memory_bytes)
+    return prepare, memory_bytes
 
 
-def serve(connection: Channel, prepare: Callable[[WorkerSetup], Train], memory_bytes: int = 0) -> None:
+def serve(connection: Channel, prepare: Prepare, memory_bytes: int = 0) -> None:
     """Takes a WorkerSetup, then jobs, until the driver closes the connection. `memory_bytes`: see WorkerReady."""
     try:
-        setup: WorkerSetup = connection.recv()
+        setup = connection.recv()
         train: Train | None = None
         trouble: Exception | None = None
         try:
             train = prepare(setup)
         except Exception as error:  # nobody has asked yet: the first job is answered with it
             trouble = error
-        connection.send(WorkerReady(socket.gethostname(), memory_bytes))
+        unfit = (str(trouble) or type(trouble).__name__) if trouble is not None else ""
+        connection.send(WorkerReady(socket.gethostname(), memory_bytes, unfit))
         while True:
             job: Job = connection.recv()
             fault("worker.job", f"{job.number}")

