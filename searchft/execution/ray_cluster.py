@@ -116,9 +116,11 @@ def _init(**settings: Any) -> None:
     def ask() -> None:
         try:
             ray.init(log_to_driver=False, logging_level=logging.CRITICAL, configure_logging=True, **settings)
-            answers.put(None)
         except BaseException as error:
             answers.put(error)
+            return
+        answers.put(None)
+        threading.Event().wait()  # Linux ends Ray's daemons with the thread that started them
 
     threading.Thread(target=ask, daemon=True).start()
     where = settings["address"]
