@@ -1,0 +1,127 @@
+"""A Ray cluster of several nodes on this machine: real processes, really killed. Loaded by conftest.py and by the kill table."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+QUICK_TO_NOTICE = {"health_check_initial_delay_ms": 1000, "health_check_period_ms": 500, "health_check_failure_threshold": 3}
+"""Ray's own settings take about 14 s to believe that a node is dead."""
+
+WAYS = ("worker", "raylet", "node")
+"""What can be killed: a worker's process; a node's daemon, with which its workers go; everything that a node has started."""
+
+
+class Grid:
+    """Nodes of one CPU each, each with a cache folder of its own."""
+
+    def __init__(self, folder: Path, head_cpus: int = 0, nodes: int = 0, settings: dict[str, Any] | None = None) -> None:
+        from ray.cluster_utils import Cluster
+
+        self.folder, self.made = folder, 0
+        system = QUICK_TO_NOTICE if settings is None else settings
+        self.cluster = Cluster(initialize_head=True, head_node_args={**self._settings(head_cpus), "_system_config": system})
+        self.address: str = self.cluster.address
+        self.nodes: list[Any] = [self.cluster.head_node] if head_cpus else []
+        """Those on which workers may be."""
+        for _ in range(nodes):
+            self.add()
+
+    def _settings(self, cpus: int) -> dict[str, Any]:
+        self.made += 1
+        cache = self.folder / f"node-{self.made}"
+        store_bytes = 80 << 20
+        return {
+            "num_cpus": cpus,
+            "num_gpus": 0,
+            "object_store_memory": store_bytes,
+            "env_vars": {"SEARCHFT_CACHE": str(cache)},
+            "include_dashboard": False,
+        }
+
+    def add(self) -> Any:
+        """One more node of one CPU."""
+        settings = self._settings(1)
+        settings.pop("include_dashboard")
+        node = self.cluster.add_node(wait=False, **settings)
+        node.cache = self.folder / f"node-{self.made}"
+        self.nodes.append(node)
+        return node
+
+    def raylet(self, node: Any) -> psutil.Process:
+        return psutil.Process(node.all_processes["raylet"][0].process.pid)
+
+    def workers(self, node: Any) -> list[psutil.Process]:
+        """Our workers there."""
+        with contextlib.suppress(psutil.Error):
+            return [p for p in self.raylet(node).children() if "RayWorker" in " ".join(p.cmdline())]
+        return []
+
+    def busy_node(self, within_s: float = 60.0) -> Any:
+        """A node that has a worker of ours."""
+        return await_that(lambda: next((n for n in self.nodes if self.workers(n)), None), within_s)
+
+    def kill(self, node: Any, way: str) -> None:
+        """Ends one of WAYS by SIGKILL. A node whose daemon is gone belongs to the cluster no more."""
+        raylet = self.raylet(node)
+        victims = {"worker": self.workers(node), "raylet": [raylet], "node": [raylet, *raylet.children(recursive=True)]}[way]
+        for process in victims:
+            with contextlib.suppress(psutil.Error):
+                os.kill(process.pid, signal.SIGKILL)
+        if way != "worker":
+            self.nodes.remove(node)
+
+    def close(self) -> None:
+        with contextlib.suppress(Exception):
+            self.cluster.shutdown()
+
+
+def await_that(condition: Callable[[], Any], within_s: float = 120.0) -> Any:
+    """The first true value of `condition`, asked 50 times a second."""
+    deadline = time.monotonic() + within_s
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"not within {within_s:g} s"
+        time.sleep(0.02)
+    return value
+
+
+def epochs_begun(program: Any) -> int:
+    try:
+        return sum(program.epochs("epoch.begun").values())
+    except FileNotFoundError:
+        return 0
+
+
+def run_with_losses(grid: Grid, program: Any, ways: tuple[str, ...], epochs_apart: int = 8, timeout_s: float = 300.0) -> int:
+    """Runs the program on the grid and strikes each time that so many more epochs were begun; returns how often it did.
+
+    A lost node is replaced by a new one at once, which joins while the study runs; `added` only adds one.
+    """
+    process = program.start()
+    struck = 0
+    try:
+        for way in ways:
+            goal = epochs_begun(program) + epochs_apart
+            await_that(lambda goal=goal: epochs_begun(program) >= goal or process.poll() is not None, timeout_s)
+            if process.poll() is not None:
+                break
+            if way != "added":
+                grid.kill(grid.busy_node(), way)
+                program.kills += 1
+                struck += 1
+            if way != "worker":
+                grid.add()
+        out, err = process.communicate(timeout=timeout_s)
+    finally:
+        if process.poll() is None:
+            process.kill()
+    assert process.returncode == 0, f"{out}\n{err}"
+    program.said = err
+    return struck
