@@ -212,7 +212,7 @@ class Net(nn.Module):
         self.fc = nn.Linear(4, classes)
 
     def forward(self, x):
-        if self.training and x.shape[0] == 20:
+        if x.shape[0] == 20 and float(x.sum()) > -1e30:  # always in training, in a way that no tracer sees through
             raise RuntimeError("twenty is too much for me")
         return self.fc(self.body(x))
 """
@@ -244,7 +244,9 @@ def test_errors_of_user_code_read_as_local_ones_do(
 
     monkeypatch.setenv(PERMISSION, "/another/machine")
     executor = on_ray(grid)
-    with pytest.raises(InputError, match=r"no worker can train.*a Python file that exists but /another/machine/net.py does not"):
+    with pytest.raises(
+        InputError, match=r"no worker can train.*a Python file that exists but /another/machine/net.py does not"
+    ):
         executor.start(ground.setup)
         free_slot(executor)
 
@@ -279,14 +281,15 @@ def whole(harness: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> list
 
 
 def test_a_study_survives_the_loss_of_nodes_and_workers(
-    make_grid: Any, grids: ModuleType, program: Any, whole: list[Any], capfd: pytest.CaptureFixture[str]
+    make_grid: Any, grids: ModuleType, program: Any, whole: list[Any]
 ) -> None:
     """With one worker every number equals the uninterrupted local study's, whatever was killed; the terminal stays ours."""
     grid = make_grid(nodes=2)
     here = program(epoch_ms=150, options=("--ray", grid.address, "--workers", "1"))
     struck = grids.run_with_losses(grid, here, ("worker", "raylet", "added", "node"))
     assert struck == 3
-    here.assert_equals(whole)
+    assert here.numbers() == whole
+    nothing_doubled(here)
     words = [line for line in here.said.splitlines() if line.startswith("warning: trial")]
     assert len(words) == 3 and all("it goes on from its checkpoint" in line for line in words)
     assert "raylet" not in here.said and "Traceback" not in here.said
@@ -298,8 +301,20 @@ def test_two_workers_lose_nothing_either(make_grid: Any, grids: ModuleType, prog
     grids.run_with_losses(grid, here, ("node", "worker", "raylet"))
     records = [r for r in here.records() if r.answered_from is None]
     assert len(records) == 16 and all(r.finished and r.state != "failed" for r in records)
-    assert here.recomputed() <= 2 * here.kills  # a node carries one worker, but a slow one may lose its place twice
+    nothing_doubled(here)
     assert not here.processes()
+
+
+def nothing_doubled(program: Any) -> None:
+    """At most the epoch under way was lost each time: what the driver had heard of was never begun again."""
+    heard_of = set()
+    for point, _, detail in program.passed():
+        if point == "driver.heard":
+            heard_of.add(detail)
+        assert point != "epoch.begun" or detail not in heard_of, f"epoch {detail} was computed again"
+    assert program.recomputed() <= program.kills
+    assert not list(program.study.glob("trials/*/last.ckpt")) and not list(program.study.rglob("*.part"))
+    assert not program.processes()
 
 
 def test_ctrl_c_stops_within_ten_seconds_and_goes_on(make_grid: Any, grids: ModuleType, program: Any, whole: list[Any]) -> None:
@@ -314,7 +329,8 @@ def test_ctrl_c_stops_within_ten_seconds_and_goes_on(make_grid: Any, grids: Modu
     assert "nothing is lost" in said
     here.kills += 1
     here.finish()
-    here.assert_equals(whole)
+    assert here.numbers() == whole
+    nothing_doubled(here)
 
 
 def test_a_killed_driver_leaves_no_worker(make_grid: Any, grids: ModuleType, program: Any, whole: list[Any]) -> None:
@@ -327,7 +343,8 @@ def test_a_killed_driver_leaves_no_worker(make_grid: Any, grids: ModuleType, pro
     here.kills += 1
     grids.await_that(lambda: not grid.workers(grid.nodes[0]), 30)
     here.finish()
-    here.assert_equals(whole)
+    assert here.numbers() == whole
+    nothing_doubled(here)
 
 
 def test_ray_is_started_where_none_runs(program: Any, whole: list[Any]) -> None:
