@@ -31,6 +31,7 @@ _ENVIRONMENT = {
     "RAY_IGNORE_UNHANDLED_ERRORS": "1",  # what a dead actor was told last is no news
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # else a warning about a change to come
     "RAY_LOG_TO_DRIVER": "0",
+    "RAY_BACKEND_LOG_LEVEL": "error",
     "RAY_TQDM": "0",
 }
 
@@ -96,6 +97,7 @@ def connect(address: str) -> bool:
             return False
         logging.getLogger("ray").setLevel(logging.CRITICAL)
         _silence()
+        address = os.environ.get("RAY_ADDRESS", "") or "auto" if address == "auto" else address
         if address != "auto":
             _check_address(address)
             _init(address=address)
@@ -131,11 +133,12 @@ def _init(**settings: Any) -> None:
     if isinstance(trouble, ConnectionError) and where == "auto":
         raise trouble
     if trouble is not None:
-        raise InputError(f"cannot join Ray at {where}: {_first_sentence(trouble)}", FLAG) from trouble
+        hint = "" if where in ("auto", "local") else f". Is this machine a node of that cluster (ray start --address={where})?"
+        raise InputError(f"cannot join Ray at {where}: {_shortened(trouble)}{hint}", FLAG) from trouble
 
 
-def _first_sentence(trouble: BaseException) -> str:
-    text = " ".join(str(trouble).split()) or type(trouble).__name__
+def _shortened(trouble: BaseException) -> str:
+    text = " ".join(str(trouble).split()).rstrip(".") or type(trouble).__name__
     return text if len(text) < 300 else f"{text[:300]} …"
 
 
@@ -149,10 +152,22 @@ def _check_address(address: str) -> None:
     if not host or not port.isdigit():
         raise InputError(f"must be HOST:PORT of the cluster's head node (usually HOST:6379) but got {address!r}", FLAG)
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_TIMEOUT_S).close()
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_TIMEOUT_S) as connection:
+            if not _speaks_http2(connection) and not os.environ.get("RAY_USE_TLS"):
+                raise InputError(f"must be HOST:PORT of the cluster's head node but what answers at {address} is not Ray", FLAG)
     except (OSError, OverflowError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise InputError(f"nobody answers at {address} ({reason}): is it the head node's address and port?", FLAG) from error
+
+
+def _speaks_http2(connection: socket.socket) -> bool:
+    """Whether the other side greets as Ray's control store does (gRPC), unlike its dashboard, on whose port many try first."""
+    empty_settings = b"\0\0\0\x04\0\0\0\0\0"
+    try:
+        connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + empty_settings)
+        return connection.recv(9)[3:4] == empty_settings[3:4]
+    except OSError:
+        return False
 
 
 def _silence() -> None:

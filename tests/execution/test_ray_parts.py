@@ -7,6 +7,7 @@ import os
 import queue
 import socket
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -68,6 +69,22 @@ def test_nobody_at_the_address(unused_port: int) -> None:
     with pytest.raises(InputError, match=f"nobody answers at 127.0.0.1:{unused_port}"):
         connect(f"127.0.0.1:{unused_port}")
     assert time.monotonic() - started < 20  # importing Ray included
+
+
+@pytest.mark.ray
+def test_somebody_else_at_the_address() -> None:
+    pytest.importorskip("ray")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            connection, _ = server.accept()
+            connection.recv(100)
+            connection.sendall(b"HTTP/1.0 400 Bad request\r\n\r\n")
+            connection.close()
+
+        threading.Thread(target=answer, daemon=True).start()
+        with pytest.raises(InputError, match="is not Ray"):
+            connect(f"127.0.0.1:{server.getsockname()[1]}")
 
 
 def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
