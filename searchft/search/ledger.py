@@ -44,6 +44,7 @@ from searchft.search.records import COMPLETE, FAILED, PRUNED, RUNNING, Label, Tr
 from searchft.search.storage import (
     ServerAwayError,
     check_database,
+    count_trials,
     default_url,
     dump_json,
     is_postgres,
@@ -565,16 +566,14 @@ class Ledger:
         def add() -> int:
             nonlocal asked
             asked += 1
-            there = self._study.get_trials(deepcopy=False)
-            if asked > 1 and len(there) == number + 1:
+            count = count_trials(self._storage, self._study._study_id)
+            if asked > 1 and count == number + 1:
                 # Asked again after an outage, and it had been written: the answer was lost, not the trial.
-                last = there[-1]
+                last = self._study.get_trials(deepcopy=False)[-1]
                 if last.state == state and last.user_attrs == json.loads(dump_json(attributes)):
                     return int(last._trial_id)
-            if len(there) != number:
-                raise StorageError(
-                    f"{self.url}: trial {number} cannot be written, the next is {len(there)}. {_STRANGER}", self.url
-                )
+            if count != number:
+                raise StorageError(f"{self.url}: trial {number} cannot be written, the next is {count}. {_STRANGER}", self.url)
             return int(self._storage.create_new_trial(self._study._study_id, template_trial=trial))
 
         trial_id = self._do(add)

@@ -23,13 +23,13 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from searchft.execution.analytic import AnalyticExecutor  # noqa: E402
-from searchft.execution.analytic_worker import invented_facts  # noqa: E402
-from searchft.recipe import Recipe  # noqa: E402
-from searchft.search.driver import run_study  # noqa: E402
-from searchft.search.events import EpochFinished  # noqa: E402
-from searchft.search.ledger import Ledger  # noqa: E402
-from searchft.space import parse_space  # noqa: E402
+from searchft.execution.analytic import AnalyticExecutor
+from searchft.execution.analytic_worker import invented_facts
+from searchft.recipe import Recipe
+from searchft.search.driver import run_study
+from searchft.search.events import EpochFinished
+from searchft.search.ledger import Ledger
+from searchft.space import parse_space
 
 OPEN = ("head", "layer4", "layer3", "layer2", "all")
 WIDTHS = ((), (256,), (256, 128), (1024, 512), (2048, 1024))

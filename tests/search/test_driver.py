@@ -9,7 +9,8 @@ import pytest
 
 from searchft.errors import StorageError
 from searchft.execution.analytic import AnalyticExecutor
-from searchft.execution.protocol import Job, JobFailed, Message, WorkerDied
+from searchft.execution.protocol import Job, JobDone, JobFailed, Message, WorkerDied
+from searchft.execution.room import Room
 from searchft.recipe import SpaceFacts
 from searchft.search.driver import run_study, trial_folder, weights_kept
 from searchft.search.events import EpochFinished, Note, StudyFinished, StudyOpened, TrialFinished
@@ -92,6 +93,75 @@ def test_several_workers_share_the_work_and_nothing_runs_twice(
     assert len(own) == len({r.key for r in own}) == 30
     assert len(executor.epochs_computed) == len(set(executor.epochs_computed)) == sum(len(r.curve) for r in own)
     assert executor.busy_s / (4 * executor.now_s) > 0.8
+
+
+class Roomy(AnalyticExecutor):
+    """Slots that share one device of 100 bytes; notes how much ran on it at once."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.room = Room()
+        self.room.has("card", 100)
+        self.together: list[int] = []
+        self.taken: dict[int, int] = {}
+
+    def accepts(self, slot: int, memory_bytes: int) -> bool:
+        return self.room.fits("card", memory_bytes)
+
+    def submit(self, slot: int, job: Job) -> None:
+        self.room.take(slot, "card", job.memory_bytes)
+        self.taken[slot] = job.memory_bytes
+        self.together.append(sum(self.taken.values()))
+        super().submit(slot, job)
+
+    def wait(self, timeout_s: float) -> list[tuple[int, Message]]:
+        messages = super().wait(timeout_s)
+        for slot, message in messages:
+            if isinstance(message, JobDone):
+                self.room.leave(slot)
+                self.taken.pop(slot)
+        return messages
+
+
+def test_trials_that_do_not_fit_together_wait_and_smaller_ones_go_before_them(
+    space_of: Callable[..., Space], facts: SpaceFacts, tmp_path: Path
+) -> None:
+    space = space_of("search.trials=30", "search.pruner=none")
+    executor = Roomy(slots=3)
+    sizes = {"head": 10, "layer4": 20, "layer3": 40, "layer2": 60, "all": 200}
+    with open_ledger(space, facts, tmp_path) as ledger:
+        *_, last = run_study(space, facts, ledger, executor, tmp_path, memory_of=lambda r: sizes[str(r.unfrozen)])
+    assert isinstance(last, StudyFinished)
+    own = [r for r in last.records if r.answered_from is None]
+    assert len(own) == 30 and all(r.state == "complete" for r in own)  # also those that fit nowhere: an estimate is no verdict
+    assert all(total <= 90 or total == 200 for total in executor.together)
+    assert any(total > 60 for total in executor.together)  # yet they did share
+
+
+def test_with_several_workers_a_trial_waits_for_the_slot_and_not_the_slot_for_a_trial(
+    space_of: Callable[..., Space], facts: SpaceFacts, tmp_path: Path
+) -> None:
+    space = space_of("search.trials=40")
+    executor = AnalyticExecutor(slots=16)
+    waiting = []
+    with open_ledger(space, facts, tmp_path) as ledger:
+        for event in run_study(space, facts, ledger, executor, tmp_path):
+            if isinstance(event, TrialFinished) and event.record.answered_from is None:
+                running = sum(r.state == "running" for r in ledger.records())
+                waiting.append(running)
+    assert max(waiting) == 15 + 2  # those that run when one has ended, and two ahead
+
+
+def test_a_study_with_a_strangers_trial_goes_on(small: Space, facts: SpaceFacts, tmp_path: Path) -> None:
+    import optuna
+
+    run_whole(small, facts, tmp_path)
+    with open_ledger(small, facts, tmp_path) as ledger:
+        count = len(ledger.records())
+        url = ledger._url
+    optuna.load_study(study_name="small", storage=url).enqueue_trial({"unfrozen": "head"})
+    records = run_whole(small, facts, tmp_path)
+    assert len(records) == count
 
 
 class Faulty(AnalyticExecutor):

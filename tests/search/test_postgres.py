@@ -142,6 +142,7 @@ def test_deciding_keeps_other_drivers_out(ledger, url, tmp_path, child):
     process.communicate(timeout=30)
 
 
+@pytest.mark.slow
 def test_hazard_6_a_hundred_starts_of_one_study_at_once(child, url, tmp_path):
     """Stock Optuna: 31 of 40 fail. Eight processes at a time create or join a study in an empty database, thirteen times over."""
     waves = [child(CREATE, url, str(tmp_path / str(i)), str(i)) for i in range(8)]
