@@ -31,7 +31,6 @@ _ENVIRONMENT = {
     "RAY_IGNORE_UNHANDLED_ERRORS": "1",  # what a dead actor was told last is no news
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # else a warning about a change to come
     "RAY_LOG_TO_DRIVER": "0",
-    "RAY_BACKEND_LOG_LEVEL": "error",
     "RAY_TQDM": "0",
 }
 
@@ -124,10 +123,11 @@ def _init(**settings: Any) -> None:
         answers.put(None)
         threading.Event().wait()  # Linux ends Ray's daemons with the thread that started them
 
-    threading.Thread(target=ask, daemon=True).start()
     where = settings["address"]
     try:
-        trouble = answers.get(timeout=INIT_TIMEOUT_S)
+        with _stderr_held():
+            threading.Thread(target=ask, daemon=True).start()
+            trouble = answers.get(timeout=INIT_TIMEOUT_S)
     except queue.Empty:
         raise InputError(f"Ray does not answer at {where} within {INIT_TIMEOUT_S:.0f} s", FLAG) from None
     if isinstance(trouble, ConnectionError) and where == "auto":
@@ -160,6 +160,16 @@ def _check_address(address: str) -> None:
         raise InputError(f"nobody answers at {address} ({reason}): is it the head node's address and port?", FLAG) from error
 
 
+def answers(address: str) -> bool:
+    """Whether anybody listens at HOST:PORT, found out within a second."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=1.0).close()
+    except OSError:
+        return False
+    return True
+
+
 def _speaks_http2(connection: socket.socket) -> bool:
     """Whether the other side greets as Ray's control store does (gRPC), unlike its dashboard, on whose port many try first."""
     empty_settings = b"\0\0\0\x04\0\0\0\0\0"
@@ -176,6 +186,19 @@ def _silence() -> None:
         from ray._private import worker
 
         worker._worker_logs_enabled = False  # no public way: log_to_driver is about the workers' own output
+
+
+@contextlib.contextmanager
+def _stderr_held() -> Iterator[None]:
+    """While Ray connects, its compiled part writes warnings straight to file descriptor 2; what matters of them it raises, too."""
+    kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nothing)
 
 
 @contextlib.contextmanager

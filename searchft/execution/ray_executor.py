@@ -21,10 +21,10 @@ from typing import Any
 import filelock
 
 from searchft import __version__
-from searchft.errors import InputError
+from searchft.errors import InputError, StorageError
 from searchft.execution.analytic_worker import VARIABLE as ANALYTIC
 from searchft.execution.protocol import EpochDone, Job, JobDone, JobFailed, Message, WorkerDied, WorkerReady, WorkerSetup
-from searchft.execution.ray_cluster import FLAG, Share, connect, describe_cluster, living_nodes, plan_shares
+from searchft.execution.ray_cluster import FLAG, Share, answers, connect, describe_cluster, living_nodes, plan_shares
 from searchft.execution.ray_files import PIECE_BYTES, read_checkpoint, what_it_needs, write_checkpoint
 from searchft.execution.ray_words import Ask, Delivery, Outset, Parcel, Placed
 from searchft.execution.room import Room
@@ -39,7 +39,13 @@ _PLACING_S = 3.0
 _LOCK_WAIT_S = 2.0
 """How long a folder may be held by a local worker whose driver was killed: it looks every half second."""
 
-_TRIES = 3
+_HEAD_EVERY_S = 5.0
+"""How often the head node is asked whether it is there."""
+
+HEAD_PATIENCE_S = 40.0
+"""How long it may be away: Ray gives up after 60 s."""
+
+_TRIES = 5
 """How often in a row a worker may fail to come up, before its slot is given up."""
 
 
@@ -121,6 +127,8 @@ class RayExecutor:
         self._seats = [self._spawn() for _ in range(share.workers)]
         self.devices = (f"Ray worker, {self._kind()}",) * share.workers
         self._unplaced_since, self._told = time.monotonic(), 0
+        self._head: str = ray.get_runtime_context().gcs_address
+        self._head_asked = self._head_seen = time.monotonic()
         self._closed = False
 
     def _kind(self, gpu: str = "") -> str:
@@ -191,6 +199,7 @@ class RayExecutor:
     def wait(self, timeout_s: float) -> list[tuple[int, Message]]:
         messages, self._early = self._early, []
         self._notice()
+        self._check_head()
         slots = {seat.hearing: slot for slot, seat in enumerate(self._seats) if seat.hearing is not None}
         ready, _ = self._ray.wait(list(slots), num_returns=1, timeout=0 if messages else timeout_s)
         if ready:  # it stops at the first one
@@ -217,7 +226,7 @@ class RayExecutor:
         """What the driver is to hear of a parcel."""
         match parcel.message:
             case Placed() as placed:
-                seat.placed, seat.failures = placed, 0
+                seat.placed = placed
                 line = f"node {placed.host}, {self._kind(placed.gpu)}"
                 self.devices = (*self.devices[:slot], line, *self.devices[slot + 1 :])
                 if placed.version != __version__:
@@ -226,7 +235,7 @@ class RayExecutor:
                 if word.unfit:
                     self._give_up(seat, word.unfit)
                 elif not seat.unfit:
-                    seat.ready = True
+                    seat.ready, seat.failures = True, 0
                     self._room.has(seat.device, word.memory_bytes)
                     self._give(seat)
             case Ask() as question:
@@ -272,7 +281,7 @@ class RayExecutor:
         text = str(error)
         with contextlib.suppress(Exception):
             self._ray.kill(seat.actor)  # where it lives after all, cut off from us
-        failures = seat.failures + 1 if seat.placed is None else 0
+        failures = 0 if seat.ready else seat.failures + 1
         if failures >= _TRIES:
             seat.actor = seat.hearing = None
             self._give_up(seat, (text.strip().splitlines() or [type(error).__name__])[-1].strip())
@@ -309,6 +318,18 @@ class RayExecutor:
                     f"{waiting} of {len(self._seats)} workers wait for a place: each asks for {self.share}, "
                     f"the cluster has {describe_cluster()}"
                 )
+
+    def _check_head(self) -> None:
+        """Raises StorageError once the head node has been away for too long: Ray itself would end this process, without a word to
+        whoever watches. A cluster that restarts its head within that time goes on."""
+        now = time.monotonic()
+        if now - self._head_asked < _HEAD_EVERY_S:
+            return
+        self._head_asked = now
+        if answers(self._head):
+            self._head_seen = time.monotonic()
+        elif now - self._head_seen > HEAD_PATIENCE_S:
+            raise StorageError(f"the head node of the Ray cluster ({self._head}) is gone: start it again and run again")
 
     def close(self) -> None:
         if self._closed:

@@ -123,5 +123,5 @@ def run_with_losses(grid: Grid, program: Any, ways: tuple[str, ...], epochs_apar
         if process.poll() is None:
             process.kill()
     assert process.returncode == 0, f"{out}\n{err}"
-    program.said = err
+    program.said = out + err
     return struck

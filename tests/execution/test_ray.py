@@ -292,7 +292,7 @@ def test_a_study_survives_the_loss_of_nodes_and_workers(
     nothing_doubled(here)
     words = [line for line in here.said.splitlines() if line.startswith("warning: trial")]
     assert len(words) == 3 and all("it goes on from its checkpoint" in line for line in words)
-    assert "raylet" not in here.said and "Traceback" not in here.said
+    assert not [word for word in ("raylet", "Traceback", "WARN", "INFO", "GCS") if word in here.said], here.said
 
 
 def test_two_workers_lose_nothing_either(make_grid: Any, grids: ModuleType, program: Any) -> None:
@@ -343,6 +343,20 @@ def test_a_killed_driver_leaves_no_worker(make_grid: Any, grids: ModuleType, pro
     here.kills += 1
     grids.await_that(lambda: not grid.workers(grid.nodes[0]), 30)
     here.finish()
+    assert here.numbers() == whole
+    nothing_doubled(here)
+
+
+def test_a_lost_head_node_is_named_and_the_study_goes_on(make_grid: Any, grids: ModuleType, program: Any, whole: list[Any]) -> None:
+    grid = make_grid(nodes=1)
+    here = program(epoch_ms=5000, options=("--ray", grid.address, "--workers", "1"))
+    process = here.start()
+    grids.await_that(lambda: grids.epochs_begun(here) >= 2)
+    os.kill(grid.cluster.head_node.all_processes["gcs_server"][0].process.pid, signal.SIGKILL)
+    out, err = process.communicate(timeout=180)
+    assert process.returncode == 4 and f"the head node of the Ray cluster ({grid.address}) is gone" in err, (out, err)
+    here.kills, here.epoch_ms, here.options = 1, 1.0, ()
+    here.finish()  # without Ray: it is the same study
     assert here.numbers() == whole
     nothing_doubled(here)
 
