@@ -115,10 +115,10 @@ class QueueChannel:
         if self._changed is not None and isinstance(message, EpochDone | JobDone | JobFailed):
             with contextlib.suppress(OSError):  # a disk that fails is reported by whoever wrote there
                 files = self._changed.take()
-        self._outbox.put(Parcel(message, files))
         if self._changed is not None and isinstance(message, JobDone | JobFailed):
             shutil.rmtree(self._changed.folder, ignore_errors=True)
             self._changed = None
+        self._outbox.put(Parcel(message, files))
 
     def fetch(self, needed: BigFile) -> Iterator[bytes]:
         """A file of the driver's, piece by piece."""
