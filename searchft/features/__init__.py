@@ -4,7 +4,7 @@
 where (`find_candidates`) keeping pays, and the two calibrations measure once how to compute fastest here.
 """
 
-from searchft.features.calibrate import calibrate_prefix, calibrate_suffix, native_bf16, seconds_per_image
+from searchft.features.calibrate import calibrate_prefix, calibrate_suffix, gathered_bytes_per_s, native_bf16, seconds_per_image
 from searchft.features.candidates import agrees, find_candidates
 from searchft.features.cut import Candidate, Cut, choose_cut, padding_of
 from searchft.features.key import feature_key
@@ -28,6 +28,7 @@ __all__ = [
     "choose_cut",
     "feature_key",
     "find_candidates",
+    "gathered_bytes_per_s",
     "native_bf16",
     "padding_of",
     "seconds_per_image",

@@ -18,7 +18,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, fx, nn
 
-from searchft.features.prefix import Prefix, count_foldable
+from searchft.features.prefix import MICRO_BATCH, Prefix, count_foldable
 from searchft.recipe import Numerics
 
 GAIN = 1.05
@@ -28,6 +28,8 @@ _RUN_S = 0.05
 """How long one timed run should take, in seconds."""
 _RUNS = 3
 _ROUNDS = 6
+_GATHERED_BYTES = 1 << 26
+"""More than a processor's caches hold."""
 
 Way = TypeVar("Way", bound=Hashable)
 
@@ -143,6 +145,22 @@ def seconds_per_image(prefix: Prefix, example: Tensor) -> float:
     """How long one image takes through the frozen part, in seconds: what `choose_cut` weighs against reading."""
     images = _sized(prefix.forward_once, example.to(prefix.device))
     return _shortest(lambda: prefix.forward_once(images), prefix.device) / len(images)
+
+
+def gathered_bytes_per_s(bytes_per_image: int) -> float:
+    """How fast stored values are read: rows of that size, gathered at random from memory in micro-batches, on the CPU.
+
+    Measured where computing is measured, so that load from elsewhere slows both. Takes some tens of milliseconds.
+    """
+    rows = max(MICRO_BATCH, min(4096, _GATHERED_BYTES // max(1, bytes_per_image)))
+    stored = torch.ones((rows, max(1, bytes_per_image // 4)))
+    batches = torch.randperm(rows, generator=torch.Generator().manual_seed(0)).split(MICRO_BATCH)
+
+    def gather() -> None:
+        for batch in batches:
+            stored.index_select(0, batch)
+
+    return stored.nbytes / max(_shortest(gather, stored.device), 1e-9)
 
 
 def _working(prefix: nn.Module, way: Numerics, images: Tensor, device: torch.device | str, finite: bool) -> Prefix | None:

@@ -2,9 +2,10 @@
 
 Keeping costs room and the time to read; not keeping costs the frozen part's time, once per image and pass. Between the
 two lie the shallower cuts: values inside the frozen part that are smaller than those at the trained part's edge, from
-which the rest of it is computed for every batch. Where it was measured, computing a layer takes longer than reading what
-it gives from memory, so the deepest cut that fits is the rule; a shallower one pays where only a disk is fast enough to
-hold the deepest, or nothing is. Without measured rates low guesses are made, so only clear cases depart from the rule.
+which the rest of it is computed for every batch. Computing a layer mostly takes longer than reading what it gives, so the
+deepest cut that fits is the rule; a shallower one pays where the edge is much wider and quickly computed (behind a
+pooling that repeats its input), where the deepest would have to be read from disk, or where it does not fit at all.
+The rate of the disk is a low guess: what was just written is in memory, and measuring would say so.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 MEMORY_BYTES_PER_S = 4e9
-"""Rows gathered at random from memory, on one core."""
+"""Rows gathered at random from memory, on one core, where it was not measured."""
 DISK_BYTES_PER_S = 4e8
 """Rows read at random from a solid-state disk."""
 

@@ -33,10 +33,12 @@ from searchft.features import (
     calibrate_suffix,
     choose_cut,
     find_candidates,
+    gathered_bytes_per_s,
     padding_of,
     seconds_per_image,
     split_model,
 )
+from searchft.features.cut import MEMORY_BYTES_PER_S
 from searchft.files import store_budget_bytes
 from searchft.models import build_model, freeze, set_modes
 from searchft.recipe import Keeping, Numerics, Opening, Recipe, SpaceFacts, keeping_name, numerics_name, open_parameters
@@ -175,12 +177,13 @@ def _keeping(
     views = recipe.augment_views if recipe.augments else 1
     images = facts.data.train_size * max(1, views) + facts.data.size("val")
     constant = not recipe.augments or recipe.augment_views > 0
-    seconds, candidates = 0.0, list[Candidate]()
+    seconds, rate, candidates = 0.0, MEMORY_BYTES_PER_S, list[Candidate]()
     if runner is not None:
         seconds, edge_bytes = seconds_per_image(runner, batch), split.bytes_per_image(runner.dtype)
         candidates = [Candidate("", edge_bytes, seconds)]
         if constant:
             candidates = find_candidates(runner, batch, edge_bytes, seconds)
+            rate = gathered_bytes_per_s(edge_bytes)
     batch_sizes = next((d.choices for d in space.dimensions if d.name == "batch_size"), (recipe.batch_size,))
     while True:
         cut = choose_cut(
@@ -191,6 +194,7 @@ def _keeping(
             disk_bytes=store_budget_bytes(store),
             constant=constant,
             padding=statistics.mean(padding_of(facts.data.train_size, size, MICRO_BATCH) for size in batch_sizes),
+            memory_bytes_per_s=rate,
         )
         if not cut.at or (runner is not None and agrees(runner, cut.at, batch)):
             return Keeping(cut.keep, cut.reason, cut.size_bytes, seconds, cut.at, cut.after_s)
