@@ -61,7 +61,7 @@ def calibrate_prefix(
     if precision == "fp32":
         return plain
     runner = Prefix(prefix, plain, device)
-    images = _sized(runner.forward_once, example.to(device))
+    images = sized(runner.forward_once, example.to(device))
     finite = _finite(runner.forward_once(images))
     folds = [False, True] if isinstance(prefix, fx.GraphModule) and count_foldable(prefix) else [False]
     dtypes = ["float32", "bfloat16"] if native_bf16(device) else ["float32"]
@@ -143,7 +143,7 @@ def _clear_winner(times: Mapping[Way, float]) -> Way:
 
 def seconds_per_image(prefix: Prefix, example: Tensor) -> float:
     """How long one image takes through the frozen part, in seconds: what `choose_cut` weighs against reading."""
-    images = _sized(prefix.forward_once, example.to(prefix.device))
+    images = sized(prefix.forward_once, example.to(prefix.device))
     return _shortest(lambda: prefix.forward_once(images), prefix.device) / len(images)
 
 
@@ -176,7 +176,7 @@ def _finite(values: tuple[Tensor, ...]) -> bool:
     return all(bool(value.isfinite().all()) for value in values if value.is_floating_point())
 
 
-def _sized(run: Callable[[Tensor], object], example: Tensor) -> Tensor:
+def sized(run: Callable[[Tensor], object], example: Tensor) -> Tensor:
     """As many of the example's images as take about `_RUN_S` together."""
     few = example[:1]
     run(few)

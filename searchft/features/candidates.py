@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from searchft.features.calibrate import sized
 from searchft.features.cut import Candidate
 from searchft.features.divide import Position, positions
 from searchft.features.observe import equal
@@ -57,7 +58,7 @@ def find_candidates(
         return [edge]
 
     # Which share of the time lies before each
-    seconds = _node_seconds(prefix, example, budget_s)
+    seconds = _node_seconds(prefix, sized(prefix.forward_once, example), budget_s)
     total = sum(seconds.values())
     found = [edge]
     for position, size in narrow:
@@ -72,11 +73,17 @@ def find_candidates(
 
 
 def agrees(prefix: Prefix, at: str, images: Tensor) -> bool:
-    """Whether a frozen part divided at `at` gives the values of the undivided one to the last bit, in another order too."""
+    """Whether a frozen part divided at `at` gives the values of the undivided one to the last bit.
+
+    Half of the images' kept values are wiped out: the others' values must not change by that.
+    """
+    images = images[:4].to(prefix.device)
+    half = (len(images) + 1) // 2
     try:
-        first, rest = prefix.divided(at, images[:2])
-        expected = [value.flip(0) for value in prefix(images)]
-        return equal(expected, list(rest(*(value.flip(0) for value in first(images)))))
+        first, rest = prefix.divided(at, images)
+        expected = [value[:half] for value in prefix.forward_once(images)]
+        kept = [torch.cat([value[:half], torch.zeros_like(value[half:])]) for value in first.forward_once(images)]
+        return equal(expected, [value[:half] for value in rest.forward_once(*kept)])
     except (KeyError, RuntimeError, ValueError, IndexError, TypeError, AssertionError):
         return False
 

@@ -112,7 +112,7 @@ class Prefix:
         if not isinstance(self._module, fx.GraphModule):
             raise KeyError(at)
         first, rest, position = divide(self._module, at)
-        kept = First(self, first, "")._forward_once(example)
+        kept = First(self, first, "").forward_once(example)
         # An edge here would be kept in the numerics' dtype, and under the same digest.
         altered = tuple(str(v.dtype) if v.dtype != self._room(v, 0).dtype else "" for v in kept)
         return First(self, first, kept_digest(position, altered)), Rest(self, rest, tuple(map(layout_of, kept)))
@@ -128,10 +128,11 @@ class First:
 
     def __call__(self, images: Tensor) -> tuple[Tensor, ...]:
         """Kept values, each [B, …] on the device, of images [B,3,H,W] float32: their own dtypes, in one of two layouts."""
-        return _in_micro_batches(self._forward_once, (images,), self._whole.device, self._room)
+        return _in_micro_batches(self.forward_once, (images,), self._whole.device, self._room)
 
     @torch.inference_mode()
-    def _forward_once(self, images: Tensor) -> tuple[Tensor, ...]:
+    def forward_once(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Kept values of images on the device, run as one batch of that very size."""
         with self._whole.casting():
             return self._module(self._whole.entering(images))
 
@@ -148,10 +149,11 @@ class Rest:
 
     def __call__(self, *kept: Tensor) -> tuple[Tensor, ...]:
         """Crossing values [B, …], as `Prefix` gives them, from the kept values [B, …] (any device, any layout)."""
-        return _in_micro_batches(self._forward_once, kept, self._whole.device, self._whole._room)
+        return _in_micro_batches(self.forward_once, kept, self._whole.device, self._whole._room)
 
     @torch.inference_mode()
-    def _forward_once(self, *kept: Tensor) -> tuple[Tensor, ...]:
+    def forward_once(self, *kept: Tensor) -> tuple[Tensor, ...]:
+        """Crossing values from kept values on the device, run as one batch of that very size."""
         # Copies: with the very strides that the undivided part has here, since kernels are chosen by them; and because
         # operations that work in place may follow.
         placed = [
