@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import math
 import platform
+import statistics
 import time
 from collections.abc import Callable, Hashable, Mapping
 from typing import TypeVar
@@ -150,17 +151,19 @@ def seconds_per_image(prefix: Prefix, example: Tensor) -> float:
 def gathered_bytes_per_s(bytes_per_image: int) -> float:
     """How fast stored values are read: rows of that size, gathered at random from memory in micro-batches, on the CPU.
 
-    Measured where computing is measured, so that load from elsewhere slows both. Takes some tens of milliseconds.
+    Time on the processor counts, and the median of many micro-batches: load from elsewhere must not make memory look so
+    slow that computing seems the better choice. Takes some tens of milliseconds.
     """
-    rows = max(MICRO_BATCH, min(4096, _GATHERED_BYTES // max(1, bytes_per_image)))
+    rows = max(MICRO_BATCH * 8, min(4096, _GATHERED_BYTES // max(1, bytes_per_image)))
+    rows = min(rows, max(MICRO_BATCH, 4 * _GATHERED_BYTES // max(1, bytes_per_image)))
     stored = torch.ones((rows, max(1, bytes_per_image // 4)))
-    batches = torch.randperm(rows, generator=torch.Generator().manual_seed(0)).split(MICRO_BATCH)
-
-    def gather() -> None:
-        for batch in batches:
-            stored.index_select(0, batch)
-
-    return stored.nbytes / max(_shortest(gather, stored.device), 1e-9)
+    order = torch.randperm(rows, generator=torch.Generator().manual_seed(0))
+    seconds = []
+    for batch in (*order.split(MICRO_BATCH), *order.split(MICRO_BATCH)):
+        started = time.thread_time()
+        stored.index_select(0, batch)
+        seconds.append((time.thread_time() - started) / len(batch))
+    return stored.nbytes / rows / max(statistics.median(seconds), 1e-9)
 
 
 def _working(prefix: nn.Module, way: Numerics, images: Tensor, device: torch.device | str, finite: bool) -> Prefix | None:
