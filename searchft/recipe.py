@@ -413,6 +413,10 @@ class Keeping:
     """Of the train and val images together, fixed views included."""
     seconds_per_image: float
     """Measured: one image through the frozen part."""
+    at: str = ""
+    """Which values are kept: those after this operation inside the frozen part; empty: those that the trained part reads."""
+    rest_seconds_per_image: float = 0.0
+    """Measured: one image from there to the trained part."""
 
 
 @dataclass(frozen=True)
@@ -425,7 +429,7 @@ class SpaceFacts:
     numerics: Mapping[str, Numerics] = field(default_factory=dict)
     """By `numerics_name(recipe, opening)`: what `precision: auto` chose here."""
     keeping: Mapping[str, Keeping] = field(default_factory=dict)
-    """By the same name: whether the frozen part's values are stored."""
+    """By `keeping_name(recipe, opening)`: whether the frozen part's values are stored, and which."""
 
     def numerics_for(self, recipe: Recipe) -> Numerics:
         """The numerics that a recipe runs with."""
@@ -618,6 +622,12 @@ def trained_parameters(recipe: Recipe, facts: SpaceFacts) -> int:
 def numerics_name(recipe: Recipe, opening: Opening) -> str:
     """Under which name `SpaceFacts.numerics` keeps what `auto` chose for this network and opening."""
     return digest([recipe.architecture(), opening.digest])[:16]
+
+
+def keeping_name(recipe: Recipe, opening: Opening) -> str:
+    """Under which name `SpaceFacts.keeping` says what is stored: values of another precision are others."""
+    name = numerics_name(recipe, opening)
+    return name if recipe.precision == "auto" else f"{name}, {recipe.precision}"
 
 
 def digest(value: Any) -> str:

@@ -12,7 +12,7 @@ import click
 from searchft.cli.output import emit, emit_json, emit_renderable, say
 
 if TYPE_CHECKING:
-    from searchft.recipe import DataFacts, SpaceFacts
+    from searchft.recipe import DataFacts, Keeping, SpaceFacts
     from searchft.report.layers import Layer
     from searchft.report.plan import Group
     from searchft.space import Space
@@ -37,7 +37,7 @@ BUDGET_S = 30.0
     show_default=True,
     help="The layer table: each stage's last layer, every layer, or none.",
 )
-@click.option("--no-timing", is_flag=True, help="Do not time a step of each group.")
+@click.option("--no-timing", is_flag=True, help="Do not time a step of each group, nor what is worth keeping.")
 @click.option("--allow-code", is_flag=True, help="Run the Python files that the space names as backbones.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 def command(
@@ -57,9 +57,9 @@ def command(
         from searchft.models.code import permit
 
         permit(space_file.parent)
-    facts, _ = describe(space, cache_folder())
+    facts, images = describe(space, cache_folder())
     groups, distinct = groups_of(space, facts)
-    measure(groups, space, facts, 0.0 if no_timing else BUDGET_S)
+    measure(groups, space, facts, images, cache_folder() / "features", 0.0 if no_timing else BUDGET_S)
     tables = _layer_tables(space, facts) if layers != "none" or as_json else []
     remarks = [str(note) for note in notes(space, facts)]
     if as_json:
@@ -67,6 +67,7 @@ def command(
         return
     _print_head(space, facts, distinct)
     _print_groups(groups)
+    _print_kept(groups)
     _print_length(space, groups, distinct)
     for name, rows in tables:
         emit(f"layers of {name} at {space.data.image_size} px")
@@ -153,6 +154,15 @@ def _print_groups(groups: list[Group]) -> None:
     emit("stored: the frozen part's values of all training and validation images; epoch: timed now, on this machine")
 
 
+def _print_kept(groups: list[Group]) -> None:
+    """Which values of the frozen part are kept, and why."""
+    for group in groups:
+        if group.keeping is not None:
+            emit(f"kept      {group.name}: {group.keeping.keep} ({group.keeping.reason})")
+        elif group.stored_why:
+            emit(f"kept      {group.name}: nothing ({group.stored_why})")
+
+
 def _print_length(space: Space, groups: list[Group], distinct: int | None) -> None:
     from searchft.report.formats import duration_text, size_text
     from searchft.report.plan import stored_bytes, study_seconds
@@ -232,6 +242,7 @@ def _answer(
                 "activation_bytes": {str(batch): size for batch, size in g.activations.items()},
                 "stored_bytes": g.stored_bytes,
                 "not_stored": g.stored_why,
+                "kept": _kept_json(g.keeping),
                 "epoch_seconds": g.epoch_s,
             }
             for g in groups
@@ -240,6 +251,18 @@ def _answer(
         "seconds": study_seconds(space, groups, distinct),
         "layers": [{"network": name, "rows": [_layer_json(row) for row in rows]} for name, rows in tables],
         "notes": remarks,
+    }
+
+
+def _kept_json(keeping: Keeping | None) -> dict[str, Any] | None:
+    if keeping is None:
+        return None
+    return {
+        "keep": keeping.keep,
+        "at": keeping.at,
+        "reason": keeping.reason,
+        "seconds_per_image": keeping.seconds_per_image,
+        "rest_seconds_per_image": keeping.rest_seconds_per_image,
     }
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import math
 import platform
+import statistics
 import time
 from collections.abc import Callable, Hashable, Mapping
 from typing import TypeVar
@@ -18,7 +19,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, fx, nn
 
-from searchft.features.prefix import Prefix, count_foldable
+from searchft.features.prefix import MICRO_BATCH, Prefix, count_foldable
 from searchft.recipe import Numerics
 
 GAIN = 1.05
@@ -28,6 +29,8 @@ _RUN_S = 0.05
 """How long one timed run should take, in seconds."""
 _RUNS = 3
 _ROUNDS = 6
+_GATHERED_BYTES = 1 << 26
+"""More than a processor's caches hold."""
 
 Way = TypeVar("Way", bound=Hashable)
 
@@ -59,7 +62,7 @@ def calibrate_prefix(
     if precision == "fp32":
         return plain
     runner = Prefix(prefix, plain, device)
-    images = _sized(runner.forward_once, example.to(device))
+    images = sized(runner.forward_once, example.to(device))
     finite = _finite(runner.forward_once(images))
     folds = [False, True] if isinstance(prefix, fx.GraphModule) and count_foldable(prefix) else [False]
     dtypes = ["float32", "bfloat16"] if native_bf16(device) else ["float32"]
@@ -141,8 +144,26 @@ def _clear_winner(times: Mapping[Way, float]) -> Way:
 
 def seconds_per_image(prefix: Prefix, example: Tensor) -> float:
     """How long one image takes through the frozen part, in seconds: what `choose_cut` weighs against reading."""
-    images = _sized(prefix.forward_once, example.to(prefix.device))
+    images = sized(prefix.forward_once, example.to(prefix.device))
     return _shortest(lambda: prefix.forward_once(images), prefix.device) / len(images)
+
+
+def gathered_bytes_per_s(bytes_per_image: int) -> float:
+    """How fast stored values are read: rows of that size, gathered at random from memory in micro-batches, on the CPU.
+
+    Time on the processor counts, and the median of many micro-batches: load from elsewhere must not make memory look so
+    slow that computing seems the better choice. Takes some tens of milliseconds.
+    """
+    rows = max(MICRO_BATCH * 8, min(4096, _GATHERED_BYTES // max(1, bytes_per_image)))
+    rows = min(rows, max(MICRO_BATCH, 4 * _GATHERED_BYTES // max(1, bytes_per_image)))
+    stored = torch.ones((rows, max(1, bytes_per_image // 4)))
+    order = torch.randperm(rows, generator=torch.Generator().manual_seed(0))
+    seconds = []
+    for batch in (*order.split(MICRO_BATCH), *order.split(MICRO_BATCH)):
+        started = time.thread_time()
+        stored.index_select(0, batch)
+        seconds.append((time.thread_time() - started) / len(batch))
+    return stored.nbytes / rows / max(statistics.median(seconds), 1e-9)
 
 
 def _working(prefix: nn.Module, way: Numerics, images: Tensor, device: torch.device | str, finite: bool) -> Prefix | None:
@@ -158,7 +179,7 @@ def _finite(values: tuple[Tensor, ...]) -> bool:
     return all(bool(value.isfinite().all()) for value in values if value.is_floating_point())
 
 
-def _sized(run: Callable[[Tensor], object], example: Tensor) -> Tensor:
+def sized(run: Callable[[Tensor], object], example: Tensor) -> Tensor:
     """As many of the example's images as take about `_RUN_S` together."""
     few = example[:1]
     run(few)

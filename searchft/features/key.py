@@ -1,8 +1,8 @@
 """Under which key frozen values are stored: a digest of everything that determines them, and of nothing else.
 
-The opening is not part of it: openings whose cut lies at the same place share their values. What the prefix computes is
-`Split.digest` (operations, module settings, and so every edit); with which weights, on which images and with which
-numerics comes from the facts.
+The opening is not part of it: openings whose cut lies at the same place share their values, whether it is the one's edge
+or a shallower place. What is computed is `Split.digest` or `First.digest` (operations, module settings, and so every
+edit); with which weights, on which images and with which numerics comes from the facts.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import torch
 import torchvision
 
 from searchft.features.prefix import MICRO_BATCH
-from searchft.features.split import Split
 from searchft.features.store import FORMAT
 from searchft.recipe import BackboneFacts, Numerics, digest
 
@@ -22,7 +21,7 @@ FEATURES_VERSION = 1
 
 def feature_key(
     backbone: BackboneFacts,
-    split: Split,
+    values: str,
     data_fingerprint: str,
     images: str,
     numerics: Numerics,
@@ -31,7 +30,8 @@ def feature_key(
     image_size: int = 0,
     augmentation: str = "",
 ) -> str:
-    """32 hex digits. `images` names the data split; `view` and `augmentation` (its settings and seed) one fixed view.
+    """32 hex digits. `values` is the digest of what is kept; `images` names the data split; `view` and `augmentation`
+    (its settings and seed) one fixed view.
 
     In exact fp32 the number of threads counts too: it changes the order of summation. Otherwise values made with other
     threads are welcome.
@@ -46,7 +46,7 @@ def feature_key(
             "backbone": backbone.backbone,
             "weights": backbone.weights_sha256,
             "normalisation": [backbone.mean, backbone.std],
-            "split": split.digest,
+            "split": values,
             "data": [data_fingerprint, images, image_size, view, augmentation],
             "numerics": [numerics.prefix_dtype, numerics.channels_last, numerics.fold],
             "device": torch.device(device).type,

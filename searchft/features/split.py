@@ -17,7 +17,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import operator
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -153,10 +153,10 @@ def _split(model: nn.Module, set_modes: Callable[[bool], None], example: Tensor,
     return Split(
         prefix,
         suffix,
-        _names([evaluation.by_key[key] for key in crossing.keys]),
+        node_names([evaluation.by_key[key] for key in crossing.keys]),
         shapes=tuple(tuple(v.shape[1:]) for v in values),
         dtypes=tuple(v.dtype for v in values),
-        digest=hashlib.sha256("|".join(crossing.keys).encode()).hexdigest(),
+        digest=values_digest(crossing.keys),
     )
 
 
@@ -209,6 +209,7 @@ def _build_prefix(model: nn.Module, flow: Flow, crossing: Crossing) -> fx.GraphM
     for node in flow.graph.nodes:
         if node in take and node is not flow.images:
             new[node] = _copy_node(graph, node, new)
+            new[node].meta["key"] = flow.keys[node]  # what a shallower cut's stored values are known by
     graph.output(tuple(new[node] for node in wanted))
     _drop_copies(model, graph, flow, new)
     return fx.GraphModule(model, graph, "Prefix")
@@ -252,7 +253,9 @@ def _build_suffix(model: nn.Module, flow: Flow, frontier: Frontier, crossing: Cr
 
 def _copy_node(graph: fx.Graph, node: fx.Node, new: dict[fx.Node, Any]) -> fx.Node:
     arguments = fx.node.map_arg((node.args, node.kwargs), lambda a: new[a])
-    return graph.create_node(node.op, node.target, arguments[0], arguments[1], name=node.name)
+    copied = graph.create_node(node.op, node.target, arguments[0], arguments[1], name=node.name)
+    copied.meta["nn_module_stack"] = node.meta.get("nn_module_stack", {})
+    return copied
 
 
 def _drop_copies(model: nn.Module, graph: fx.Graph, flow: Flow, new: dict[fx.Node, Any]) -> None:
@@ -278,13 +281,19 @@ def _is_new_memory(model: nn.Module, node: fx.Node) -> bool:
     return False
 
 
-def _names(nodes: Sequence[fx.Node]) -> tuple[str, ...]:
+def node_names(nodes: Iterable[fx.Node]) -> tuple[str, ...]:
+    """A name for people of each node, all different: the module that it calls, or the module it stands in and its own."""
     names: list[str] = []
     for node in nodes:
         stack = list(node.meta.get("nn_module_stack", {}) or {})
         name = str(node.target) if node.op == "call_module" else ".".join(filter(None, [stack[-1] if stack else "", node.name]))
         names.append(name if name not in names else f"{name}#{sum(n.split('#')[0] == name for n in names) + 1}")
     return tuple(names)
+
+
+def values_digest(keys: Iterable[str]) -> str:
+    """One digest of several values' keys, in their order."""
+    return hashlib.sha256("|".join(keys).encode()).hexdigest()
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """What a run would do, worked out beforehand: per group of configurations what trains, what it remembers, keeps and takes.
 
 A group is what shares a network and an opening: its configurations differ in head, rates and batch size only. Times are
-measured on the spot, on a few random images and at most one step per group, so they hold for this machine as it is now;
+measured on the spot, on a few images and at most one step per group, so they hold for this machine as it is now;
 whoever plans on a busy machine gets a busy machine's answer.
 """
 
@@ -11,16 +11,28 @@ import dataclasses
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from searchft.data.images import Images
 from searchft.features.split import Split, split_model
 from searchft.models import build_model, freeze, set_modes
-from searchft.recipe import BackboneFacts, Opening, Recipe, SpaceFacts, open_parameters, trained_parameters
+from searchft.recipe import (
+    BackboneFacts,
+    Keeping,
+    Numerics,
+    Opening,
+    Recipe,
+    SpaceFacts,
+    open_parameters,
+    trained_parameters,
+)
 from searchft.space import Space
 from searchft.train.memory import saved_bytes
+from searchft.train.numerics import measure_opening
 
 BATCHES = (1, 64)
 """Batch sizes that activation memory is told for."""
@@ -49,9 +61,11 @@ class Group:
     activations: dict[int, int] = dataclasses.field(default_factory=dict)
     """Batch size to bytes that autograd keeps."""
     stored_bytes: int = 0
-    """Of the frozen part's values of all train and validation images, in float32."""
+    """Of the frozen part's values of all train and validation images: as measured, else in float32 at the trained part's edge."""
     stored_why: str = ""
     """Why nothing is stored; empty where something is."""
+    keeping: Keeping | None = None
+    """What a study created now would keep, and why; None: not measured."""
     store_name: str = ""
     """Equal for groups that share their stored values."""
     epoch_s: float | None = None
@@ -86,9 +100,13 @@ def groups_of(space: Space, facts: SpaceFacts) -> tuple[list[Group], int | None]
     return list(groups.values()), len(recipes) if every else None
 
 
-def measure(groups: list[Group], space: Space, facts: SpaceFacts, budget_s: float) -> None:
-    """Fills in memory, storage and times, group by group. Beyond `budget_s` seconds no more times are measured."""
+def measure(groups: list[Group], space: Space, facts: SpaceFacts, images: Images, store: Path, budget_s: float) -> None:
+    """Fills in memory, storage and times, group by group. Beyond `budget_s` seconds no more times are measured.
+
+    `store` is the feature store's folder. What is kept is chosen by the very measurement that a new study makes.
+    """
     started = time.perf_counter()
+    ways: dict[str, Numerics] = {}
     side, classes = space.data.image_size, len(facts.data.classes)
     for group in groups:
         backbone = facts.backbones[group.recipe.architecture()]
@@ -99,6 +117,9 @@ def measure(groups: list[Group], space: Space, facts: SpaceFacts, budget_s: floa
         split = _split(model, backbone, group.opening, side)
         _say_stored(group, split, facts)
         if time.perf_counter() - started < budget_s:
+            if split.prefix is not None:
+                _, group.keeping, _ = measure_opening(space, facts, group.recipe, group.opening, images, store, ways)
+                _say_kept(group, group.keeping)
             _measure_times(group, model, split, facts, side)
 
 
@@ -167,6 +188,15 @@ def _say_stored(group: Group, split: Split, facts: SpaceFacts) -> None:
     group.store_name = f"{split.digest}:{recipe.architecture()}"
 
 
+def _say_kept(group: Group, keeping: Keeping) -> None:
+    """What was estimated from the network alone, corrected by what was measured."""
+    if keeping.keep == "recompute":
+        group.stored_why, group.stored_bytes, group.store_name = group.stored_why or keeping.reason, 0, ""
+    else:
+        group.stored_bytes = keeping.size_bytes
+        group.store_name += f":{keeping.at}" if keeping.at else ""
+
+
 def _measure_times(group: Group, model: nn.Module, split: Split, facts: SpaceFacts, side: int) -> None:
     """One forward pass of the frozen part and one training step of the rest, after one of each to warm up."""
     images = torch.randn(MEASURED_IMAGES, 3, side, side, generator=torch.Generator().manual_seed(0))
@@ -194,7 +224,10 @@ def _measure_times(group: Group, model: nn.Module, split: Split, facts: SpaceFac
     train, val = facts.data.size("train"), facts.data.size("val")
     group.epoch_s = (_time(step) * train + _time(look) * val) / MEASURED_IMAGES
     if group.store_name:
-        group.first_s = prefix_s * (train + val) / MEASURED_IMAGES
+        keeping = group.keeping
+        again = keeping.rest_seconds_per_image / keeping.seconds_per_image if keeping and keeping.seconds_per_image else 0.0
+        group.first_s = prefix_s * (1 - again) * (train + val) / MEASURED_IMAGES
+        group.epoch_s += prefix_s * again * (train + val) / MEASURED_IMAGES
     else:
         group.epoch_s += prefix_s * (train + val) / MEASURED_IMAGES
 

@@ -2,7 +2,8 @@
 
 Three ways, chosen once per trial and split:
 
-- the frozen part's values come from the feature store (no random augmentation, or `augment_views` fixed views);
+- the frozen part's values come from the feature store (no random augmentation, or `augment_views` fixed views): those
+  that the trained part reads, or smaller ones from further up, and the rest of the frozen part runs on every batch;
 - the frozen part runs on every batch (fresh random augmentation, or values too large to keep);
 - nothing is frozen: the images themselves.
 
@@ -21,8 +22,9 @@ from searchft.data.images import Images
 from searchft.data.transforms import Augment, Preprocess
 from searchft.errors import StorageError
 from searchft.features.key import feature_key
+from searchft.features.prefix import First, Prefix, Rest
 from searchft.features.store import FeatureStore
-from searchft.recipe import AUGMENTATIONS, Recipe, SpaceFacts, numerics_name
+from searchft.recipe import AUGMENTATIONS, Recipe, SpaceFacts, keeping_name
 from searchft.train.network import Network, Networks
 
 _CHUNK = 256
@@ -65,18 +67,25 @@ class SplitInputs:
         self._float_suffix = numerics.suffix_dtype == "float32"
         self._channels_last = numerics.channels_last
         self._views: list[list[Tensor]] = []
+        self._rest: Rest | None = None
         self.stored_s = 0.0
         """What an epoch does not spend because its values come from the store: what computing them took, once."""
-        keeping = data.facts.keeping.get(numerics_name(recipe, network.opening))
+        keeping = data.facts.keeping.get(keeping_name(recipe, network.opening))
         if keeping is not None and keeping.keep == "recompute":
             return
         if network.prefix is None or data.store is None or (augments and not recipe.augment_views):
             return
+        kept: Prefix | First = network.prefix
+        digest = network.split.digest
+        rest: Rest | None = None
+        if keeping is not None and keeping.at and (parts := network.divided(keeping.at)) is not None:
+            kept, rest = parts
+            digest = kept.digest
         views = recipe.augment_views if augments else 1
         for view in range(views):
             key = feature_key(
                 network.backbone,
-                network.split,
+                digest,
                 data.facts.data.fingerprint,
                 split,
                 numerics,
@@ -85,7 +94,7 @@ class SplitInputs:
                 size,
                 _augmentation_text(recipe) if augments else "",
             )
-            stored = data.store.values(key, self.size, self._computer(recipe.seed, view))
+            stored = data.store.values(key, self.size, self._computer(kept, recipe.seed, view))
             if stored is None:
                 if data.store.refusal.startswith("the disk is full"):
                     # computing on, per batch, would take many times as long without anybody knowing why
@@ -97,16 +106,17 @@ class SplitInputs:
                 return
             self._views.append([_placed(value, data.device) for value in stored])
             self.stored_s += data.store.computed_s.get(key, 0.0) / views
+        self._rest = rest
 
-    def _computer(self, seed: int, view: int) -> Callable[[int, int], tuple[Tensor, ...]]:
+    def _computer(self, kept: Prefix | First, seed: int, view: int) -> Callable[[int, int], tuple[Tensor, ...]]:
         def compute(start: int, stop: int) -> tuple[Tensor, ...]:
-            parts = [self._through(torch.arange(i, min(i + _CHUNK, stop)), seed, view) for i in range(start, stop, _CHUNK)]
+            parts = [kept(self._seen(torch.arange(i, min(i + _CHUNK, stop)), seed, view)) for i in range(start, stop, _CHUNK)]
             return tuple(torch.cat(values) for values in zip(*parts, strict=True))
 
         return compute
 
-    def _through(self, indices: Tensor, seed: int, view: int) -> tuple[Tensor, ...]:
-        """Images [B] through augmentation (one generator per image and view) and, where there is one, the frozen part."""
+    def _seen(self, indices: Tensor, seed: int, view: int) -> Tensor:
+        """Images [B,3,H,W] float32 as the network sees them: augmented (one generator per image and view), normalised."""
         images = self._images[indices].to(self._device)
         if self._augment is not None:
             parts = []
@@ -114,7 +124,11 @@ class SplitInputs:
                 generator = torch.Generator().manual_seed(mixed_seed(seed, view, index))
                 parts.append(self._augment(images[position : position + 1], generator))
             images = torch.cat(parts)
-        floats = self._preprocess(images)
+        return self._preprocess(images)
+
+    def _through(self, indices: Tensor, seed: int, view: int) -> tuple[Tensor, ...]:
+        """Images [B] through augmentation and, where there is one, the frozen part."""
+        floats = self._seen(indices, seed, view)
         return self._prefix(floats) if self._prefix is not None else (floats,)
 
     @property
@@ -127,6 +141,8 @@ class SplitInputs:
         if self._views:
             view = self._views[epoch % len(self._views)]
             values = tuple(v.index_select(0, indices.to(v.device)).to(self._device, non_blocking=True) for v in view)
+            if self._rest is not None:
+                values = self._rest(*values)
         else:
             fixed = self._recipe.augment_views
             values = self._through(indices, self._recipe.seed, epoch % fixed) if fixed else self._through(indices, seed, epoch)

@@ -12,7 +12,7 @@ from collections import OrderedDict
 import torch
 from torch import Tensor, nn
 
-from searchft.features.prefix import Prefix
+from searchft.features.prefix import First, Prefix, Rest
 from searchft.features.split import Split, split_model
 from searchft.models import build_model, freeze, head_parameters, new_head, replace_module, set_modes
 from searchft.recipe import BackboneFacts, Numerics, Opening, Recipe, SpaceFacts, digest
@@ -53,6 +53,8 @@ class Network:
         generator = torch.Generator().manual_seed(0)
         example = torch.randn(2, 3, side, side, generator=generator).to(device)
         self.split: Split = split_model(self.model, self._set_modes, example, leaves=(backbone.head,))
+        self._example = example
+        self._divided: dict[str, tuple[First, Rest] | None] = {}
         self._set_modes(False)  # splitting leaves the modes as it found them; the frozen part is always in evaluation mode
         self.prefix = Prefix(self.split.prefix, numerics, device) if self.split.prefix is not None else None
         head = set(head_parameters(self.model, backbone))
@@ -60,6 +62,15 @@ class Network:
 
     def _set_modes(self, training: bool) -> None:
         set_modes(self.model, self.backbone, self.opening, training)
+
+    def divided(self, at: str) -> tuple[First, Rest] | None:
+        """The frozen part in two, kept from trial to trial; None where it has no place named `at`."""
+        if at not in self._divided:
+            try:
+                self._divided[at] = self.prefix.divided(at, self._example) if self.prefix is not None else None
+            except KeyError:  # measured with another release of the network's library: its nodes may have other names
+                self._divided[at] = None
+        return self._divided[at]
 
     def renew(self, recipe: Recipe, head_seed: int) -> None:
         """Pretrained values again, and a new head of the recipe's shape initialised from `head_seed`."""

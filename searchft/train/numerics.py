@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import statistics
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,10 +23,25 @@ import torch.nn.functional as F
 
 from searchft.data.images import Images
 from searchft.data.transforms import Preprocess
-from searchft.features import Prefix, calibrate_prefix, calibrate_suffix, choose_cut, seconds_per_image, split_model
+from searchft.features import (
+    MICRO_BATCH,
+    Candidate,
+    Prefix,
+    Split,
+    agrees,
+    calibrate_prefix,
+    calibrate_suffix,
+    choose_cut,
+    find_candidates,
+    gathered_bytes_per_s,
+    padding_of,
+    seconds_per_image,
+    split_model,
+)
+from searchft.features.cut import MEMORY_BYTES_PER_S
 from searchft.files import store_budget_bytes
 from searchft.models import build_model, freeze, set_modes
-from searchft.recipe import Keeping, Numerics, Opening, Recipe, SpaceFacts, numerics_name, open_parameters
+from searchft.recipe import Keeping, Numerics, Opening, Recipe, SpaceFacts, keeping_name, numerics_name, open_parameters
 from searchft.space import Space
 from searchft.train.fit import head_alone
 
@@ -43,7 +59,7 @@ DECIDING = (
 
 @dataclass
 class Measured:
-    """By `numerics_name`, with a line for people about each opening."""
+    """By `numerics_name` and `keeping_name`, with a line for people about each opening."""
 
     numerics: dict[str, Numerics] = field(default_factory=dict)
     keeping: dict[str, Keeping] = field(default_factory=dict)
@@ -64,54 +80,70 @@ def measure(
     found = Measured()
     prefix_ways: dict[str, Numerics] = {}
     for recipe, opening in _openings(space, facts):
-        name = numerics_name(recipe, opening)
+        name = keeping_name(recipe, opening)
         if name in facts.keeping or name in found.keeping:
             continue
         if not found.keeping:
             say("measuring what is fastest here")
-        architecture = recipe.architecture()
-        backbone = facts.backbones[architecture]
-        model = build_model(recipe, backbone, len(facts.data.classes), head_seed=0)
-        freeze(model, backbone, opening)
-        part, side = images.split("train"), space.data.image_size
-        preprocess = Preprocess(backbone.mean, backbone.std, side, torch.device("cpu"), torch.float32, channels_last=False)
-        batch = preprocess(torch.from_numpy(part.images[:_BATCH]))
-        split = split_model(
-            model,
-            lambda training, m=model, b=backbone, o=opening: set_modes(m, b, o, training),  # type: ignore[misc]
-            preprocess(torch.from_numpy(part.images[:2])),
-            leaves=(backbone.head,),
-        )
-
-        # The frozen part: how to run it (once per network: its layers are the same at every depth), and what to keep
-        numerics, seconds = Numerics(), 0.0
-        values: tuple[torch.Tensor, ...] = (batch,)
-        if split.prefix is not None:
-            if recipe.precision == "auto":
-                if architecture not in prefix_ways:
-                    prefix_ways[architecture] = calibrate_prefix(split.prefix, batch, budget_s=_PREFIX_BUDGET_S)
-                numerics = prefix_ways[architecture]
-            runner = Prefix(split.prefix, numerics, "cpu")
-            seconds = seconds_per_image(runner, batch)
-            values = runner(batch)
-        found.keeping[name] = _keeping(space, facts, recipe, split.bytes_per_image(runner_dtype(numerics)), seconds, store)
-
-        # The trained part: one step each way. A linear probe's is so short that only its exactness matters.
-        if recipe.precision == "auto" and opening.parameters:
-            labels = torch.from_numpy(part.labels[: len(batch)])
-            dtype, channels_last = calibrate_suffix(
-                _step(model, split.suffix.select(True), values, labels), budget_s=_SUFFIX_BUDGET_S
-            )
-            numerics = dataclasses.replace(numerics, suffix_dtype=dtype, channels_last=channels_last or numerics.channels_last)
+        numerics, found.keeping[name], note = measure_opening(space, facts, recipe, opening, images, store, prefix_ways)
         if recipe.precision == "auto":
-            found.numerics[name] = numerics
-        keep = found.keeping[name]
-        opened = opening.spelling or recipe.unfrozen
-        why = f": {split.reason}" if split.reason else ""
-        found.notes.append(
-            f"{backbone.backbone}, open {opened}: {in_words(numerics)}; frozen values: {keep.keep} ({keep.reason}{why})"
-        )
+            found.numerics[numerics_name(recipe, opening)] = numerics
+        found.notes.append(note)
     return found
+
+
+def measure_opening(
+    space: Space,
+    facts: SpaceFacts,
+    recipe: Recipe,
+    opening: Opening,
+    images: Images,
+    store: Path,
+    prefix_ways: dict[str, Numerics],
+) -> tuple[Numerics, Keeping, str]:
+    """Numerics, keeping and a line for people about one network and opening.
+
+    `prefix_ways` remembers by architecture how the frozen part runs fastest: its layers are the same at every depth.
+    """
+    architecture = recipe.architecture()
+    backbone = facts.backbones[architecture]
+    model = build_model(recipe, backbone, len(facts.data.classes), head_seed=0)
+    freeze(model, backbone, opening)
+    part, side = images.split("train"), space.data.image_size
+    preprocess = Preprocess(backbone.mean, backbone.std, side, torch.device("cpu"), torch.float32, channels_last=False)
+    batch = preprocess(torch.from_numpy(part.images[:_BATCH]))
+    split = split_model(
+        model,
+        lambda training: set_modes(model, backbone, opening, training),
+        preprocess(torch.from_numpy(part.images[:2])),
+        leaves=(backbone.head,),
+    )
+
+    # The frozen part: how to run it
+    numerics = facts.numerics_for(recipe) if recipe.precision != "auto" else Numerics()
+    values: tuple[torch.Tensor, ...] = (batch,)
+    if split.prefix is not None and recipe.precision == "auto":
+        if architecture not in prefix_ways:
+            prefix_ways[architecture] = calibrate_prefix(split.prefix, batch, budget_s=_PREFIX_BUDGET_S)
+        numerics = prefix_ways[architecture]
+        values = Prefix(split.prefix, numerics, "cpu")(batch)
+
+    # The trained part: one step each way. A linear probe's is so short that only its exactness matters.
+    if recipe.precision == "auto" and opening.parameters:
+        labels = torch.from_numpy(part.labels[: len(batch)])
+        step = _step(model, split.suffix.select(True), values, labels)
+        dtype, channels_last = calibrate_suffix(step, budget_s=_SUFFIX_BUDGET_S)
+        numerics = dataclasses.replace(numerics, suffix_dtype=dtype, channels_last=channels_last or numerics.channels_last)
+        model.to(memory_format=torch.contiguous_format)
+        split.suffix.select(False)
+
+    # Which of the frozen part's values to keep, run as the workers will run it
+    runner = Prefix(split.prefix, numerics, "cpu") if split.prefix is not None else None
+    keeping = _keeping(space, facts, recipe, split, runner, batch, store)
+    why = f": {split.reason}" if split.reason else ""
+    opened = opening.spelling or recipe.unfrozen
+    note = f"{backbone.backbone}, open {opened}: {in_words(numerics)}; frozen values: {keeping.keep} ({keeping.reason}{why})"
+    return numerics, keeping, note
 
 
 def in_words(numerics: Numerics) -> str:
@@ -119,13 +151,6 @@ def in_words(numerics: Numerics) -> str:
     layout = ", channels last" if numerics.channels_last else ""
     fold = ", BatchNorm folded" if numerics.fold else ""
     return f"frozen part {numerics.prefix_dtype}{fold}; trained part {numerics.suffix_dtype}{layout}"
-
-
-def runner_dtype(numerics: Numerics) -> torch.dtype:
-    """The dtype that stored values have."""
-    dtype = getattr(torch, numerics.prefix_dtype)
-    assert isinstance(dtype, torch.dtype)
-    return dtype
 
 
 def _step(
@@ -145,19 +170,35 @@ def _step(
     return step
 
 
-def _keeping(space: Space, facts: SpaceFacts, recipe: Recipe, bytes_per_image: int, seconds: float, store: Path) -> Keeping:
+def _keeping(
+    space: Space, facts: SpaceFacts, recipe: Recipe, split: Split, runner: Prefix | None, batch: torch.Tensor, store: Path
+) -> Keeping:
+    """What to keep of the frozen part that `runner` runs (None: there is none)."""
     views = recipe.augment_views if recipe.augments else 1
     images = facts.data.train_size * max(1, views) + facts.data.size("val")
-    cut = choose_cut(
-        bytes_per_image,
-        images,
-        seconds,
-        passes=float(recipe.epochs),
-        memory_bytes=psutil.virtual_memory().available // 2,
-        disk_bytes=store_budget_bytes(store),
-        constant=not recipe.augments or recipe.augment_views > 0,
-    )
-    return Keeping(cut.keep, cut.reason, cut.size_bytes, seconds)
+    constant = not recipe.augments or recipe.augment_views > 0
+    seconds, rate, candidates = 0.0, MEMORY_BYTES_PER_S, list[Candidate]()
+    if runner is not None:
+        seconds, edge_bytes = seconds_per_image(runner, batch), split.bytes_per_image(runner.dtype)
+        candidates = [Candidate("", edge_bytes, seconds)]
+        if constant:
+            candidates = find_candidates(runner, batch, edge_bytes, seconds)
+            rate = gathered_bytes_per_s(edge_bytes)
+    batch_sizes = next((d.choices for d in space.dimensions if d.name == "batch_size"), (recipe.batch_size,))
+    while True:
+        cut = choose_cut(
+            candidates,
+            images,
+            passes=float(recipe.epochs),
+            memory_bytes=psutil.virtual_memory().available // 2,
+            disk_bytes=store_budget_bytes(store),
+            constant=constant,
+            padding=statistics.mean(padding_of(facts.data.train_size, size, MICRO_BATCH) for size in batch_sizes),
+            memory_bytes_per_s=rate,
+        )
+        if not cut.at or (runner is not None and agrees(runner, cut.at, batch)):
+            return Keeping(cut.keep, cut.reason, cut.size_bytes, seconds, cut.at, cut.after_s)
+        candidates = [candidate for candidate in candidates if candidate.at != cut.at]
 
 
 def _openings(space: Space, facts: SpaceFacts) -> Iterator[tuple[Recipe, Opening]]:

@@ -8,7 +8,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from searchft.features import Prefix, calibrate_prefix, calibrate_suffix, native_bf16, seconds_per_image, split_model
+from searchft.features import (
+    Prefix,
+    calibrate_prefix,
+    calibrate_suffix,
+    gathered_bytes_per_s,
+    native_bf16,
+    seconds_per_image,
+    split_model,
+)
 from searchft.features import calibrate as calibrate_module
 from searchft.recipe import Numerics
 
@@ -94,3 +102,8 @@ def test_a_step_that_fails_is_not_taken() -> None:
 def test_seconds_per_image_is_a_time(prefix: nn.Module) -> None:
     images: Tensor = torch.randn(4, 3, 8, 8)
     assert 0 < seconds_per_image(Prefix(prefix, Numerics(), "cpu"), images) < 1
+
+
+@pytest.mark.parametrize("bytes_per_image", [1, 2048, 4 * 10**6])
+def test_rows_of_any_size_are_gathered_at_some_rate(bytes_per_image: int) -> None:
+    assert 1e3 < gathered_bytes_per_s(bytes_per_image) < 1e12

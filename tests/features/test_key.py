@@ -6,9 +6,8 @@ import dataclasses
 
 import pytest
 import torch
-from torch import nn
 
-from searchft.features import Split, Suffix, feature_key
+from searchft.features import feature_key
 from searchft.recipe import BackboneFacts, Numerics
 
 BACKBONE = BackboneFacts(
@@ -26,12 +25,11 @@ BACKBONE = BackboneFacts(
     std=(0.5, 0.5, 0.5),
     input_size=224,
 )
-SPLIT = Split(None, Suffix(nn.Identity(), lambda training: None, None), (), digest="abc")
 
 
-def key(backbone: BackboneFacts = BACKBONE, split: Split = SPLIT, numerics: Numerics | None = None, **more: object) -> str:
+def key(backbone: BackboneFacts = BACKBONE, values: str = "abc", numerics: Numerics | None = None, **more: object) -> str:
     arguments = {"data_fingerprint": "data", "images": "train", "device": "cpu"} | more
-    return feature_key(backbone, split, numerics=numerics or Numerics(), **arguments)  # type: ignore[arg-type]
+    return feature_key(backbone, values, numerics=numerics or Numerics(), **arguments)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -39,7 +37,7 @@ def key(backbone: BackboneFacts = BACKBONE, split: Split = SPLIT, numerics: Nume
     [
         {"backbone": dataclasses.replace(BACKBONE, weights_sha256="random:1")},
         {"backbone": dataclasses.replace(BACKBONE, mean=(0.4, 0.5, 0.5))},
-        {"split": dataclasses.replace(SPLIT, digest="abd")},
+        {"values": "abd"},
         {"numerics": Numerics(prefix_dtype="bfloat16")},
         {"numerics": Numerics(fold=True)},
         {"data_fingerprint": "other"},

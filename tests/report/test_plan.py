@@ -93,6 +93,7 @@ recipe:
   head_widths: [[], [16]]
   batch_size: 512
   epochs: 3
+  precision: fp32
 search: {trials: 6}
 """
 
@@ -112,6 +113,7 @@ def test_plan_counts_groups_memory_and_store(tmp_path: Path, shared_cache: Path)
     # 512 pooled values, and the 256 channels of a 2x2 map, of 120 images
     assert head["stored_bytes"] == 120 * 512 * 4 and layer4["stored_bytes"] == 120 * 256 * 4 * 4
     assert answer["stored_bytes"] == head["stored_bytes"] + layer4["stored_bytes"]
+    assert head["kept"]["keep"] == "memory" and head["kept"]["at"] == "" and "to read from memory" in head["kept"]["reason"]
     assert answer["seconds"] > 0 and head["epoch_seconds"] < layer4["epoch_seconds"]
     assert any("exceed the 80 training images" in note for note in answer["notes"])
     assert any("stay frozen at random values" in note for note in answer["notes"])

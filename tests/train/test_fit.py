@@ -14,7 +14,7 @@ from searchft.data.images import Images
 from searchft.errors import StorageError
 from searchft.features.store import FeatureStore
 from searchft.models import build_model
-from searchft.recipe import Recipe, SpaceFacts, open_parameters
+from searchft.recipe import Keeping, Recipe, SpaceFacts, keeping_name, open_parameters
 from searchft.train.checkpoints import TrialFolder, check_delta
 from searchft.train.fit import fit
 from searchft.train.inputs import TrainingData
@@ -58,6 +58,30 @@ def test_the_store_changes_no_number_in_fp32(
     without = run(chosen, TrainingData(faces, facts, 32), tmp_path / "b")
     assert with_store == without
     assert same(best_weights(tmp_path / "a"), best_weights(tmp_path / "b"))
+
+
+@pytest.mark.parametrize(
+    ("at", "change"),
+    [
+        ("layer2.0.conv1", {"unfrozen": "layer4", "dropout": 0.5, "head_widths": (32,), "batch_size": 33}),
+        ("layer1.1.relu", {"unfrozen": "layer3", "horizontal_flip": 0.5, "augment_views": 2}),
+        ("maxpool", {"unfrozen": "head", "head_first_epochs": 0}),
+        ("no.such.place", {"unfrozen": "layer4"}),
+    ],
+)
+def test_a_shallower_cut_changes_no_number_in_fp32(
+    at: str, change: dict[str, object], faces: Images, facts: SpaceFacts, recipe: Recipe, store: FeatureStore, tmp_path: Path
+) -> None:
+    chosen = replace(recipe, epochs=2, **change)
+    name = keeping_name(chosen, open_parameters(chosen, facts.backbones[chosen.architecture()]))
+    cut = replace(facts, keeping={name: Keeping("memory", "by decree", 1, 1.0, at, 0.5)})
+    edge = run(chosen, TrainingData(faces, facts, 32, store), tmp_path / "edge")
+    before = {entry.key for entry in store.entries()}
+    shallower = run(chosen, TrainingData(faces, cut, 32, store), tmp_path / "cut")
+    assert bool({entry.key for entry in store.entries()} - before) == (at != "no.such.place")
+    without = run(chosen, TrainingData(faces, facts, 32), tmp_path / "none")
+    assert shallower == without == edge
+    assert same(best_weights(tmp_path / "cut"), best_weights(tmp_path / "none"))
 
 
 def test_a_resumed_fit_equals_an_uninterrupted_one(faces: Images, facts: SpaceFacts, recipe: Recipe, tmp_path: Path) -> None:

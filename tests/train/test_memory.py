@@ -39,7 +39,7 @@ def test_an_optimiser_keeps_as_many_numbers_as_the_table_says(optimizer, recipe,
 def test_the_estimate_at_any_batch_size_is_what_a_real_step_keeps(unfrozen, recipe, facts):
     peak = PeakMemory(facts, SIDE)
     base = dataclasses.replace(recipe, unfrozen=unfrozen, batch_size=1)
-    model, backbone, opening = model_of(base, facts)
+    model, backbone, _ = model_of(base, facts)
     numbers = 2 * sum(p.size for p in backbone.parameters) + trained_parameters(base, facts) * (2 + OPTIMIZER_STATES["sgd"])
     for batch in (8, 64):
         told = peak(dataclasses.replace(base, batch_size=batch)) - PROCESS_BYTES - 4 * numbers

@@ -9,8 +9,9 @@ import pytest
 
 from searchft.data.images import Images
 from searchft.features import FeatureStore
-from searchft.recipe import Keeping, Numerics, Recipe, SpaceFacts, numerics_name, open_parameters
+from searchft.recipe import Keeping, Numerics, Recipe, SpaceFacts, keeping_name, numerics_name, open_parameters
 from searchft.space import parse_space
+from searchft.train import numerics as numerics_module
 from searchft.train.fit import fit
 from searchft.train.inputs import TrainingData
 from searchft.train.numerics import in_words, measure
@@ -56,7 +57,7 @@ def test_what_was_chosen_is_part_of_the_key(facts: SpaceFacts, recipe: Recipe) -
 def test_what_is_not_worth_keeping_is_not_stored_and_the_numbers_stay(
     faces: Images, facts: SpaceFacts, recipe: Recipe, store: FeatureStore
 ) -> None:
-    name = numerics_name(recipe, open_parameters(recipe, facts.backbones[recipe.architecture()]))
+    name = keeping_name(recipe, open_parameters(recipe, facts.backbones[recipe.architecture()]))
     refusing = replace(facts, keeping={name: Keeping("recompute", "by decree", 1, 1.0)})
     with_store = [replace(r, seconds=0.0, stored_s=0.0) for r in fit(recipe, TrainingData(faces, facts, 32, store))]
     assert store.entries()
@@ -64,6 +65,44 @@ def test_what_is_not_worth_keeping_is_not_stored_and_the_numbers_stay(
     data = TrainingData(faces, refusing, 32, store)
     assert [replace(r, seconds=0.0, stored_s=0.0) for r in fit(recipe, data)] == with_store
     assert not [entry for entry in store.entries() if not entry.held]
+
+
+def test_each_precision_of_a_space_is_measured(faces: Images, facts: SpaceFacts, tmp_path: Path) -> None:
+    """Values of one precision are no values of the other, and `auto` behind another precision is measured all the same."""
+    changes = ["recipe.precision=[fp32,auto]", "recipe.unfrozen=layer4"]
+    found = measure(parse_space(SPACE, overrides=changes), facts, faces, tmp_path)
+    assert len(found.keeping) == 2 and len(found.numerics) == 1
+
+
+def test_where_the_edge_does_not_fit_a_narrower_place_is_kept(
+    faces: Images, facts: SpaceFacts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Opened inside a block, the trained part reads the block's input and what is inside: the input alone is smaller."""
+    space = parse_space(SPACE, overrides=["recipe.precision=fp32", "recipe.unfrozen=layer2.0.conv2"])
+    (edge,) = measure(space, facts, faces, tmp_path).keeping.values()
+    assert edge.at == "" and edge.size_bytes == 120 * (64 * 8 * 8 + 128 * 4 * 4) * 4
+    monkeypatch.setattr(numerics_module, "store_budget_bytes", lambda folder: edge.size_bytes - 1)
+    found = measure(space, facts, faces, tmp_path)
+    ((name, narrow),) = found.keeping.items()
+    assert narrow.keep == "memory" and narrow.at.startswith("layer1.1.")
+    assert narrow.size_bytes == 120 * 64 * 8 * 8 * 4
+    assert 0 < narrow.rest_seconds_per_image < narrow.seconds_per_image
+    assert f"kept at {narrow.at}: 16.4 kB an image instead of 24.6 kB at the edge" in found.notes[0]
+    known = replace(facts, keeping=found.keeping)
+    assert SpaceFacts.from_json(known.to_json()) == known
+    recipe = space.resolve({})
+    assert keeping_name(recipe, open_parameters(recipe, facts.backbones[recipe.architecture()])) == name
+    data = TrainingData(faces, known, 32, FeatureStore(tmp_path / "features", narrow.size_bytes))
+    kept = [replace(r, seconds=0.0, stored_s=0.0) for r in fit(recipe, data)]
+    assert sum(entry.size_bytes for entry in data.store.entries()) == narrow.size_bytes  # type: ignore[union-attr]
+    assert kept == [replace(r, seconds=0.0, stored_s=0.0) for r in fit(recipe, TrainingData(faces, facts, 32))]
+
+
+def test_facts_of_a_study_from_before_shallower_cuts_still_load(facts: SpaceFacts) -> None:
+    plain = replace(facts, keeping={"a": Keeping("memory", "so", 1, 0.5)}).to_json()
+    for field in ("at", "rest_seconds_per_image"):
+        del plain["keeping"]["a"][field]
+    assert SpaceFacts.from_json(plain).keeping["a"] == Keeping("memory", "so", 1, 0.5, "", 0.0)
 
 
 @pytest.mark.parametrize(
