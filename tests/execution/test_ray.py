@@ -347,7 +347,9 @@ def test_a_killed_driver_leaves_no_worker(make_grid: Any, grids: ModuleType, pro
     nothing_doubled(here)
 
 
-def test_a_lost_head_node_is_named_and_the_study_goes_on(make_grid: Any, grids: ModuleType, program: Any, whole: list[Any]) -> None:
+def test_a_lost_head_node_is_named_and_the_study_goes_on(
+    make_grid: Any, grids: ModuleType, program: Any, whole: list[Any]
+) -> None:
     grid = make_grid(nodes=1)
     here = program(epoch_ms=5000, options=("--ray", grid.address, "--workers", "1"))
     process = here.start()
