@@ -69,14 +69,16 @@ def _pictures(config: dict[str, Any], data: str, split: str) -> tuple[np.ndarray
 
     settings = dataclasses.replace(DataSettings.from_json(config["data"]["settings"]), root=str(Path.cwd()))
     if _is_its_own(data, settings.source):
-        own = open_images(settings, cache_folder())
+        own = open_images(dataclasses.replace(settings, max_unreadable=1.0), cache_folder())
+        if config["data"].get("fingerprint", own.facts.fingerprint) != own.facts.fingerprint:
+            say("note: these are no longer quite the study's pictures: some that the checkpoint was trained on may be among them")
         part = split if split != "auto" else "test" if len(own.split("test").labels) else "val"
         chosen = ["train", "val", "test"] if part == "all" else [part]
         if part in ("train", "all"):
             say("note: these include pictures that the checkpoint was trained on")
         labels = np.concatenate([own.split(name).labels for name in chosen])
         pixels = np.concatenate([own.split(name).images for name in chosen])
-        return _not_empty(pixels, _matched(labels, own.classes, config), part, [], data)
+        return _not_empty(pixels, _matched(labels, own.classes, config), part, list(own.facts.unreadable), data)
 
     settings = dataclasses.replace(settings, source=_source_of(data), labels="", folders=())
     found = read_source(settings, cache_folder())
