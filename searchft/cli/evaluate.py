@@ -71,7 +71,9 @@ def _pictures(config: dict[str, Any], data: str, split: str) -> tuple[np.ndarray
     if _is_its_own(data, settings.source):
         own = open_images(dataclasses.replace(settings, max_unreadable=1.0), cache_folder())
         if config["data"].get("fingerprint", own.facts.fingerprint) != own.facts.fingerprint:
-            say("note: these are no longer quite the study's pictures: some that the checkpoint was trained on may be among them")
+            say(
+                "note: these are no longer quite the study's pictures: some that the checkpoint was trained on may be among them"
+            )
         part = split if split != "auto" else "test" if len(own.split("test").labels) else "val"
         chosen = ["train", "val", "test"] if part == "all" else [part]
         if part in ("train", "all"):
