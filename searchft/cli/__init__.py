@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import errno
 import importlib
 import os
 import sys
@@ -75,6 +76,17 @@ def searchft() -> None:
     """
 
 
+_REFUSALS = {
+    errno.EACCES: "choose another place, or change its permissions",
+    errno.EPERM: "choose another place, or change its permissions",
+    errno.EROFS: "choose another place",
+    errno.ENOSPC: "free some space and run again",
+    errno.EDQUOT: "free some space and run again",
+    errno.ENAMETOOLONG: "choose a shorter name",
+}
+"""What the operating system may refuse on a path, and what to do; anything else that it says is a bug of ours."""
+
+
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Runs the command line and leaves the program with its exit code."""
     code = call(list(sys.argv[1:] if arguments is None else arguments))
@@ -109,6 +121,14 @@ def call(arguments: Sequence[str]) -> int:
         return _tell(as_json, "input", message, where, 2)
     except SearchftError as error:
         return _tell(as_json, error.kind, str(error), error.where, error.exit_code)
+    except OSError as error:
+        rule = _REFUSALS.get(error.errno or 0)
+        if rule is None or error.filename is None:
+            return _tell_bug(as_json, error)
+        # a file under a temporary name means nothing to anybody: its folder does
+        place = os.fsdecode(error.filename)
+        where = os.path.dirname(place) or "." if place.endswith(".part") else place
+        return _tell(as_json, "storage", f"{where}: {(error.strerror or 'refused').lower()}: {rule}", where, 4)
     except Exception as error:
         return _tell_bug(as_json, error)
 

@@ -25,6 +25,9 @@ HOST = "127.0.0.1"
 OWN_NAMES = ("127.0.0.1", "localhost", "[::1]")
 """Names by which a browser on this machine may ask."""
 
+STYLE = b"<style>body *{overflow-wrap:anywhere}p,td{white-space:normal!important}</style></head>"
+"""A trial's attributes are long lines: without this they make the pages many screens wide."""
+
 DEFAULT_PORT = 8080
 TRIES = 20
 """Ports that are tried from the default one upwards, if none was asked for."""
@@ -59,7 +62,7 @@ def command(study: str, port: int | None, studies: Path, storage: str) -> None:
     from searchft.report.notes import artifact_store
 
     application = wsgi(storage_here, artifact_store=artifact_store(found.folder))
-    server = _listen(only_for_this_machine(application), port)
+    server = _listen(only_for_this_machine(with_lines_that_wrap(application)), port)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     with contextlib.suppress(OSError, AttributeError):
         os.nice(10)  # a search beside us goes first
@@ -103,6 +106,28 @@ def only_for_this_machine(application: Any) -> Any:
         return [b"This dashboard answers to 127.0.0.1 and localhost only. To share it, put a proxy with a login before it.\n"]
 
     return guarded
+
+
+def with_lines_that_wrap(application: Any) -> Any:
+    """A WSGI application whose HTML pages carry STYLE."""
+
+    def styled(environ: dict[str, Any], start_response: Any) -> Any:
+        if environ.get("REQUEST_METHOD") != "GET" or not environ.get("PATH_INFO", "").startswith("/dashboard"):
+            return application(environ, start_response)
+        for name in ("HTTP_IF_MODIFIED_SINCE", "HTTP_IF_NONE_MATCH", "HTTP_RANGE", "HTTP_ACCEPT_ENCODING"):
+            environ.pop(name, None)  # the page comes whole and plain, not as "nothing new"
+        told: list[Any] = []
+        body = application(environ, lambda status, headers, *rest: told.extend([status, headers]))
+        try:
+            page = b"".join(body).replace(b"</head>", STYLE, 1)
+        finally:
+            getattr(body, "close", lambda: None)()
+        status, headers = told
+        kept = [(name, value) for name, value in headers if name.lower() != "content-length"]
+        start_response(status, [*kept, ("Content-Length", str(len(page)))])
+        return [page]
+
+    return styled
 
 
 def _names_us(host: str) -> bool:

@@ -68,15 +68,19 @@ def _pictures(config: dict[str, Any], data: str, split: str) -> tuple[np.ndarray
     from searchft.recipe import DataSettings
 
     settings = dataclasses.replace(DataSettings.from_json(config["data"]["settings"]), root=str(Path.cwd()))
-    if data == settings.source:
-        own = open_images(settings, cache_folder())
+    if _is_its_own(data, settings.source):
+        own = open_images(dataclasses.replace(settings, max_unreadable=1.0), cache_folder())
+        if config["data"].get("fingerprint", own.facts.fingerprint) != own.facts.fingerprint:
+            say(
+                "note: these are no longer quite the study's pictures: some that the checkpoint was trained on may be among them"
+            )
         part = split if split != "auto" else "test" if len(own.split("test").labels) else "val"
         chosen = ["train", "val", "test"] if part == "all" else [part]
         if part in ("train", "all"):
             say("note: these include pictures that the checkpoint was trained on")
         labels = np.concatenate([own.split(name).labels for name in chosen])
         pixels = np.concatenate([own.split(name).images for name in chosen])
-        return _not_empty(pixels, _matched(labels, own.classes, config), part, [], data)
+        return _not_empty(pixels, _matched(labels, own.classes, config), part, list(own.facts.unreadable), data)
 
     settings = dataclasses.replace(settings, source=_source_of(data), labels="", folders=())
     found = read_source(settings, cache_folder())
@@ -100,9 +104,26 @@ def _pictures(config: dict[str, Any], data: str, split: str) -> tuple[np.ndarray
     return _not_empty(pixels, _matched(np.array(numbers, np.int64), found.classes, config), part, unreadable, data)
 
 
+def _is_its_own(data: str, source: str) -> bool:
+    """Whether DATA is what the checkpoint was made from, however its path is written."""
+    if data == source:
+        return True
+    kind, _, written = source.partition(":")
+    given = data.removeprefix(f"{kind}:")
+    try:
+        return kind in ("folder", "csv") and Path(given).expanduser().samefile(Path(written).expanduser())
+    except OSError:
+        return False
+
+
 def _source_of(data: str) -> str:
     """DATA as a `data.source`: folders and CSV files may be given by their bare path."""
+    from searchft.data.sources import SOURCES
+
     path = Path(data).expanduser()
+    if data.partition(":")[0] not in SOURCES and not path.exists():
+        rule = "must be a folder of photos, a CSV table or a source such as orl_faces, but there is nothing here"
+        raise InputError(rule, data)
     if path.is_dir():
         return f"folder:{path.absolute()}"
     if path.is_file() and path.suffix.lower() in (".csv", ".tsv"):

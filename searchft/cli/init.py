@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import re
 import statistics
@@ -36,6 +37,9 @@ Example:
 
 MOST_HEADERS = 2000
 """Photos whose size is read: enough for a median, quick on a network drive."""
+
+MOST_UNREADABLE = 0.1
+"""Share of unreadable photos that is left out with a word; with more, a person should convert them first."""
 
 STUDY_DATABASE = "study.db"
 
@@ -132,7 +136,7 @@ def write_space(data: str, out: Path | None, backbone: str, force: bool, say: An
         say(line)
     start = _start(backbone)
     say(f"backbone  {start.backbone}, {start.why}")
-    settings = dataclasses.replace(settings, **_data_choices(records, sizes))
+    settings = dataclasses.replace(settings, **_data_choices(records, sizes), max_unreadable=MOST_UNREADABLE)
     images = open_images(settings, cache_folder(), _progress(say))
     for line in _trouble_lines(images, records.notes):
         say(line)
@@ -215,7 +219,7 @@ def _count_lines(records: Records, sizes: Sizes | None) -> list[str]:
     """What is there, in words."""
     counts = Counter(record.label for record in records.records)
     named = sorted(((counts[i], name) for i, name in enumerate(records.classes)), reverse=True)
-    lines = [f"data      {records.where}: {len(records.records)} photos in {len(records.classes)} classes"]
+    lines = [f"data      {records.where}: {len(records.records)} photos in {_some(len(records.classes), 'class', 'classes')}"]
     shown = named if len(named) <= 12 else [*named[:6], *named[-3:]]
     words = [f"{name} {count}" for count, name in shown]
     if len(shown) < len(named):
@@ -239,10 +243,13 @@ def _trouble_lines(images: Images, said: Sequence[str]) -> list[str]:
     lines = [f"split     {', '.join(f'{facts.size(split)} {split}' for split, _ in facts.counts)}"]
     lines += [f"note      {note}" for note in facts.notes if note not in said]
     if facts.unreadable:
-        lines.append(f"UNREADABLE {len(facts.unreadable)} files are left out:")
+        lines.append(f"UNREADABLE {_some(len(facts.unreadable), 'file is', 'files are')} left out:")
         lines += [f"  {entry}" for entry in facts.unreadable[:10]]
+        if len(facts.unreadable) > 10:
+            lines.append(f"  and {len(facts.unreadable) - 10} more")
     if facts.leaks:
-        lines.append(f"LEAKS     {len(facts.leaks)} photos stand, byte for byte, in more than one split: remove the copies")
+        stand = _some(len(facts.leaks), "photo stands", "photos stand")
+        lines.append(f"LEAKS     {stand}, byte for byte, in more than one split: remove the copies")
         lines += [f"  {' = '.join(group)}" for group in facts.leaks[:10]]
     if not facts.unreadable and not facts.leaks:
         lines.append("checked   every photo can be read, none stands in two splits")
@@ -302,10 +309,13 @@ def _space_text(
     name: str, settings: DataSettings, images: Images, records: Records, sizes: Sizes | None, start: Start, path: Path
 ) -> str:
     """The space as YAML with a comment to each line that was decided."""
+    from searchft.recipe import DataSettings
+
     facts = images.facts
     train = dict(facts.counts)["train"]
     size = sum(train)
     batches = [8, 16] if size < 100 else [16, 32] if size < 1000 else [32, 64] if size < 10_000 else [64, 128]
+    hidden = 256 if size >= 64 else 64  # not far wider than the photos are many
     epochs = 12 if size < 3000 else 8
     uneven = max(train) > 3 * min(train)
     own = any(record.split for record in records.records)
@@ -325,6 +335,13 @@ def _space_text(
     lines += [
         f"  image_size: {settings.image_size}   # {seen}; larger sees more and takes longer",
         f"  resize: {settings.resize}   # squash changes the aspect, crop cuts off, pad fills with black",
+    ]
+    unreadable = len(facts.unreadable)
+    if unreadable > DataSettings.max_unreadable * (unreadable + sum(facts.size(split) for split, _ in facts.counts)):
+        share = unreadable / (unreadable + sum(facts.size(split) for split, _ in facts.counts))
+        why = f"{_some(unreadable, 'file', 'files')} could not be read when this was written; more stop the run"
+        lines.append(f"  max_unreadable: {math.ceil(share * 100) / 100:g}   # {why}")
+    lines += [
         "",
         "recipe:                               # a scalar is fixed, a list is a set of choices",
         f"  backbone: {start.backbone}",
@@ -334,7 +351,7 @@ def _space_text(
         lines.append(f"  weights_fallback: {start.fallback}   # random weights where those cannot be had; said aloud")
     lines += [
         "  unfrozen: [head, 1, 2, all]         # how much trains: a number counts stages from the end",
-        "  head_widths: [[], [256]]            # one linear layer, or a hidden layer of 256 before it",
+        f"  head_widths: [[], [{hidden}]]".ljust(38) + f"# one linear layer, or a hidden layer of {hidden} before it",
         "  dropout: [0.0, 0.5]",
         "  lr: [3e-3, 1e-3, 3e-4]",
         "  lr_multipliers: {top: [1.0, 0.3], deep: [1.0, 0.1]}   # the last open stage, and the open ones below it",
@@ -379,6 +396,10 @@ def _progress(say: Any) -> Any:
             say(f"decoding  {total} photos, once for all searches")
 
     return hear
+
+
+def _some(count: int, one: str, more: str) -> str:
+    return f"{count} {one if count == 1 else more}"
 
 
 def _quoted(text: str) -> str:

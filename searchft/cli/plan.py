@@ -57,18 +57,24 @@ def command(
         from searchft.models.code import permit
 
         permit(space_file.parent)
+    say("looking at images and backbones")
     facts, images = describe(space, cache_folder())
     groups, distinct = groups_of(space, facts)
+    if not no_timing:
+        say("timing a step of each group")
     measure(groups, space, facts, images, cache_folder() / "features", 0.0 if no_timing else BUDGET_S)
     tables = _layer_tables(space, facts) if layers != "none" or as_json else []
     remarks = [str(note) for note in notes(space, facts)]
     if as_json:
+        from searchft.report.live import weights_warnings
+
+        remarks = [text for _, text in weights_warnings(space, facts)] + remarks
         emit_json(_answer(space, facts, groups, distinct, tables, remarks))
         return
     _print_head(space, facts, distinct)
     _print_groups(groups)
     _print_kept(groups)
-    _print_length(space, groups, distinct)
+    _print_length(space, groups, distinct, timed=not no_timing)
     for name, rows in tables:
         emit(f"layers of {name} at {space.data.image_size} px")
         _print_layers(rows if layers == "all" else _stage_ends(rows))
@@ -107,14 +113,15 @@ def _stage_ends(rows: Sequence[Layer]) -> list[Layer]:
 
 
 def _print_head(space: Space, facts: SpaceFacts, distinct: int | None) -> None:
+    from searchft.report.live import weights_warnings
+    from searchft.report.words import weights_in_words
+
     emit(f"study     {space.name}: {space.search.trials} trials, sampler {space.search.sampler}, pruner {space.search.pruner}")
     sizes = ", ".join(f"{count} {split}" for split, count in _sizes(facts.data))
     emit(f"data      {facts.data.source}: {len(facts.data.classes)} classes, {sizes}, {space.data.image_size} px")
     told: set[str] = set()
     for backbone in facts.backbones.values():
-        lines = [f"backbone  {backbone.backbone}, weights {backbone.weights} from {backbone.weights_source}"]
-        if backbone.fell_back:
-            lines.append(f"          FELL BACK: {backbone.fell_back}")
+        lines = [f"backbone  {backbone.backbone}, {weights_in_words(backbone)}"]
         lines.append(
             f"          stages {', '.join(backbone.stage_names)}; head replaces {backbone.head} ({backbone.num_features} inputs)"
         )
@@ -123,25 +130,29 @@ def _print_head(space: Space, facts: SpaceFacts, distinct: int | None) -> None:
             told.add("\n".join(lines))
             for line in lines:
                 emit(line)
+    for _, text in weights_warnings(space, facts):
+        emit(f"          {text}")
     shown = f"{distinct:,} that differ" if distinct is not None else "too many to tell how many differ (rows alone below)"
     emit(f"space     {space.size():,} combinations, {shown}; {len(space.enqueue)} enqueued")
 
 
 def _print_groups(groups: list[Group]) -> None:
+    """A row per group; a backbone that is everyone's stands above already."""
     from rich import box
     from rich.table import Table
 
     from searchft.report.formats import duration_text, size_text
     from searchft.report.plan import BATCHES
 
+    one = len({group.recipe.backbone for group in groups}) == 1
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("group", overflow="fold", min_width=22)
+    table.add_column("group", overflow="fold", min_width=13 if one else 22)
     for title in ("configs", "trained parameters", "frozen", *(f"memory@{b}" for b in BATCHES), "stored", "epoch"):
         table.add_column(title, justify="right")
     for group in groups:
         trained = f"{group.fewest:,}" if group.fewest == group.most else f"{group.fewest:,} to {group.most:,}"
         table.add_row(
-            group.name,
+            group.name.removeprefix(f"{group.recipe.backbone}, ") if one else group.name,
             str(group.configurations),
             trained,
             f"{group.frozen:,}",
@@ -163,14 +174,15 @@ def _print_kept(groups: list[Group]) -> None:
             emit(f"kept      {group.name}: nothing ({group.stored_why})")
 
 
-def _print_length(space: Space, groups: list[Group], distinct: int | None) -> None:
+def _print_length(space: Space, groups: list[Group], distinct: int | None, *, timed: bool) -> None:
     from searchft.report.formats import duration_text, size_text
     from searchft.report.plan import stored_bytes, study_seconds
 
     emit(f"store     {size_text(stored_bytes(groups))} in all, shared by the groups that freeze the same part")
     seconds = study_seconds(space, groups, distinct)
     if seconds is None:
-        emit("length    not told: not every group was timed")
+        why = f"the {BUDGET_S:.0f} s for timing were up before every group was timed" if timed else "nothing was timed"
+        emit(f"length    not told: {why}")
     else:
         emit(
             f"length    about {duration_text(seconds)} without pruning, on one worker like this, from one step of "

@@ -13,6 +13,7 @@ import click
 
 from searchft.cli.output import ReaderLeft, emit_json, emit_renderable, say
 from searchft.cli.signals import Stopping, listening
+from searchft.cli.studies import check_writable
 from searchft.errors import InputError, Interrupted, NothingCompletedError, SearchftError
 
 EPILOG = """\b
@@ -93,6 +94,7 @@ def command(
     with listening() as stopping:
         from searchft.space import load_space
 
+        check_writable(studies)
         if space_file.is_dir():  # of photos: look at it and write its space first
             from searchft.cli.init import space_of_folder
 

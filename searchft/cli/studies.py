@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,6 +65,17 @@ class FoundStudy:
     def trial_folder(self, number: int) -> Path:
         """Where a trial keeps its checkpoint."""
         return self.folder / "trials" / f"{number:04d}"
+
+
+def check_writable(studies: Path) -> None:
+    """Raises InputError where no study can be made in this folder: better at once than after looking at every photo."""
+    standing = next(folder for folder in (studies.absolute(), *studies.absolute().parents) if folder.exists())
+    if not standing.is_dir():
+        raise InputError("must be a folder but is a file", f"--studies {standing}")
+    if not os.access(standing, os.W_OK | os.X_OK):
+        raise InputError(
+            "must be a folder that you may write to: choose another, or change its permissions", f"--studies {standing}"
+        )
 
 
 def find_study(study: str, studies: Path, storage: str = "") -> FoundStudy:

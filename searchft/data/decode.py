@@ -97,7 +97,7 @@ def _read(path: Path) -> bytes:
         raise UnreadableImage(foreign_reason(path.suffix))
     try:
         if path.is_dir():
-            raise UnreadableImage("is a folder, not a picture")
+            raise UnreadableImage("is a folder, not a picture: name the pictures in it (FOLDER/*)")
         if path.stat().st_size > MAX_FILE_BYTES:
             raise UnreadableImage(f"is larger than {MAX_FILE_BYTES // 2**20} MiB")
         return path.read_bytes()
@@ -121,6 +121,8 @@ def _open(content: bytes) -> Image.Image:
                 f"claims more than {MAX_PIXELS:,} pixels, as decompression bombs do; scale it down"
             ) from error
         except Image.UnidentifiedImageError as error:
+            if not content:
+                raise UnreadableImage("is an empty file: copy it again, or remove it") from error
             really = what_it_is(content[:64])
             raise UnreadableImage(
                 f"is {really}; convert it to JPEG or PNG" if really else f"is none of {', '.join(PILLOW_FORMATS)}, or damaged"

@@ -39,8 +39,6 @@ def is_ignored(name: str) -> bool:
 
 def what_it_is(head: bytes) -> str:
     """What the first bytes of a file that Pillow refused really are (`an HEIC photo`), or an empty string."""
-    if not head:
-        return "an empty file"
     if head[4:8] == b"ftyp":
         for brand, words in _BRANDS:
             if head[8:12] == brand:

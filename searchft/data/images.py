@@ -208,7 +208,7 @@ def _check_share(records: Records, readable: int, unreadable: Sequence[tuple[str
     rule = (
         f"{len(unreadable)} of {total} images cannot be read ({some(f'{n} {s}' for s, n in by_suffix.most_common())}), "
         f"more than data.max_unreadable ({settings.max_unreadable:g}) allows. "
-        "Convert or remove them, or raise data.max_unreadable. The first of them:"
+        "Convert or remove them, or allow more of them in the space. The first:"
     )
     first = [Problem(path, "", reason) for path, reason in sorted(unreadable)[:10]]
     raise InputError([Problem(records.where, KEY, rule), *first])
@@ -225,7 +225,7 @@ def _check_classes(records: Records, labels: Sequence[int], splits: Sequence[str
     totals = Counter(splits)
     for split in ("train", "val"):
         if not totals[split]:
-            problems.append(Problem(records.where, KEY, f"must have images in {split} but has none"))
+            problems.append(Problem(records.where, KEY, f"must have images in {split} but has none{_too_few(labels)}"))
     if totals["train"]:
         for label, name in enumerate(classes):
             if counts["train", label]:
@@ -238,6 +238,12 @@ def _check_classes(records: Records, labels: Sequence[int], splits: Sequence[str
         problems = [*problems[:10], Problem(records.where, KEY, f"and {len(problems) - 10} more classes lack images in train")]
     if problems:
         raise InputError(problems)
+
+
+def _too_few(labels: Sequence[int]) -> str:
+    """Why a split came out empty, where it is the classes' size."""
+    most = max(Counter(labels).values(), default=0)
+    return ": every class has a single image, and needs two at least, one to learn from and one to check" if most == 1 else ""
 
 
 def _describe(
@@ -262,10 +268,12 @@ def _describe(
     torn = [group for group in twins if len({record.label for _, record in group}) > 1]
     if torn:
         first = " = ".join(record.name for _, record in torn[0][:2])
-        notes.append(f"{len(torn)} images stand byte for byte in more than one class, such as {first}")
+        stand = "image stands" if len(torn) == 1 else "images stand"
+        notes.append(f"{len(torn)} {stand} byte for byte in more than one class, such as {first}")
     repeated = sum(len(group) - 1 for group in twins if len({split for split, _ in group}) == 1)
     if repeated:
-        notes.append(f"{repeated} images repeat another of the same split byte for byte")
+        what = "image repeats" if repeated == 1 else "images repeat"
+        notes.append(f"{repeated} {what} another of the same split byte for byte")
     if "test" not in present:
         notes.append("there is no test split: nothing is left to measure the winner on")
     lines = "\n".join(f"{split} {record.label} {found}" for (split, record), found in zip(rows, digests, strict=True))

@@ -60,4 +60,5 @@ def _score_lines(metrics: dict[str, Any]) -> list[str]:
 
 def _weights_words(weights: dict[str, Any]) -> str:
     loaded = "random" if weights["loaded"] == "none" else f"{weights['loaded']} ({weights['source']})"
+    loaded = weights["source"] if weights["loaded"] == "package" else loaded
     return f"{loaded}, INSTEAD OF {weights['asked']}: {weights['fell_back']}" if weights["fell_back"] else loaded

@@ -21,7 +21,7 @@ from searchft.report.leaderboard import ranked
 from searchft.report.live import backbones_of, weights_warnings
 from searchft.report.predictions import PairedDifference, Predictions, confusions, paired_difference
 from searchft.report.progress import count_records
-from searchft.report.words import architecture_in_words, recipe_in_words, training_in_words, varying_fields
+from searchft.report.words import architecture_in_words, recipe_in_words, training_in_words, varying_fields, weights_in_words
 from searchft.search.records import COMPLETE, TrialRecord, best
 from searchft.space import Space
 
@@ -113,7 +113,8 @@ def answer_of(given: ReportInput) -> Answer:
     space, facts = given.space, given.facts
     warnings = tuple(text for _, text in weights_warnings(space, facts))
     if facts.data.leaks:
-        warnings += (f"{len(facts.data.leaks)} photos stand, byte for byte, in more than one split: accuracies flatter.",)
+        stand = "1 photo stands" if len(facts.data.leaks) == 1 else f"{len(facts.data.leaks)} photos stand"
+        warnings += (f"{stand}, byte for byte, in more than one split: accuracies flatter.",)
     first = best(given.records)
     if first is None:
         return Answer("", None, (), ("No trial has completed yet.",), warnings)
@@ -128,7 +129,7 @@ def answer_of(given: ReportInput) -> Answer:
         )
         sentences.append("The test pictures were looked at after this trial had been chosen: their accuracy is what to expect.")
     elif facts.data.size("test"):
-        sentences.append("The test pictures have not been looked at yet; `searchft export` does, after the choice is made.")
+        sentences.append("The test pictures have not been looked at yet: “searchft export” does, after the choice is made.")
     else:
         sentences.append(
             "There is no test split. The validation pictures chose this trial among many, so their accuracy flatters."
@@ -239,7 +240,7 @@ def result_table(given: ReportInput) -> Table:
                 accuracy_text(analysis.reached(record)),
                 accuracy_text(test["accuracy"]) if test else "–",
                 _state_words(record),
-                duration_text(record.seconds),
+                duration_text(record.seconds) if record.finished or record.seconds else "–",
             )
         )
     columns = ("trial", "architecture", "learning rate and hyper-parameters", "train", "validation", "test", "state", "time")
@@ -368,11 +369,10 @@ def _ground(given: ReportInput) -> Section:
     counts = count_records(given.records, space.search.trials)
     lines = [("data", f"{data.source}: {len(data.classes)} classes, {sizes}, {space.data.image_size} px")]
     for _, backbone in backbones_of(space, facts):
-        words = "random weights" if backbone.weights == "none" else f"weights {backbone.weights} from {backbone.weights_source}"
-        lines.append(("backbone", f"{backbone.backbone}, {words}"))
+        lines.append(("backbone", f"{backbone.backbone}, {weights_in_words(backbone)}"))
     lines += [("note", note) for note in data.notes]
     if data.unreadable:
-        lines.append(("unreadable", f"{len(data.unreadable)} files were left out, e.g. {data.unreadable[0]}"))
+        lines.append(("unreadable", f"left out: {len(data.unreadable)}, such as {data.unreadable[0]}"))
     search = space.search
     lines += [
         ("search", f"{search.sampler}, pruner {search.pruner}, {search.trials} trials, seed {search.seed}"),

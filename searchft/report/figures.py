@@ -19,7 +19,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 
 from searchft.report.analysis import Cost, Depth, Effect, HistoryPoint
 from searchft.report.drift import Drift
-from searchft.report.formats import rate_text
+from searchft.report.formats import duration_text, rate_text
 from searchft.search.records import COMPLETE, PRUNED, TrialRecord
 
 ACCENT, PALE, DARK, WARN = "#1f6feb", "#c3c9d1", "#24292f", "#d1242f"
@@ -50,7 +50,8 @@ def history_figure(points: Sequence[HistoryPoint]) -> Figure:
     figure, axes = _one()
     for state, colour, name in ((PRUNED, PALE, "pruned (what it reached)"), (COMPLETE, ACCENT, "complete")):
         chosen = [p for p in points if p.state == state and p.value is not None]
-        axes.scatter([p.number for p in chosen], [p.value for p in chosen], color=colour, s=22, label=name, zorder=3)
+        if chosen:
+            axes.scatter([p.number for p in chosen], [p.value for p in chosen], color=colour, s=22, label=name, zorder=3)
     best = [(p.number, p.best) for p in points if p.best is not None]
     if best:
         axes.step([n for n, _ in best], [b for _, b in best], where="post", color=DARK, lw=1.4, label="best so far")
@@ -78,7 +79,8 @@ def curves_figure(records: Sequence[TrialRecord], best: int | None) -> Figure:
         else:
             axes.plot(epochs, record.curve, color=PALE, lw=1.0, marker="x", markevery=[-1], ms=4, label="_", zorder=2)
     axes.plot([], [], color=ACCENT, lw=1.2, label="complete")
-    axes.plot([], [], color=PALE, lw=1.0, marker="x", ms=4, label="pruned")
+    if any(record.state == PRUNED for record in records):
+        axes.plot([], [], color=PALE, lw=1.0, marker="x", ms=4, label="pruned")
     axes.set_xlabel("epoch")
     axes.set_ylabel("validation accuracy")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -170,7 +172,7 @@ def depth_figure(depths: Sequence[Depth]) -> Figure:
     names = [plain(d.depth) for d in depths][::-1]
     values = [d.seconds for d in depths][::-1]
     bars = axes.barh(names, values, color=ACCENT, height=0.6)
-    marks = [f"{d.seconds:.1f} s, {d.trials} trials, {d.epochs} epochs" for d in depths][::-1]
+    marks = [f"{duration_text(d.seconds)}, {_some(d.trials, 'trial')}, {_some(d.epochs, 'epoch')}" for d in depths][::-1]
     axes.bar_label(bars, marks, padding=4, fontsize=9)
     axes.set_xlim(0, max(values, default=1) * 1.45 or 1)
     axes.set_xlabel("computing time in seconds")
@@ -256,8 +258,13 @@ def _bare(axes: Any) -> None:
 
 def _legend(axes: Any) -> None:
     # Above the axes: nowhere inside is sure to be free of points.
-    axes.legend(fontsize=8, frameon=False, loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=3, borderaxespad=0.2)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(fontsize=8, frameon=False, loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=3, borderaxespad=0.2)
 
 
 def _label(label: object) -> str:
     return rate_text(label) if isinstance(label, float) else str(label)
+
+
+def _some(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from searchft.recipe import SpaceFacts
 from searchft.report.formats import accuracy_text, duration_text
-from searchft.report.progress import count_records
+from searchft.report.progress import count_records, is_unfinished
 from searchft.report.words import recipe_in_words, varying_fields
 from searchft.search.records import TrialRecord, best
 from searchft.space import Space
@@ -57,9 +57,9 @@ def leaderboard(space: Space, facts: SpaceFacts, records: Sequence[TrialRecord],
         table.add_row(
             str(record.number),
             accuracy_text(record.value),
-            record.state,
+            "unfinished" if is_unfinished(record) else record.state,
             str(len(record.curve)),
-            duration_text(record.seconds),
+            duration_text(record.seconds) if record.finished or record.seconds else "–",
             _plain(words),
             style=style,
         )

@@ -22,11 +22,12 @@ from rich.text import Text
 
 from searchft.recipe import BackboneFacts, SpaceFacts
 from searchft.report.formats import accuracy_text, bar, duration_text, sparkline
-from searchft.report.progress import RunningTrial, StudyProgress
-from searchft.report.words import recipe_in_words, varying_fields
+from searchft.report.progress import RunningTrial, StudyProgress, counts_in_words, is_unfinished
+from searchft.report.words import recipe_in_words, varying_fields, weights_in_words
 from searchft.search.events import EpochFinished, Event, Note, StudyFinished, StudyOpened, TrialFinished
 from searchft.search.records import TrialRecord
 from searchft.space import Space
+from searchft.space.validate import frozen_over_random
 
 PROGRESS_EVERY_S = 10.0
 """Least time between two progress lines of the plain view."""
@@ -185,11 +186,7 @@ def header_lines(opened: StudyOpened) -> list[Text]:
         _field("data", f"{facts.data.source}, {count} classes, {sizes}"),
     ]
     for _, backbone in backbones_of(space, facts):
-        source = f" from {backbone.weights_source}" if backbone.weights_source != backbone.weights else ""
-        weights = "random" if backbone.weights == "none" else f"{backbone.weights}{source}"
-        if backbone.weights == "package":
-            weights = f"from {backbone.weights_source}"
-        lines.append(_field("backbone", f"{backbone.backbone}, weights {weights}"))
+        lines.append(_field("backbone", f"{backbone.backbone}, {weights_in_words(backbone)}"))
     lines += [Text(text, style="bold red", overflow="fold") for _, text in weights_warnings(space, facts)]
     for backbone_note in dict.fromkeys(note for b in facts.backbones.values() for note in b.notes):
         lines.append(_field("note", backbone_note))
@@ -210,9 +207,6 @@ def backbones_of(space: Space, facts: SpaceFacts) -> Iterator[tuple[str, Backbon
 def weights_warnings(space: Space, facts: SpaceFacts) -> list[tuple[str, str]]:
     """(backbone, sentence in capitals) for every fallback, and for frozen layers over random weights."""
     warnings = []
-    choices = dict(space.fixed)
-    openings = {dimension.name: dimension.choices for dimension in space.dimensions}
-    unfrozen = openings.get("unfrozen", (choices.get("unfrozen", "head"),))
     asked = {name: recipe.weights for name, recipe in space.architectures().items()}
     for name, backbone in backbones_of(space, facts):
         if backbone.fell_back:
@@ -220,9 +214,10 @@ def weights_warnings(space: Space, facts: SpaceFacts) -> list[tuple[str, str]]:
             wanted = asked.get(name, "THOSE ASKED FOR")
             sentence = f"FALLBACK: {backbone.backbone} STARTS FROM {used}, NOT FROM {wanted}: {backbone.fell_back}"
             warnings.append((backbone.backbone, sentence))
-        if backbone.weights == "none" and any(choice != "all" for choice in unfrozen):
-            warnings.append((backbone.backbone, "FROZEN LAYERS ARE RANDOM: where layers stay frozen they have learnt nothing"))
-    return warnings
+    for name, frozen in frozen_over_random(space, facts):
+        sentence = f"FROZEN LAYERS ARE RANDOM: up to {frozen:,} parameters of {name} stay frozen at random values"
+        warnings.append((name, sentence))
+    return list(dict.fromkeys(warnings))
 
 
 def body(progress: StudyProgress, width: int, height: int, ascii_only: bool = False) -> RenderableType:
@@ -308,9 +303,8 @@ def result_line(record: TrialRecord, space: Space, facts: SpaceFacts) -> Text:
 
 def counts_text(progress: StudyProgress) -> str:
     """`12 complete, 3 pruned, 2 answered, 1 running, 22 waiting`; what is none is left out, except complete."""
-    counts = progress.counts
-    states = ("complete", "pruned", "failed", "answered", "running", "waiting")
-    return ", ".join(f"{counts[state]} {state}" for state in states if counts[state] or state == "complete")
+    finished = progress.finished
+    return counts_in_words(progress.counts, sum(map(is_unfinished, finished.records)) if finished else 0)
 
 
 def time_text(progress: StudyProgress) -> str:

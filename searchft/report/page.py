@@ -32,6 +32,7 @@ table{border-collapse:collapse;font-size:.86rem;width:100%}
 th,td{text-align:left;padding:.3rem .55rem;border-bottom:1px solid #eaeef2;vertical-align:top;overflow-wrap:anywhere}
 th{color:#57606a;font-weight:600;white-space:nowrap}
 td.n,th.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
+td.short{overflow-wrap:normal}
 tr.best td{background:#f3f8ff;font-weight:600}
 tr.pale td{color:#8b949e}
 figure{margin:1rem 0}
@@ -99,9 +100,7 @@ def _answer(answer: Answer) -> str:
 
 def _table(table: Table, best: int | None) -> str:
     def cells(row: Sequence[Any], tag: str) -> str:
-        return "".join(
-            f"<{tag}{' class=n' if i in table.numeric else ''}>{escape(_text(value))}</{tag}>" for i, value in enumerate(row)
-        )
+        return "".join(f"<{tag}{_kind(table, i, tag)}>{escape(_text(value))}</{tag}>" for i, value in enumerate(row))
 
     lines = [f'<div class="wide"><table><thead><tr>{cells(table.columns, "th")}</tr></thead><tbody>']
     for row in table.rows[: table.most]:
@@ -113,6 +112,12 @@ def _table(table: Table, best: int | None) -> str:
     if len(table.rows) > table.most:
         lines.append(f'<p class="small">and {len(table.rows) - table.most} more in {escape(table.name)}.csv</p>')
     return "\n".join(lines)
+
+
+def _kind(table: Table, column: int, tag: str) -> str:
+    if column in table.numeric:
+        return " class=n"
+    return " class=short" if tag == "td" and table.columns[column] == "state" else ""
 
 
 def _text(value: Any) -> str:

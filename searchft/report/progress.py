@@ -8,10 +8,13 @@ from __future__ import annotations
 import statistics
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import psutil
+
 from searchft.search.events import EpochFinished, Event, Note, StudyFinished, StudyOpened, TrialFinished, TrialStarted
+from searchft.search.lock import identity
 from searchft.search.records import TrialRecord, best
 
 RECENT = 6
@@ -41,6 +44,33 @@ def count_records(records: Iterable[TrialRecord], trials: int) -> dict[str, int]
         counts["answered" if record.answered_from is not None else record.state] += 1
     counts["waiting"] = max(0, trials - sum(counts[state] for state in ("complete", "pruned", "failed", "running")))
     return counts
+
+
+def is_unfinished(record: TrialRecord) -> bool:
+    """Whether a trial stands as running but nobody runs it: it goes on when the study does.
+
+    Known of trials of this machine only: their owner is gone, or is this very process, which says so after its search.
+    """
+    owner, me = record.extra.get("owner") or {}, identity()
+    if record.finished or owner.get("host") != me["host"]:
+        return False
+    if owner.get("boot_id") != me["boot_id"] or owner.get("pid") == me["pid"]:
+        return True
+    try:
+        return bool(identity(psutil.Process(int(owner["pid"])))["since"] != owner.get("since"))
+    except (psutil.Error, ValueError, KeyError):
+        return True
+
+
+def counts_in_words(counts: Mapping[str, int], unfinished: int = 0, every: bool = False) -> str:
+    """`12 complete, 3 pruned, 2 answered, 1 running, 22 waiting`; none are left out, unless `every`, except complete.
+
+    `unfinished` of the running ones are run by nobody.
+    """
+    told = {state: counts[state] for state in ("complete", "pruned", "failed", "answered", "running", "waiting")}
+    told["running"] -= unfinished
+    words = [f"{count} {state}" for state, count in told.items() if count or every or state == "complete"]
+    return ", ".join([*words, *([f"{unfinished} unfinished"] if unfinished else [])])
 
 
 class StudyProgress:
@@ -120,29 +150,36 @@ class StudyProgress:
 
     @property
     def time_left_s(self) -> float | None:
-        """Seconds until the budget of trials is spent, from measured epochs; None before anything is measured.
+        """Seconds until the budget of trials is spent, from measured epochs; None before a second one is measured.
+
+        A trial's first epoch also warms up and computes what is stored: it says nothing about the others.
 
         Waiting trials cost what trials have cost so far (pruned ones included), running ones the rest of their epochs
         at their own pace; workers share all that. The search's own timeout caps it.
         """
         if self.opened is None or self.finished is not None:
             return None
-        paces = [statistics.fmean(r.seconds) for r in self.running.values() if r.seconds]
+        paces = [_pace(r.seconds) for r in self.running.values() if r.seconds]
         costs = list(self._trial_seconds)
         if not costs:
-            costs = [statistics.fmean(r.seconds) * r.epochs for r in self.running.values() if r.seconds]
+            costs = [_pace(r.seconds) * r.epochs for r in self.running.values() if len(r.seconds) > 1]
         if not costs:
             return None
         pace = statistics.fmean(paces) if paces else None
         typical = statistics.fmean(costs)
         rest = self.counts["waiting"] * typical
         for running in self.running.values():
-            own = statistics.fmean(running.seconds) if running.seconds else pace
+            own = _pace(running.seconds) if running.seconds else pace
             left = max(0, running.epochs - running.epoch)
             rest += left * own if own is not None else typical * left / max(1, running.epochs)
         left_s = rest / max(1, len(self.opened.devices))
         timeout = self.opened.space.search.timeout_s
         return min(left_s, max(0.0, timeout - self.elapsed_s)) if timeout else left_s
+
+
+def _pace(seconds: Sequence[float]) -> float:
+    """Seconds an epoch, without the first where there are others."""
+    return statistics.fmean(seconds[1:] or seconds)
 
 
 def stored_seconds(record: TrialRecord) -> float:

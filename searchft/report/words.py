@@ -166,3 +166,13 @@ def _head_words(recipe: Recipe, varying: Collection[str]) -> str:
     if recipe.input_dropout or "input_dropout" in varying:
         dropouts.append(f"input dropout {recipe.input_dropout:g}")
     return f"{words} with {' and '.join(dropouts)}" if dropouts else words
+
+
+def weights_in_words(backbone: BackboneFacts) -> str:
+    """`weights IMAGENET1K_V1 from /cache/resnet18.pth`, `weights from package …`, `random weights`."""
+    if backbone.weights == "none":
+        return "random weights"
+    if backbone.weights == "package":
+        return f"weights from {backbone.weights_source}"
+    source = f" from {backbone.weights_source}" if backbone.weights_source != backbone.weights else ""
+    return f"weights {backbone.weights}{source}"

@@ -425,7 +425,8 @@ def _advice(section: str, name: str, value: Any, rule: str, members: tuple[str, 
             return hint or (f": write folder:{value[:60]} for a folder of images" if ":" not in value and value.strip() else "")
         if name == "backbone":
             bare = re.fullmatch(r"[A-Za-z0-9_.]+", value)
-            return f": write torchvision/{value[:60]} or timm/{value[:60]}" if bare else ""
+            name = value[:60]
+            return f": write torchvision/{name} or timm/{name} (`searchft models {name}` says which exist)" if bare else ""
         if rule == "must be true or false":
             plain = {"yes": "true", "on": "true", "no": "false", "off": "false"}.get(value.lower(), value.lower())
             return f": write {plain}, without quotes" if plain in ("true", "false") else ""

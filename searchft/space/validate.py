@@ -20,6 +20,9 @@ OPENERS = ("unfrozen", "stages", "unfrozen_tensors")
 OPENING = ("strategy", *OPENERS, "parameters", "norm", "lr_groups")
 """What decides which parameters train."""
 
+WIDE = 4
+"""Units of a hidden layer per training image from which on a note says so."""
+
 
 def validate(space: Space, facts: SpaceFacts) -> list[Problem]:
     """Errors that the facts show. Architectures that the facts do not know are skipped: who described them has said why."""
@@ -87,10 +90,8 @@ def notes(space: Space, facts: SpaceFacts) -> list[Problem]:
             f"{path} puts a softmax into the network: before the cross entropy, which has one, it is a known mistake",
         )
     widest = max((width for widths in _choices(space, "head_widths") for width in widths), default=0)
-    if widest > size > 0:
-        note("recipe.head_widths", f"a hidden layer of {widest} is wider than the {size} training images can support")
-    for backbone, frozen in _frozen_over_random(openings):
-        note("recipe.weights", f"{frozen} of {backbone.backbone} stay frozen at random values: nothing was learned there")
+    if widest > WIDE * size > 0:
+        note("recipe.head_widths", f"a hidden layer of {widest} is very wide for {size} training images")
     return list(dict.fromkeys(found))
 
 
@@ -155,14 +156,13 @@ def _softmax_edits(recipe: Recipe) -> Iterator[str]:
             yield path
 
 
-def _frozen_over_random(openings: list[tuple[Recipe, BackboneFacts, Opening]]) -> Iterator[tuple[BackboneFacts, str]]:
-    """Backbones with random weights that some configuration keeps frozen, and how many parameters at most."""
+def frozen_over_random(space: Space, facts: SpaceFacts) -> list[tuple[str, int]]:
+    """Backbones with random weights that some configuration keeps frozen, and how many of their parameters at most."""
     worst: dict[int, tuple[BackboneFacts, int]] = {}
-    for _, backbone, opening in openings:
+    for _, backbone, opening in _openings(space, facts):
         if backbone.weights_sha256.startswith("random:"):
             trained = set(opening.parameters)
             frozen = sum(p.size for p in backbone.parameters if p.name not in trained and not p.kind.startswith("norm"))
             if frozen > worst.get(id(backbone), (backbone, 0))[1]:
                 worst[id(backbone)] = (backbone, frozen)
-    for backbone, frozen in worst.values():
-        yield backbone, f"up to {frozen:,} parameters"
+    return [(backbone.backbone, frozen) for backbone, frozen in worst.values()]

@@ -55,10 +55,36 @@ def test_unreadable_files_and_leaks_are_named(photos: Path, searchft: Run) -> No
     (photos / "train" / "cat" / "broken.jpg").write_bytes(b"\xff\xd8\xff no photo")
     result = searchft("init", photos, "--out", "split.yaml")
     assert result.code == 0, result.err
-    assert "LEAKS     6 photos" in result.out and "UNREADABLE 1 files" in result.out and "broken.jpg" in result.out
+    assert "LEAKS     6 photos" in result.out and "UNREADABLE 1 file is left out" in result.out and "broken.jpg" in result.out
     assert "split:" not in Path("split.yaml").read_text().split("recipe:")[0], "the split is the folders' own"
     answer = searchft("init", photos, "--out", "again.yaml", "--json").json
     assert len(answer["leaks"]) == 6 and answer["images"] == {"train": 112, "val": 6}
+
+
+def test_a_few_unreadable_photos_are_left_out_and_the_space_allows_them(photos: Path, searchft: Run) -> None:
+    for name in ("one.jpg", "two.jpg"):
+        (photos / "cat" / name).write_bytes(b"")
+    (photos / "cat" / "phone.heic").write_bytes(b"")
+    result = searchft("init", photos)
+    assert result.code == 0 and "UNREADABLE 3 files are left out" in result.out, result.err
+    assert load_space("my_photos.yaml").data.max_unreadable == 0.06, "3 of 55"
+
+
+def test_many_unreadable_photos_stop_it(photos: Path, searchft: Run) -> None:
+    for i in range(7):
+        (photos / "cat" / f"{i}.heic").write_bytes(b"")
+    result = searchft("init", photos)
+    assert result.code == 2 and "7 of 59 images cannot be read (7 .heic)" in result.err and "convert it to JPEG" in result.err
+    assert list(photos.parent.glob("*.yaml")) == []
+
+
+def test_one_photo_a_class_is_too_few_and_why_is_said(tmp_path: Path, shared_cache: Path, searchft: Run, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.chdir(tmp_path)
+    for name in "ab":
+        (tmp_path / "one each" / name).mkdir(parents=True)
+        Image.new("RGB", (64, 64), (ord(name), 0, 0)).save(tmp_path / "one each" / name / "1.png")
+    result = searchft("init", "one each")
+    assert result.code == 2 and "every class has a single image, and needs two at least" in result.err
 
 
 def test_an_existing_space_is_not_overwritten(photos: Path, searchft: Run) -> None:

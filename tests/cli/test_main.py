@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ from searchft import __version__
 from searchft.cli import searchft as group
 from searchft.cli.masking import mask_passwords
 from searchft.cli.output import ReaderLeft, emit
+from searchft.cli.studies import check_writable
 from searchft.cli.verbs import VERBS
 from searchft.errors import InputError, Interrupted, NothingCompletedError, Problem, StorageError
 
@@ -201,3 +203,34 @@ def test_an_ascii_terminal_gets_question_marks_instead_of_an_error() -> None:
 def test_emit_writes_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     emit("answer")
     assert capsys.readouterr().out == "answer\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "message", "code"),
+    [
+        (PermissionError(errno.EACCES, "Permission denied", "/a/x.yaml"), "/a/x.yaml: permission denied: choose another", 4),
+        (PermissionError(errno.EACCES, "Permission denied", "/a/.x.yaml.q1.part"), "error: /a: permission denied", 4),
+        (OSError(errno.ENOSPC, "No space left on device", "/a/x"), "/a/x: no space left on device: free some space", 4),
+        (OSError(errno.EBADF, "Bad file descriptor"), "a bug of ours", 1),
+    ],
+)
+def test_what_the_system_refuses_is_no_bug_of_ours(
+    error: OSError, message: str, code: int, searchft: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setenv("SEARCHFT_CACHE", str(tmp_path))
+    monkeypatch.setattr("searchft.cli.list_studies.command.callback", refuse)
+    result = searchft("list")
+    assert result.code == code and message in result.err  # type: ignore[attr-defined]
+
+
+def test_a_place_that_cannot_hold_studies_is_refused_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("x")
+    check_writable(tmp_path / "new" / "studies")
+    with pytest.raises(InputError, match="must be a folder but is a file"):
+        check_writable(tmp_path / "file")
+    monkeypatch.setattr("os.access", lambda *_: False)
+    with pytest.raises(InputError, match="that you may write to"):
+        check_writable(tmp_path / "new")

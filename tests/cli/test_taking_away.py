@@ -153,6 +153,22 @@ def test_evaluate_matches_the_classes_of_a_folder_by_name(exported, searchft: Ru
     assert unknown.code == 2 and "'somebody'" in unknown.err
 
 
+def test_the_data_it_was_made_from_is_known_however_it_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from searchft.cli.evaluate import _is_its_own
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    for data in ("photos", "photos/", "./photos", str(tmp_path / "photos"), "folder:photos"):
+        assert _is_its_own(data, "folder:photos"), data
+    assert _is_its_own("orl_faces", "orl_faces") and not _is_its_own("photos", "orl_faces")
+    assert not _is_its_own("nowhere", "folder:photos")
+
+
+def test_evaluate_of_nothing_says_so(exported, searchft: Run) -> None:  # type: ignore[no-untyped-def]
+    result = searchft("evaluate", exported[1], "nowhere")
+    assert result.code == 2 and "there is nothing here" in result.err
+
+
 def test_rm_asks_and_refuses_where_nobody_can_answer(study_copy, searchft: Run) -> None:  # type: ignore[no-untyped-def]
     result = searchft("rm", "faces", "--studies", study_copy.studies, "--json")
     assert result.code == 2 and "--yes" in result.json["error"]["message"]
@@ -188,6 +204,7 @@ def test_the_dashboard_serves_the_study_on_this_machine_only(study_copy) -> None
         server.stderr.readline()
         page = _fetch(link)
         studies = json.loads(_fetch(link.partition("/dashboard")[0] + "/api/studies"))
+        assert page.count("overflow-wrap:anywhere") == 1, "long lines must not make the page wide"
         assert "<html" in page.lower() and [s["study_name"] for s in studies["study_summaries"]] == ["faces"]
         server.send_signal(signal.SIGINT)
         assert server.wait(timeout=20) == 0, "Ctrl-C is how it ends"

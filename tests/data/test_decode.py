@@ -109,7 +109,7 @@ def bomb() -> bytes:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"", "an empty file"),
+        (b"", "an empty file: copy it again"),
         (b"hello", "none of JPEG"),
         (bomb(), "pixels"),
         (saved(Image.fromarray(HALVES), "JPEG")[:-200], "cut short"),

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from collections.abc import Callable
 
+import psutil
 import pytest
 from rich.console import Console
 
 from searchft.recipe import Recipe, SpaceFacts
 from searchft.report.content import ReportInput, answer_of, result_table
 from searchft.report.leaderboard import leaderboard, ranked, summary_json
+from searchft.search.lock import identity
 from searchft.search.records import TrialRecord
 from searchft.space import Space
 
@@ -66,6 +69,28 @@ def test_the_table_shows_names_and_reasons_as_they_are(space: Space, facts: Spac
     console.print(leaderboard(space, facts, records, limit=6))
     text = console.export_text()
     assert "(out of [memory])" in text and "Base|line" in text
+
+
+@pytest.mark.parametrize(
+    ("owner", "state"),
+    [
+        ({}, "running"),
+        ({"host": "elsewhere", "pid": 1, "boot_id": "x", "since": ""}, "running"),
+        ({**identity(psutil.Process(os.getppid()))}, "running"),
+        ({**identity(psutil.Process(os.getppid())), "since": "1970-01-01T00:00:00"}, "unfinished"),
+        ({**identity(), "boot_id": "an earlier one"}, "unfinished"),
+        ({**identity(), "pid": 2**22 + 1}, "unfinished"),
+    ],
+    ids=["unknown", "another machine", "alive", "its number went to another", "before a restart", "gone"],
+)
+def test_a_trial_that_nobody_runs_is_unfinished(
+    space: Space, facts: SpaceFacts, make_record: Make, owner: dict[str, object], state: str
+) -> None:
+    record = make_record(0, "running", extra={"owner": owner})
+    console = Console(file=io.StringIO(), width=160, record=True)
+    console.print(leaderboard(space, facts, [record]))
+    row = next(line.split() for line in console.export_text().splitlines() if " 0 " in line)
+    assert row[2] == state and row[4] == "–", "no time is known"
 
 
 def test_the_result_table_has_the_classic_columns_best_first(

@@ -12,6 +12,7 @@ from searchft.recipe import SpaceFacts
 from searchft.report.live import LiveView, PlainView, QuietView, body, header_lines, summary_lines
 from searchft.report.progress import StudyProgress
 from searchft.search.events import EpochFinished, Note, StudyFinished, StudyOpened, TrialFinished, TrialStarted
+from searchft.search.lock import identity
 from searchft.search.records import TrialRecord
 from searchft.space import Space
 
@@ -104,6 +105,25 @@ def test_time_left_is_what_waits_at_the_measured_cost_shared_by_the_workers(even
 
 def test_there_is_no_time_left_before_anything_is_measured(events: list) -> None:
     assert progress_of(events[:1]).time_left_s is None
+
+
+def test_the_first_epoch_says_nothing_about_the_others(events: list) -> None:
+    first = [events[0], events[6], EpochFinished(4, 0, 1, 20, 1.0, 0.5, 0.04, 60.0)]
+    assert progress_of(first).time_left_s is None, "it computed what is stored"
+    second = EpochFinished(4, 0, 2, 20, 1.0, 0.5, 0.08, 2.0)
+    # 39 waiting at 20 epochs of 2 s, and 18 epochs of the one that runs
+    assert progress_of([*first, second]).time_left_s == pytest.approx((39 * 40 + 18 * 2) / 2)
+
+
+def test_frozen_layers_over_random_weights_are_said_once(events: list) -> None:
+    told = " ".join(line.plain for line in header_lines(events[0]))
+    assert told.count("FROZEN LAYERS ARE RANDOM: up to 500 parameters of torchvision/resnet18") == 1
+
+
+def test_after_a_ctrl_c_nothing_is_said_to_run(events: list, make_record: Make) -> None:
+    stopped = make_record(4, "running", unfrozen="layer4", extra={"owner": identity()})
+    text = summary_lines(progress_of([*events, StudyFinished((stopped,), "interrupted", {})]))[0].plain
+    assert "0 complete, 39 waiting, 1 unfinished" in text and "running" not in text
 
 
 def test_an_epoch_that_is_told_again_does_not_lengthen_the_curve(events: list) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from searchft.recipe import Recipe, SpaceFacts
-from searchft.report.words import ARCHITECTURE_PHRASES, TRAINING_PHRASES, recipe_in_words, varying_fields
+from searchft.report.words import ARCHITECTURE_PHRASES, TRAINING_PHRASES, recipe_in_words, varying_fields, weights_in_words
 from searchft.space import Space, parse_space
 
 
@@ -42,6 +42,20 @@ def test_what_is_the_same_in_all_trials_is_not_said(space: Space, facts: SpaceFa
     assert "adamw" not in recipe_in_words(recipe, facts, varying_fields(space))
     words = recipe_in_words(recipe, facts, {"optimizer", "weight_decay"})
     assert "adamw" in words and "weight decay 0.05" in words
+
+
+@pytest.mark.parametrize(
+    ("weights", "source", "words"),
+    [
+        ("none", "random", "random weights"),
+        ("package", "package lite (lite0.pth)", "weights from package lite (lite0.pth)"),
+        ("in1k", "/hub/x.pth", "weights in1k from /hub/x.pth"),
+        ("in1k", "in1k", "weights in1k"),
+    ],
+)
+def test_weights_are_said_without_saying_it_twice(facts: SpaceFacts, weights: str, source: str, words: str) -> None:
+    backbone = dataclasses.replace(next(iter(facts.backbones.values())), weights=weights, weights_source=source)
+    assert weights_in_words(backbone) == words
 
 
 def test_a_varying_value_without_effect_is_not_said(space: Space, facts: SpaceFacts) -> None:

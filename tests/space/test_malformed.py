@@ -455,7 +455,7 @@ CASES = {
         [
             (
                 "x.yaml:3: recipe.backbone: must be torchvision/NAME, timm/NAME, searchft/NAME or python:FILE.py:NAME but got "
-                "'resnet18': write torchvision/resnet18 or timm/resnet18"
+                "'resnet18': write torchvision/resnet18 or timm/resnet18 (`searchft models resnet18` says which exist)"
             )
         ],
     ),
@@ -759,7 +759,7 @@ CASES = {
             "x.yaml:2: data.imagesize: unknown key 'imagesize', did you mean 'image_size'?",
             (
                 "x.yaml:4: recipe.backbone: must be torchvision/NAME, timm/NAME, searchft/NAME or python:FILE.py:NAME but got "
-                "'resnet18': write torchvision/resnet18 or timm/resnet18"
+                "'resnet18': write torchvision/resnet18 or timm/resnet18 (`searchft models resnet18` says which exist)"
             ),
             "x.yaml:5: recipe.droput: unknown key 'droput', did you mean 'dropout'?",
             "x.yaml:6: recipe.lr: must lie in (0, 100] but got 0",
