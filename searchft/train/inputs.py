@@ -12,6 +12,7 @@ All three give the same numbers in fp32, because the frozen part always runs in 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -70,6 +71,8 @@ class SplitInputs:
         self._rest: Rest | None = None
         self.stored_s = 0.0
         """What an epoch does not spend because its values come from the store: what computing them took, once."""
+        self.spent_s = 0.0
+        """What the first epoch has spent on the store: computing its values, waiting for who did, or opening them."""
         keeping = data.facts.keeping.get(keeping_name(recipe, network.opening))
         if keeping is not None and keeping.keep == "recompute":
             return
@@ -94,6 +97,7 @@ class SplitInputs:
                 size,
                 _augmentation_text(recipe) if augments else "",
             )
+            began = time.perf_counter()
             stored = data.store.values(key, self.size, self._computer(kept, recipe.seed, view))
             if stored is None:
                 if data.store.refusal.startswith("the disk is full"):
@@ -106,6 +110,7 @@ class SplitInputs:
                 return
             self._views.append([_placed(value, data.device) for value in stored])
             self.stored_s += data.store.computed_s.get(key, 0.0) / views
+            self.spent_s += time.perf_counter() - began
         self._rest = rest
 
     def _computer(self, kept: Prefix | First, seed: int, view: int) -> Callable[[int, int], tuple[Tensor, ...]]:
