@@ -105,7 +105,7 @@ class LiveView:
 
 
 class PlainView:
-    """The view for a file, a pipe or a log: a line per finished trial, and now and then one of progress."""
+    """The view for a file, a pipe or a log: a line for each trial that ran, and now and then one of progress."""
 
     def __init__(self, stream: IO[str], clock: Callable[[], float] = time.monotonic) -> None:
         self.progress = StudyProgress(clock)
@@ -121,6 +121,8 @@ class PlainView:
                 self._say(line.plain)
         elif isinstance(event, TrialFinished):
             opened = self.progress.opened
+            if event.record.answered_from is not None and not event.record.name:
+                return  # towards the end of a search they come by the dozen; the lines of progress count them
             self._say(result_line(event.record, opened.space, opened.facts).plain if opened else f"#{event.record.number}")
         elif isinstance(event, Note):
             self._say(f"warning: {event.text}" if event.warning else event.text)
