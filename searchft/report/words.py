@@ -84,7 +84,10 @@ def architecture_in_words(recipe: Recipe, facts: SpaceFacts, varying: Collection
     if "weights" in varying:
         parts.append(f"weights {backbone.weights if backbone else recipe.weights}")
     parts += [_opening_words(recipe, backbone, opening, varying), _head_words(recipe, varying)]
-    parts += [phrase.words(getattr(recipe, phrase.field)) for phrase in ARCHITECTURE_PHRASES if phrase.field in varying]
+    own = {"edits": recipe.own_edits()}  # edits written for another backbone have no effect here
+    for phrase in ARCHITECTURE_PHRASES:
+        if phrase.field in varying:
+            parts.append(phrase.words(own.get(phrase.field, getattr(recipe, phrase.field))))
     return ", ".join(parts)
 
 

@@ -140,12 +140,21 @@ def _openings(space: Space, facts: SpaceFacts) -> Iterator[tuple[Recipe, Backbon
                 replace(one, **{k: v for k, v in STRATEGIES[s].items() if k in ("unfrozen", "parameters")})
                 for one in pending
                 for s in space.by_name["strategy"].choices
+                if _takes(s, one, _choices(space, "weights"))
             ]
         for one in dict.fromkeys(pending):
             try:
                 yield one, backbone, open_parameters(one, backbone)
             except ValueError:
                 continue  # `validate` says so
+
+
+def _takes(strategy: str, recipe: Recipe, weights: tuple[Any, ...]) -> bool:
+    """Whether the strategy begins with the recipe's network: `scratch` with random values only, the others with the space's."""
+    values = STRATEGIES[strategy]
+    if values.get("adapters", recipe.adapters) != recipe.adapters:
+        return False
+    return recipe.weights == values["weights"] if "weights" in values else not weights or recipe.weights in weights
 
 
 def _softmax_edits(recipe: Recipe) -> Iterator[str]:

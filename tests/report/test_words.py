@@ -64,6 +64,14 @@ def test_a_varying_value_without_effect_is_not_said(space: Space, facts: SpaceFa
     assert "momentum" not in words and "dropout" not in words
 
 
+def test_edits_of_another_backbone_are_not_said(facts: SpaceFacts) -> None:
+    recipe = Recipe("torchvision/resnet18", edits=(("torchvision/alexnet", (("features.keep", 6),)),))
+    assert "alexnet" not in recipe_in_words(recipe, facts, {"edits"}) and "no edits" in recipe_in_words(
+        recipe, facts, {"edits"}
+    )
+    assert "features.keep=6" in recipe_in_words(dataclasses.replace(recipe, backbone="torchvision/alexnet"), facts, {"edits"})
+
+
 def test_a_recipe_that_the_facts_do_not_know_still_has_words(space: Space, facts: SpaceFacts) -> None:
     stranger = dataclasses.replace(space.resolve({"unfrozen": "layer4"}), backbone="timm/other")
     assert "layer4" in recipe_in_words(stranger, facts)
