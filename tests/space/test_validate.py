@@ -129,12 +129,12 @@ def test_notes_say_what_a_person_should_know(
 
 
 def test_the_random_values_of_scratch_are_not_taken_for_frozen_ones(space_of: Build, facts_of: Facts) -> None:
-    def told(*lines: str) -> list[str]:
+    def told(*lines: str) -> list[tuple[str, int]]:
         space = space_of("strategy: [full, head, bias, scratch]", *lines)
         facts, known = facts_of(space), facts_of(space, **KNOWN)
         weights = {name: recipe.weights for name, recipe in space.architectures().items()}
         networks = {name: (facts if weights[name] == "none" else known).backbones[name] for name in weights}
-        return [note.rule for note in notes(space, SpaceFacts(facts.data, networks))]
+        return frozen_over_random(space, SpaceFacts(facts.data, networks))
 
     assert told("weights: package") == []
-    assert [rule.partition(" of")[0] for rule in told("weights: [package, none]")] == ["up to 300 parameters"]
+    assert [frozen for _, frozen in told("weights: [package, none]")] == [300]
