@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import optuna
+import pytest
 from optuna_dashboard import get_note
 from optuna_dashboard._note import save_note_with_version
 
 from searchft.cli.annotate import CONFUSION, CURVE, MISTAKES, Annotator
 from searchft.cli.studies import FoundStudy
 from searchft.report.notes import attached
+
+pytestmark = pytest.mark.slow
 
 
 def plain_study(folder) -> optuna.Study:  # type: ignore[no-untyped-def]

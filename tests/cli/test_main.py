@@ -156,6 +156,7 @@ def test_a_wrong_option_under_json_is_a_json_error(searchft: Run) -> None:
     assert result.code == 2 and result.json["error"]["kind"] == "input"
 
 
+@pytest.mark.slow
 def test_a_reader_that_leaves_early_is_no_error(tmp_path: Path) -> None:
     program = f"{sys.executable} -m searchft models --json | head -c 10; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", program], capture_output=True, text=True)

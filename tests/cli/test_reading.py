@@ -59,6 +59,7 @@ def test_an_unknown_study_is_answered_with_the_near_one(verb: str, small_study, 
     assert not (small_study.studies / "none").exists()
 
 
+@pytest.mark.slow
 def test_report_writes_a_page_its_twin_figures_and_data(study_copy, searchft: Run) -> None:  # type: ignore[no-untyped-def]
     answer = searchft("report", "faces", "--studies", study_copy.studies, "--json").json
     folder = study_copy.folder / "report"

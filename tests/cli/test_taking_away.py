@@ -79,6 +79,7 @@ def test_export_scores_the_enqueued_rows_too_and_the_report_shows_it(exported, s
     assert baseline["test"][:1].isdigit()
 
 
+@pytest.mark.slow
 def test_export_again_replaces_but_never_a_strangers_folder(study_copy, searchft: Run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     at = ["--studies", study_copy.studies, "--no-rows"]
     (tmp_path / "thesis").mkdir()

@@ -64,6 +64,7 @@ def photos(count: int) -> list[Path]:
     return [record.content for record in records[:: len(records) // count]][:count]  # type: ignore[misc]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_what_the_grammar_makes_is_rebuilt_by_the_snippet(case: str, export: Callable[[Recipe], Path], tmp_path: Path) -> None:
     out = export(CASES[case])

@@ -102,6 +102,7 @@ def exported(cases: dict[str, Exported], tmp_path: Path) -> Exported:
     return dataclasses.replace(case, delta=tmp_path / "export" / "best.safetensors", out=tmp_path / "export" / "winner")
 
 
+@pytest.mark.slow
 def test_the_snippet_alone_gives_the_same_logits_bit_for_bit(cases: dict[str, Exported], tmp_path: Path) -> None:
     photos = some_photos()
     code = ["import sys", "import torch", f"torch.set_num_threads({torch.get_num_threads()})", "found = {}"]

@@ -237,6 +237,7 @@ def start(root: Path, mode: str) -> subprocess.Popen[str]:
 
 
 @pytest.mark.timeout(120)
+@pytest.mark.slow
 def test_two_processes_build_once(tmp_path: Path) -> None:
     processes = [start(tmp_path, "once") for _ in range(2)]
     for process in processes:
@@ -248,6 +249,7 @@ def test_two_processes_build_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(120)
+@pytest.mark.slow
 def test_a_killed_builder_is_replaced(tmp_path: Path) -> None:
     process = start(tmp_path, "for_ever")
     assert process.stdin is not None

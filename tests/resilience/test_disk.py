@@ -25,7 +25,8 @@ def fill(folder):
     return filler
 
 
-@pytest.mark.parametrize("where", ["studies", pytest.param("database", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("where", ["studies", "database"])
 def test_a_disk_that_fills_in_mid_study(where, program, small_disk, whole):
     """`studies`: checkpoint and database share the full disk. `database`: it alone is there, checkpoints are elsewhere."""
     here = program(epoch_ms=10)

@@ -43,9 +43,14 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 OPENINGS = [
     {"unfrozen": "head"},
     {"unfrozen": "layer4", "head_widths": (32,), "dropout": 0.5},
-    {"unfrozen": "layer3", "norm": "frozen"},
-    {"unfrozen": "all", "lr": 1e-3},
-    {"unfrozen": "all", "parameters": "bias"},
+    *(
+        pytest.param(change, marks=pytest.mark.slow)
+        for change in (
+            {"unfrozen": "layer3", "norm": "frozen"},
+            {"unfrozen": "all", "lr": 1e-3},
+            {"unfrozen": "all", "parameters": "bias"},
+        )
+    ),
 ]
 
 
@@ -63,10 +68,16 @@ def test_the_store_changes_no_number_in_fp32(
 @pytest.mark.parametrize(
     ("at", "change"),
     [
-        ("layer2.0.conv1", {"unfrozen": "layer4", "dropout": 0.5, "head_widths": (32,), "batch_size": 33}),
-        ("layer1.1.relu", {"unfrozen": "layer3", "horizontal_flip": 0.5, "augment_views": 2}),
+        pytest.param(
+            "layer2.0.conv1",
+            {"unfrozen": "layer4", "dropout": 0.5, "head_widths": (32,), "batch_size": 33},
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            "layer1.1.relu", {"unfrozen": "layer3", "horizontal_flip": 0.5, "augment_views": 2}, marks=pytest.mark.slow
+        ),
         ("maxpool", {"unfrozen": "head", "head_first_epochs": 0}),
-        ("no.such.place", {"unfrozen": "layer4"}),
+        pytest.param("no.such.place", {"unfrozen": "layer4"}, marks=pytest.mark.slow),
     ],
 )
 def test_a_shallower_cut_changes_no_number_in_fp32(
@@ -120,6 +131,7 @@ def test_a_damaged_checkpoint_is_noticed_and_the_trial_runs_again(
     assert [replace(r, seconds=0.0, stored_s=0.0) for r in results] == whole
 
 
+@pytest.mark.slow
 def test_what_ran_before_in_a_worker_changes_nothing(faces: Images, facts: SpaceFacts, recipe: Recipe, tmp_path: Path) -> None:
     chosen = replace(recipe, unfrozen="layer4", head_widths=(16,), dropout=0.5)
     cold = run(chosen, TrainingData(faces, facts, 32), tmp_path / "cold")
@@ -145,6 +157,7 @@ def test_only_what_is_open_is_in_the_delta(norm: str, faces: Images, facts: Spac
     assert {"layer4.1.conv2.weight", "fc.weight"} <= moved
 
 
+@pytest.mark.slow
 def test_the_head_first_then_the_rest(faces: Images, facts: SpaceFacts, recipe: Recipe, tmp_path: Path) -> None:
     chosen = replace(recipe, unfrozen="layer4", epochs=3, head_first_epochs=2, optimizer="adam", lr=1e-3)
     probe = run(replace(chosen, unfrozen="head", head_first_epochs=0, epochs=2), TrainingData(faces, facts, 32))
