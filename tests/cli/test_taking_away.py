@@ -43,6 +43,7 @@ def test_export_scores_the_folder_that_it_wrote(exported) -> None:  # type: igno
     assert low < answer["metrics"]["test"]["accuracy"] < high
 
 
+@pytest.mark.slow
 def test_the_reported_test_accuracy_is_what_the_snippet_scores(exported, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     """In a process without searchft, photo by photo. The split is read from the study's own names."""
     from searchft.data import open_images
@@ -67,6 +68,7 @@ def test_the_reported_test_accuracy_is_what_the_snippet_scores(exported, tmp_pat
     assert int(done.stdout) > 200 / 40 * 2, "far above chance, or equality would prove little"
 
 
+@pytest.mark.slow
 def test_export_scores_the_enqueued_rows_too_and_the_report_shows_it(exported, searchft: Run) -> None:  # type: ignore[no-untyped-def]
     studies, _, answer = exported
     report = Path(searchft("report", "faces", "--studies", studies, "--json").json["markdown"]).read_text()
@@ -193,6 +195,7 @@ def test_rm_refuses_while_a_driver_runs(study_copy, searchft: Run) -> None:  # t
     assert (study_copy.folder / "study.db").exists()
 
 
+@pytest.mark.slow
 def test_the_dashboard_serves_the_study_on_this_machine_only(study_copy) -> None:  # type: ignore[no-untyped-def]
     lock = FolderLock(study_copy.folder)
     lock.acquire()  # as while it runs

@@ -311,6 +311,7 @@ def test_a_damaged_file_is_named_with_what_to_do(ledger, folder):
         Ledger.open("", "small", folder, create=True)
 
 
+@pytest.mark.slow
 def test_a_database_that_stays_locked_is_reported(ledger, small, suggestion_of, folder):
     ledger._storage._backend.engine.dispose()
     blocker = sqlite3.connect(folder / "study.db", isolation_level=None)

@@ -200,6 +200,7 @@ def test_after_a_restart_owners_come_first(ledger, postgres_server, url, tmp_pat
         other.finish(0, "complete", 0.75)
 
 
+@pytest.mark.slow
 def test_a_server_restart_in_mid_study_loses_and_doubles_nothing(
     ledger, postgres_server, small, facts, suggestion_of, url, tmp_path
 ):

@@ -187,6 +187,7 @@ def test_steps_between_epochs_can_be_validated(faces: Images, facts: SpaceFacts,
     assert [r.val_accuracy for r in with_curve] != [] and len(plain) == 2
 
 
+@pytest.mark.slow
 def test_augmented_images_differ_from_epoch_to_epoch_and_repeat_exactly(
     faces: Images, facts: SpaceFacts, recipe: Recipe, store: FeatureStore
 ) -> None:

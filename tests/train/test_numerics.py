@@ -67,6 +67,7 @@ def test_what_is_not_worth_keeping_is_not_stored_and_the_numbers_stay(
     assert not [entry for entry in store.entries() if not entry.held]
 
 
+@pytest.mark.slow
 def test_each_precision_of_a_space_is_measured(faces: Images, facts: SpaceFacts, tmp_path: Path) -> None:
     """Values of one precision are no values of the other, and `auto` behind another precision is measured all the same."""
     changes = ["recipe.precision=[fp32,auto]", "recipe.unfrozen=layer4"]
@@ -74,6 +75,7 @@ def test_each_precision_of_a_space_is_measured(faces: Images, facts: SpaceFacts,
     assert len(found.keeping) == 2 and len(found.numerics) == 1
 
 
+@pytest.mark.slow
 def test_where_the_edge_does_not_fit_a_narrower_place_is_kept(
     faces: Images, facts: SpaceFacts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
