@@ -478,7 +478,7 @@ class Ledger:
             raise ValueError(f"a trial ends complete, pruned or failed but not {state!r}")
         if state == COMPLETE and (value is None or not math.isfinite(value)):
             raise ValueError(f"a complete trial has a finite value but trial {number} has {value}")
-        done = self._finished.get(number) or self.record(number)
+        done = self.record(number)
         if done.finished:
             if done.state == state and (value is None or done.value == value):
                 return
