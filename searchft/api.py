@@ -92,6 +92,9 @@ def run(
     storage: str = "",
     workers: int = 0,
     devices: str = "auto",
+    workers_per_device: int = 1,
+    ray: str | None = None,
+    gpus_per_worker: float | None = None,
     on_event: Callable[[Event], None] | None = None,
 ) -> FinishedStudy:
     """Searches a space, or goes on with a search, and returns the study when its budget is spent.
@@ -105,52 +108,36 @@ def run(
         storage: SQLAlchemy URL; empty: SQLite in the study's folder.
         workers: trials at once; 0: one per device.
         devices: `auto`, `cpu`, or e.g. `cuda:0,cuda:1`.
+        workers_per_device: small trials may share a device; one waits if its memory would not suffice.
+        ray: workers on a Ray cluster: `auto` (the one of this machine, else one that is started here) or HOST:PORT.
+        gpus_per_worker: with `ray`: GPUs, or a share of one such as 0.5, for each worker.
         on_event: is told what happens (searchft.search.events), e.g. `print`, or the `show` of a view.
 
-    Raises InputError where anything in the space is wrong, StorageError where the storage or the disk fails.
+    Raises InputError where anything in the space or the placement is wrong, StorageError where the storage or the disk fails.
     """
-    from searchft.execution.local import LocalExecutor
-    from searchft.execution.protocol import WorkerSetup
-    from searchft.files import cache_folder
-    from searchft.search.driver import run_study
     from searchft.search.events import Note, StudyFinished
-    from searchft.search.ground import choose_ground
-    from searchft.search.start import open_study
+    from searchft.search.session import Placement, open_session
 
     if not isinstance(space, Space):
         space = load_space(space)
     tell = on_event or (lambda event: None)
-    ground = choose_ground()
-    executor = LocalExecutor(ground.plan_slots(devices, workers, 1), ground.worker_main)
-    try:
-        study = open_study(space, Path(studies), storage=storage, say=lambda text: tell(Note(text)), ground=ground)
-        with study.ledger:
-            executor.start(
-                WorkerSetup(
-                    facts=study.facts.to_json(),
-                    images=str(study.images),
-                    image_size=study.space.data.image_size,
-                    store=str(cache_folder() / "features"),
-                )
-            )
-            finished: StudyFinished | None = None
-            for note in study.notes:
-                tell(Note(note))
-            for event in run_study(
-                study.space,
-                study.facts,
-                study.ledger,
-                executor,
-                study.folder,
-                resumed=study.resumed,
-                memory_of=ground.memory_of(study.facts, study.space.data.image_size),
-            ):
-                tell(event)
-                finished = event if isinstance(event, StudyFinished) else finished
-            assert finished is not None
-            url = study.ledger.url
-    finally:
-        executor.close()
+    finished: StudyFinished | None = None
+    with open_session(
+        space,
+        Path(studies),
+        Placement(devices, workers, workers_per_device, ray, gpus_per_worker),
+        storage=storage,
+        say=lambda text: tell(Note(text)),
+        warn=lambda text: tell(Note(text, warning=True)),
+    ) as session:
+        study = session.study
+        for note in study.notes:
+            tell(Note(note))
+        for event in session.events():
+            tell(event)
+            finished = event if isinstance(event, StudyFinished) else finished
+        url = study.ledger.url
+    assert finished is not None
     return FinishedStudy(study.space, study.facts, study.folder, url, finished.records, finished.why)
 
 

@@ -1,20 +1,23 @@
-"""`searchft run`: from a space file to a finished study. The path down: here → search.start → search.driver → worker → fit."""
+"""`searchft run`: from a space file to a finished study. The path down: here → search.session → search.driver → worker → fit."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import shlex
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from searchft.cli.output import ReaderLeft, emit_json, emit_renderable, say
 from searchft.cli.signals import Stopping, listening
 from searchft.cli.studies import check_writable
-from searchft.errors import InputError, Interrupted, NothingCompletedError, SearchftError
+from searchft.errors import Interrupted, NothingCompletedError, SearchftError
+
+if TYPE_CHECKING:
+    from searchft.search.session import Session
+    from searchft.search.start import ReadyStudy
 
 EPILOG = """\b
 Example:
@@ -90,7 +93,6 @@ def command(
     # Workers never open the storage: its URL, which may hold a password, is not handed down to them.
     os.environ.pop("SEARCHFT_STORAGE", None)
     _warn_of_a_password_in_sight(storage)
-    _refuse_mixtures(ray)
     with listening() as stopping:
         from searchft.space import load_space
 
@@ -105,46 +107,21 @@ def command(
 
             permit(space_file.parent)  # before the workers start: they inherit it
 
-        from searchft.execution.local import LocalExecutor
-        from searchft.execution.protocol import Executor, WorkerSetup
-        from searchft.files import cache_folder, store_budget_bytes
-        from searchft.search.ground import choose_ground
-        from searchft.search.start import open_study
+        from searchft.search.session import Placement, open_session
 
-        ground = choose_ground()
-        executor: Executor  # its processes start to import torch while we look at the data
-        if ray is not None:
-            from searchft.execution.ray_executor import start_on_ray
-
-            executor = start_on_ray(ray, workers, gpus_per_worker, say)
-        else:
-            executor = LocalExecutor(ground.plan_slots(devices, workers or 0, workers_per_device), ground.worker_main)
-        try:
-            study = open_study(
-                space,
-                studies,
-                storage=storage,
-                fresh=fresh,
-                extend=extend,
-                say=(lambda text: None) if quiet else say,
-                ground=ground,
-            )
-            with study.ledger:
-                executor.start(
-                    WorkerSetup(
-                        facts=study.facts.to_json(),
-                        images=str(study.images),
-                        image_size=study.space.data.image_size,
-                        store="" if no_store else str(cache_folder() / "features"),
-                        store_budget_bytes=store_budget_bytes(cache_folder() / "features"),
-                    )
-                )
-                memory_of = ground.memory_of(study.facts, study.space.data.image_size)
-                summary, trouble = _search(
-                    study, executor, stopping, quiet, as_json, _again(space_file), tensorboard, memory_of
-                )
-        finally:
-            executor.close()
+        with open_session(
+            space,
+            studies,
+            Placement(devices, workers or 0, workers_per_device, ray, gpus_per_worker),
+            storage=storage,
+            fresh=fresh,
+            extend=extend,
+            keep_values=not no_store,
+            say=(lambda text: None) if quiet else say,
+            warn=say,
+        ) as session:
+            study = session.study
+            summary, trouble = _search(session, stopping, quiet, as_json, _again(space_file), tensorboard)
     if as_json:
         # exactly one object, whatever came of it
         error = {"error": {"kind": trouble.kind, "message": str(trouble), "where": trouble.where}} if trouble else {}
@@ -161,22 +138,15 @@ def command(
 
 
 def _search(
-    study: Any,
-    executor: Any,
-    stopping: Stopping,
-    quiet: bool,
-    as_json: bool,
-    again: str,
-    tensorboard: bool,
-    memory_of: Callable[[Any], int],
+    session: Session, stopping: Stopping, quiet: bool, as_json: bool, again: str, tensorboard: bool
 ) -> tuple[dict[str, Any], SearchftError | None]:
     """Runs the study and draws it; returns its summary, and what to leave with where that is not success."""
     from searchft.report.leaderboard import leaderboard, summary_json
     from searchft.report.live import choose_view
-    from searchft.search.driver import run_study
     from searchft.search.events import Note, StudyFinished
     from searchft.search.records import best
 
+    study = session.study
     views = [choose_view(quiet)]
     if tensorboard:
         from searchft.report.tensorboard import TensorBoardView
@@ -187,16 +157,7 @@ def _search(
     try:
         for note in study.notes:
             views[0].show(Note(note))
-        for event in run_study(
-            study.space,
-            study.facts,
-            study.ledger,
-            executor,
-            study.folder,
-            resumed=study.resumed,
-            stopping=stopping,
-            memory_of=memory_of,
-        ):
+        for event in session.events(stopping):
             for view in views:
                 view.show(event)
             if isinstance(event, StudyFinished):
@@ -219,7 +180,7 @@ def _search(
     return summary_json(study.space, study.facts, records, study.ledger.url), trouble
 
 
-def _annotate(study: Any, records: list[Any]) -> None:
+def _annotate(study: ReadyStudy, records: list[Any]) -> None:
     """Recipes in words as notes, so that whoever opens the study with plain optuna-dashboard finds them. Never a reason to fail."""
     from searchft.report.notes import write_notes
 
@@ -247,17 +208,6 @@ def _again(space_file: Path) -> str:
             for one in value if isinstance(value, tuple) else (value,):
                 words += [flag, str(one)]
     return shlex.join(words)
-
-
-def _refuse_mixtures(ray: str | None) -> None:
-    """Raises InputError for options that say who places the workers twice."""
-    context = click.get_current_context()
-    wrong = ("devices", "workers_per_device") if ray is not None else ("gpus_per_worker",)
-    for name in wrong:
-        if context.get_parameter_source(name) == click.core.ParameterSource.COMMANDLINE:
-            flag = f"--{name.replace('_', '-')}"
-            rule = "must not stand beside --ray: Ray places the workers" if ray is not None else "has a meaning only with --ray"
-            raise InputError(rule, flag)
 
 
 def _warn_of_a_password_in_sight(storage: str) -> None:

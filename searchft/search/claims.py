@@ -131,7 +131,7 @@ class PostgresClaims:
     alone = False
 
     def __init__(self, url: str, study: str) -> None:
-        """Connects. Raises psycopg2's errors if it cannot."""
+        """Connects. Raises psycopg's errors if it cannot."""
         digest = hashlib.sha256(f"searchft study {study}".encode()).digest()
         self._url, self._study = url, study
         self._study_key = int.from_bytes(digest[:8], "big", signed=True)
@@ -145,12 +145,13 @@ class PostgresClaims:
         self._connection = self._connect()
 
     def _connect(self) -> Any:
-        import psycopg2
+        import psycopg
         import sqlalchemy
 
         target = sqlalchemy.make_url(self._url).set(drivername="postgresql").render_as_string(hide_password=False)
-        connection = psycopg2.connect(
+        connection = psycopg.connect(
             target,
+            autocommit=True,
             connect_timeout=10,
             application_name=self._name,
             keepalives_idle=15,
@@ -159,7 +160,6 @@ class PostgresClaims:
             # The server notices within a minute when this machine is gone, and frees the locks.
             options="-c tcp_keepalives_idle=30 -c tcp_keepalives_interval=10 -c tcp_keepalives_count=3 -c lock_timeout=2s",
         )
-        connection.autocommit = True
         return connection
 
     def _ask(self, question: str, *values: Any) -> list[tuple[Any, ...]]:
@@ -219,14 +219,14 @@ class PostgresClaims:
                     self._ask("SELECT pg_advisory_unlock(%s)", self._study_key)
 
     def _lock_decisions(self) -> None:
-        import psycopg2
+        import psycopg
 
         deadline = time.monotonic() + DECISION_PATIENCE_S
         while True:
             try:
                 self._ask("SELECT pg_advisory_lock(%s)", self._study_key)  # in turn; gives up after lock_timeout
                 return
-            except psycopg2.errors.LockNotAvailable:
+            except psycopg.errors.LockNotAvailable:
                 if time.monotonic() > deadline:
                     where = mask_url(self._url)
                     raise StorageError(

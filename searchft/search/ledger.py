@@ -63,6 +63,9 @@ __all__ = ["Ledger", "best", "environment", "mask_url", "memo"]
 OUTAGE_PATIENCE_S = 180.0
 """How long a database server may be away in mid-study: a minute's outage with room."""
 
+FIRST_WAIT_S = 0.25
+"""How long to wait before a server that was away is asked again; then twice as long each time, up to five seconds."""
+
 PIECE_LENGTH = 15_000
 """Characters per piece of a pinned text: MySQL's TEXT ends at 65,535 bytes, a character may take four."""
 
@@ -577,7 +580,7 @@ class Ledger:
             return int(self._storage.create_new_trial(self._study._study_id, template_trial=trial))
 
         trial_id = self._do(add)
-        if self._storage.get_trial_number_from_id(trial_id) != number:
+        if self._do(lambda: self._storage.get_trial_number_from_id(trial_id)) != number:
             raise StorageError(f"{self.url}: trial {number} was not written alone. {_STRANGER}", self.url)
         trial.number, trial._trial_id = number, trial_id
         self._ids[number] = trial_id
@@ -610,7 +613,7 @@ class Ledger:
     def _do(self, action: Callable[[], T]) -> T:
         """Runs a database action with our errors. A server that is away is waited for; every action here may be repeated."""
         deadline = time.monotonic() + self._patience_s
-        wait_s = 0.25
+        wait_s = FIRST_WAIT_S
         while True:
             try:
                 with storage_errors(self._url):

@@ -10,6 +10,7 @@ Optuna is imported only where a database is opened: `list` and `mask_url` do wit
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import re
 import sqlite3
@@ -127,7 +128,7 @@ def storage_errors(url: str) -> Iterator[None]:
     except (sqlalchemy.exc.SQLAlchemyError, sqlite3.Error, optuna.exceptions.StorageInternalError, OSError) as error:
         raise _explained(error, url) from error
     except Exception as error:
-        # psycopg2's own errors are met without importing psycopg2
+        # a driver's own errors are met without importing it
         if type(error).__module__.partition(".")[0] in ("psycopg2", "psycopg", "pymysql", "MySQLdb"):
             raise _explained(error, url) from error
         raise
@@ -264,9 +265,13 @@ def is_postgres(url: str) -> bool:
     return url.startswith(("postgresql", "postgres:"))
 
 
-def _long_name(url: str) -> str:
-    """`postgres://` as `postgresql://`: SQLAlchemy knows only the long name."""
-    return "postgresql" + url.removeprefix("postgres") if url.startswith("postgres://") else url
+def _full_name(url: str) -> str:
+    """PostgreSQL's URL with the driver that our extra `postgres` installs, where it names none.
+
+    SQLAlchemy's own choice depends on its version (psycopg2 up to 2.0, psycopg since), and it does not know `postgres://`.
+    """
+    scheme, separator, rest = url.partition("://")
+    return f"postgresql+psycopg://{rest}" if separator and scheme in ("postgres", "postgresql") else url
 
 
 def _server_arguments(url: str) -> dict[str, Any]:
@@ -282,7 +287,7 @@ def _server_engine(url: str) -> Any:
 
     rule = f"must be a database URL such as postgresql://user@host/database but got {mask_url(url)!r}"
     try:
-        return sqlalchemy.create_engine(_long_name(url), **_server_arguments(url))
+        return sqlalchemy.create_engine(_full_name(url), **_server_arguments(url))
     except (sqlalchemy.exc.ArgumentError, ValueError):
         raise InputError(rule, "--storage") from None  # no cause: it may quote the URL
     except ImportError as error:
@@ -294,10 +299,12 @@ def _open_server(url: str) -> BaseStorage:
     import sqlalchemy
 
     engine = _server_engine(url)
-    template = _long_name(url).replace("{", "{{").replace("}", "}}")  # Optuna fills {} in URLs
+    template = _full_name(url).replace("{", "{{").replace("}", "}}")  # Optuna fills {} in URLs
 
     def build() -> Any:
-        return optuna.storages.RDBStorage(template, engine_kwargs=_server_arguments(url))
+        backend = optuna.storages.RDBStorage(template, engine_kwargs=_server_arguments(url))
+        sqlalchemy.event.listen(backend.engine, "handle_error", functools.partial(_leave_optuna, url))
+        return backend
 
     try:
         with engine.connect() as connection:
@@ -312,6 +319,13 @@ def _open_server(url: str) -> BaseStorage:
     finally:
         engine.dispose()
     return optuna.storages.get_storage(backend)
+
+
+def _leave_optuna(url: str, context: Any) -> None:
+    """Raises ServerAwayError where a connection was lost: Optuna tries five times by itself to add a trial, and where only the
+    answer to the first commit was lost, the second would write it twice. It does not know this error, and lets it pass."""
+    if context.is_disconnect and not context.is_pre_ping:  # a ping is there to find that out, and connects again
+        raise _explained(context.sqlalchemy_exception or context.original_exception, url) from context.original_exception
 
 
 def count_trials(storage: BaseStorage, study_id: int) -> int:

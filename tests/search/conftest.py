@@ -227,12 +227,11 @@ class PostgresServer:
 
     def fresh_database(self) -> str:
         """The URL of a new empty database."""
-        import psycopg2
+        import psycopg
 
         name = "d" + hashlib.sha256(os.urandom(8)).hexdigest()[:12]
-        connection = psycopg2.connect(self.url())
-        connection.autocommit = True
-        connection.cursor().execute(f"CREATE DATABASE {name}")
+        connection = psycopg.connect(self.url(), autocommit=True)
+        connection.execute(f"CREATE DATABASE {name}")
         connection.close()
         return self.url(name)
 
@@ -264,7 +263,7 @@ def postgres_server() -> Iterator[PostgresServer]:
     found = sorted(glob.glob("/usr/lib/postgresql/*/bin/initdb")) or [p for p in [shutil.which("initdb")] if p]
     if not found:
         pytest.skip("PostgreSQL's server programs are not installed")
-    pytest.importorskip("psycopg2")
+    pytest.importorskip("psycopg")
     server = PostgresServer(Path(found[-1]).parent)
     try:
         server.start()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from typing import Any
 
 import pytest
 
@@ -100,12 +101,12 @@ def test_a_study_is_pinned_run_and_read_again(ledger, url, tmp_path, small, fact
 
 
 def test_a_missing_study_is_the_users_mistake_and_nothing_is_created(url, tmp_path):
-    import psycopg2
+    import psycopg
 
     with pytest.raises(InputError, match="no study 'small'"):
         Ledger.open(url, "small", tmp_path / "x", create=False)
     assert not (tmp_path / "x").exists()
-    with psycopg2.connect(url) as connection, connection.cursor() as cursor:
+    with psycopg.connect(url) as connection, connection.cursor() as cursor:
         cursor.execute("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'")
         assert cursor.fetchone()[0] == 0
 
@@ -220,6 +221,72 @@ def test_a_server_restart_in_mid_study_loses_and_doubles_nothing(
     assert [(r.number, r.state, r.curve) for r in ledger.records()] == [(0, "complete", (0.25, 0.5)), (1, "running", ())]
     with Ledger.open(url, "small", tmp_path / "elsewhere", create=False) as other:
         assert other.take_over(other.records()) == []  # trial 1 has its owner, which took its lock again
+
+
+def a_trial_and_its_answer(ledger, chosen):
+    """Everything that a ledger writes, once; what came of it, as the database says."""
+    with ledger.deciding():
+        ledger.records()
+        number = ledger.next_number()
+        ledger.start(chosen, number, owner=identity())
+    ledger.report(number, 1, 0.25, {"train_loss": 2.5})
+    ledger.annotate(number, retries=1)
+    ledger.report(number, 2, 0.5)
+    ledger.finish(number, "pruned", 0.5, "too slow", {"best_epoch": 2}, infeasible=True)
+    with ledger.deciding():
+        ledger.records()
+        ledger.answer(chosen, number + 1, ledger.record(number))
+    rows = ledger._do(lambda: ledger._storage.get_all_trials(ledger._study._study_id))[number:]
+    return [(t.state, t.value, t.params, t.intermediate_values, t.constraints, sorted(t.user_attrs)) for t in rows]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("when", ["before a statement", "after a commit"])
+def test_connections_lost_at_every_single_statement_lose_and_double_nothing(
+    when, postgres_server, small, facts, suggestion_of, tmp_path, monkeypatch
+):
+    """Before a statement: nothing of it arrived. After a commit: it is written, but nobody could say so."""
+    import psycopg
+    import sqlalchemy
+
+    monkeypatch.setattr(ledger_module, "FIRST_WAIT_S", 0.01)
+    url = postgres_server.fresh_database()
+    administrator = psycopg.connect(postgres_server.url(), autocommit=True)
+    database = url.rpartition("/")[2]
+
+    counted, strike = 0, 0
+
+    def lost() -> bool:
+        nonlocal counted
+        counted += 1
+        if counted == strike:
+            ours = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s"
+            administrator.execute(ours, (database,))
+        return counted == strike
+
+    with Ledger.open(url, "small", tmp_path, create=True) as ledger:
+        ledger.pin(small, facts, {})
+        engine, chosen = ledger._storage._backend.engine, suggestion_of(small, unfrozen="layer4")
+        commit = engine.dialect.do_commit
+
+        def commit_unheard(connection: Any) -> None:
+            commit(connection)
+            if lost():
+                connection.driver_connection.close()
+                raise psycopg.OperationalError("server closed the connection unexpectedly")
+
+        if when == "after a commit":
+            monkeypatch.setattr(engine.dialect, "do_commit", commit_unheard)
+        else:
+            sqlalchemy.event.listen(engine, "before_cursor_execute", lambda *_: lost())
+        expected = a_trial_and_its_answer(ledger, chosen)  # nothing is lost in it
+        chances = counted
+        assert len(expected) == 2 and chances > 10
+        for strike in range(1, chances + 1):
+            counted = 0
+            assert a_trial_and_its_answer(ledger, chosen) == expected, f"lost at {strike} of {chances}"
+            assert counted >= strike
+    administrator.close()
 
 
 def test_a_server_that_stays_away_is_a_storage_error(ledger, postgres_server, small, suggestion_of):
