@@ -400,6 +400,8 @@ class Numerics:
     channels_last: bool = False
     fold: bool = False
     """Whether BatchNorms of the frozen part are folded into its convolutions."""
+    pad_first: bool = False
+    """Whether training puts the zeros around small maps before their depthwise convolutions (see `features.padding`)."""
 
 
 @dataclass(frozen=True)

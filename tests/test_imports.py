@@ -14,7 +14,7 @@ import searchft
 PACKAGE = Path(searchft.__file__).parent
 LEVELS = (
     {"errors"},
-    {"faults"},
+    {"faults", "garbage"},
     {"files"},
     {"recipe"},
     {"space", "models", "data"},

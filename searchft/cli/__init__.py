@@ -28,6 +28,7 @@ from searchft.cli.masking import mask_passwords
 from searchft.cli.output import ReaderLeft, emit_json_error, say
 from searchft.cli.verbs import VERBS, verb_named
 from searchft.errors import SearchftError
+from searchft.garbage import collect_rarely, leave_quickly
 
 EXAMPLE = """\b
 Example:
@@ -89,9 +90,11 @@ _REFUSALS = {
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Runs the command line and leaves the program with its exit code."""
+    collect_rarely()
     code = call(list(sys.argv[1:] if arguments is None else arguments))
     with contextlib.suppress(OSError, ValueError):
         sys.stdout.flush()
+    leave_quickly()
     sys.exit(code)
 
 

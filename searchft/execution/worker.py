@@ -23,10 +23,12 @@ from typing import Any, Protocol
 import filelock
 
 from searchft.errors import InputError, SearchftError, StorageError
+from searchft.execution.allocator import give_back_memory, keep_freed_memory
 from searchft.execution.protocol import CONTINUE, EpochDone, Job, JobDone, JobFailed, WorkerReady, WorkerSetup
 from searchft.execution.room import main_memory_bytes
 from searchft.faults import fault
 from searchft.files import is_disk_error, lock_file, remove_leftovers
+from searchft.garbage import collect_rarely
 
 _LOCK_WAIT_S = 30.0
 """How long a successor waits for an orphan to notice that its driver is gone."""
@@ -77,6 +79,7 @@ def main(connection: Connection, device: str, threads: int, parent: int) -> None
         threads: arithmetic threads on a CPU.
         parent: the driver's process id.
     """
+    collect_rarely()
     live_and_die_with(parent)
     serve(connection, *training(device, threads))
 
@@ -87,6 +90,7 @@ def training(device: str, threads: int) -> tuple[Prepare, int]:
     Called in the thread that is to train. Arguments as those of `main`.
     """
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+    keep_freed_memory()
     import torch
     import tqdm
 
@@ -133,6 +137,7 @@ def serve(connection: Channel, prepare: Prepare, memory_bytes: int = 0) -> None:
             job: Job = connection.recv()
             fault("worker.job", f"{job.number}")
             connection.send(run_job(connection, job, train) if train is not None else _failure(job, trouble))
+            give_back_memory()
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return
 

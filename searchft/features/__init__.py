@@ -8,6 +8,7 @@ from searchft.features.calibrate import calibrate_prefix, calibrate_suffix, gath
 from searchft.features.candidates import agrees, find_candidates
 from searchft.features.cut import Candidate, Cut, choose_cut, padding_of
 from searchft.features.key import feature_key
+from searchft.features.padding import meets_small_maps, pad_first
 from searchft.features.prefix import MICRO_BATCH, First, Prefix, Rest
 from searchft.features.split import Split, Suffix, split_model
 from searchft.features.store import FeatureStore
@@ -29,7 +30,9 @@ __all__ = [
     "feature_key",
     "find_candidates",
     "gathered_bytes_per_s",
+    "meets_small_maps",
     "native_bf16",
+    "pad_first",
     "padding_of",
     "seconds_per_image",
     "split_model",

@@ -29,6 +29,8 @@ _RUN_S = 0.05
 """How long one timed run should take, in seconds."""
 _RUNS = 3
 _ROUNDS = 6
+_HOPELESS = 1.3
+"""How many times slower than the best a way may be after two rounds and still run on: more than what noise makes of a tie."""
 _GATHERED_BYTES = 1 << 26
 """More than a processor's caches hold."""
 
@@ -78,25 +80,30 @@ def calibrate_prefix(
 
 
 def calibrate_suffix(
-    step: Callable[[torch.dtype, bool], object],
+    step: Callable[[torch.dtype, bool, bool], object],
     device: torch.device | str = "cpu",
     precision: str = "auto",
     budget_s: float = 3.0,
-) -> tuple[str, bool]:
-    """(`suffix_dtype`, `channels_last`) that train fastest. `step(dtype, channels_last)` does one training step so.
+    small_maps: bool = False,
+) -> tuple[str, bool, bool]:
+    """(`suffix_dtype`, `channels_last`, `pad_first`) that train fastest. `step(dtype, channels_last, pad_first)` does one so.
 
-    A step that raises RuntimeError is not taken; the plain one (float32, contiguous) must work. `fp32` and `bf16` are
-    answered without measuring.
+    `small_maps` says whether there is anything to pad (`meets_small_maps`). A step that raises RuntimeError is not taken; the plain
+    one (float32, contiguous, not padded) must work. `fp32` and `bf16` are answered without measuring.
     """
     if precision == "fp32":
-        return "float32", False
+        return "float32", False, False
     if precision == "bf16":
-        return "bfloat16", True
+        return "bfloat16", True, False
     place = torch.device(device)
     names = [("float32", False), ("float32", True)]
     if native_bf16(place):
         names += [("bfloat16", True), ("bfloat16", False)]
-    ways = {(dtype, layout): functools.partial(step, getattr(torch, dtype), layout) for dtype, layout in names}
+    ways = {
+        (dtype, layout, pad): functools.partial(step, getattr(torch, dtype), layout, pad)
+        for pad in ((False, True) if small_maps else (False,))
+        for dtype, layout in names
+    }
     return _clear_winner(race(ways, place, budget_s))
 
 
@@ -104,8 +111,8 @@ def race(ways: Mapping[Way, Callable[[], object]], device: torch.device, budget_
     """The shortest time of each way in seconds, over rounds in which every way runs once.
 
     Turn by turn, so that a burst of load from elsewhere hits all of them alike and no way is judged by it alone. A way
-    that is twice as slow as the best after two rounds drops out. Ends after `_ROUNDS`, or with the round in which
-    `budget_s` is over, two at least. The first way must work; others that raise RuntimeError are left out.
+    that is clearly slower than the best after two rounds drops out. Ends when one is left, after `_ROUNDS`, or with the round in
+    which `budget_s` is over, two at least. The first way must work; others that raise RuntimeError are left out.
     """
     started = time.perf_counter()
     times: dict[Way, float] = {}
@@ -126,8 +133,8 @@ def race(ways: Mapping[Way, Callable[[], object]], device: torch.device, budget_
             times[way] = min(times.get(way, math.inf), time.perf_counter() - clock)
         if count >= 1:
             shortest = min(times.values())
-            alive = [way for way in alive if times[way] <= 2 * shortest]
-            if time.perf_counter() - started > budget_s:
+            alive = [way for way in alive if times[way] <= _HOPELESS * shortest]
+            if len(alive) == 1 or time.perf_counter() - started > budget_s:
                 break
     return times
 

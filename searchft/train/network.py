@@ -12,6 +12,7 @@ from collections import OrderedDict
 import torch
 from torch import Tensor, nn
 
+from searchft.features.padding import pad_first
 from searchft.features.prefix import First, Prefix, Rest
 from searchft.features.split import Split, split_model
 from searchft.models import build_model, freeze, head_parameters, new_head, replace_module, set_modes
@@ -55,6 +56,8 @@ class Network:
         self.split: Split = split_model(self.model, self._set_modes, example, leaves=(backbone.head,))
         self._example = example
         self._divided: dict[str, tuple[First, Rest] | None] = {}
+        if numerics.pad_first:
+            pad_first(self.model)
         self._set_modes(False)  # splitting leaves the modes as it found them; the frozen part is always in evaluation mode
         self.prefix = Prefix(self.split.prefix, numerics, device) if self.split.prefix is not None else None
         head = set(head_parameters(self.model, backbone))

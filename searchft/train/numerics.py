@@ -34,6 +34,8 @@ from searchft.features import (
     choose_cut,
     find_candidates,
     gathered_bytes_per_s,
+    meets_small_maps,
+    pad_first,
     padding_of,
     seconds_per_image,
     split_model,
@@ -48,7 +50,7 @@ from searchft.train.fit import head_alone
 _BATCH = 16
 """Images that are timed together."""
 _PREFIX_BUDGET_S = 0.7
-_SUFFIX_BUDGET_S = 1.2
+_SUFFIX_BUDGET_S = 0.8
 
 DECIDING = (
     *("strategy", "backbone", "weights", "weights_fallback", "edits", "head_replaces", "adapters", "auxiliary"),
@@ -126,19 +128,25 @@ def measure_opening(
         if architecture not in prefix_ways:
             prefix_ways[architecture] = calibrate_prefix(split.prefix, batch, budget_s=_PREFIX_BUDGET_S)
         numerics = prefix_ways[architecture]
-        values = Prefix(split.prefix, numerics, "cpu")(batch)
+    runner = Prefix(split.prefix, numerics, "cpu") if split.prefix is not None else None
+    if runner is not None:
+        values = tuple(value.clone() for value in runner.forward_once(batch))  # copies may enter autograd
 
     # The trained part: one step each way. A linear probe's is so short that only its exactness matters.
     if recipe.precision == "auto" and opening.parameters:
         labels = torch.from_numpy(part.labels[: len(batch)])
         step = _step(model, split.suffix.select(True), values, labels)
-        dtype, channels_last = calibrate_suffix(step, budget_s=_SUFFIX_BUDGET_S)
-        numerics = dataclasses.replace(numerics, suffix_dtype=dtype, channels_last=channels_last or numerics.channels_last)
+        small_maps = meets_small_maps(model, lambda: step(torch.float32, False, False))
+        dtype, channels_last, padded = calibrate_suffix(step, budget_s=_SUFFIX_BUDGET_S, small_maps=small_maps)
+        channels_last |= numerics.channels_last
+        numerics = dataclasses.replace(numerics, suffix_dtype=dtype, channels_last=channels_last, pad_first=padded)
+        pad_first(model, False)
         model.to(memory_format=torch.contiguous_format)
         split.suffix.select(False)
 
     # Which of the frozen part's values to keep, run as the workers will run it
-    runner = Prefix(split.prefix, numerics, "cpu") if split.prefix is not None else None
+    if split.prefix is not None and runner is not None and numerics != runner.numerics:
+        runner = Prefix(split.prefix, numerics, "cpu")
     keeping = _keeping(space, facts, recipe, split, runner, batch, store)
     why = f": {split.reason}" if split.reason else ""
     opened = opening.spelling or recipe.unfrozen
@@ -150,15 +158,17 @@ def in_words(numerics: Numerics) -> str:
     """`frozen part bfloat16, BatchNorm folded; trained part float32, channels last`."""
     layout = ", channels last" if numerics.channels_last else ""
     fold = ", BatchNorm folded" if numerics.fold else ""
-    return f"frozen part {numerics.prefix_dtype}{fold}; trained part {numerics.suffix_dtype}{layout}"
+    padded = ", small maps padded first" if numerics.pad_first else ""
+    return f"frozen part {numerics.prefix_dtype}{fold}; trained part {numerics.suffix_dtype}{layout}{padded}"
 
 
 def _step(
     model: torch.nn.Module, suffix: torch.nn.Module, values: tuple[torch.Tensor, ...], labels: torch.Tensor
-) -> Callable[[torch.dtype, bool], None]:
+) -> Callable[[torch.dtype, bool, bool], None]:
     trained = [p for p in model.parameters() if p.requires_grad]
 
-    def step(dtype: torch.dtype, channels_last: bool) -> None:
+    def step(dtype: torch.dtype, channels_last: bool, padded: bool) -> None:
+        pad_first(model, padded)
         layout = torch.channels_last if channels_last else torch.contiguous_format
         model.to(memory_format=layout)
         inputs = tuple(v.to(dtype).contiguous(memory_format=layout) if v.dim() == 4 else v.float() for v in values)

@@ -37,10 +37,11 @@ def test_asked_for_precision_is_not_measured(prefix: nn.Module) -> None:
     assert calibrate_prefix(prefix, torch.randn(2, 3, 8, 8), precision="fp32") == Numerics()
     assert calibrate_prefix(prefix, torch.randn(2, 3, 8, 8), precision="bf16").prefix_dtype == "bfloat16"
 
-    def never(dtype: torch.dtype, channels_last: bool) -> None:
+    def never(dtype: torch.dtype, channels_last: bool, padded: bool) -> None:
         raise AssertionError("measured")
 
-    assert calibrate_suffix(never, precision="fp32") == ("float32", False)
+    assert calibrate_suffix(never, precision="fp32", small_maps=True) == ("float32", False, False)
+    assert calibrate_suffix(never, precision="bf16", small_maps=True) == ("bfloat16", True, False)
 
 
 def test_every_way_runs_and_the_model_is_untouched(prefix: nn.Module) -> None:
@@ -91,12 +92,21 @@ def test_a_way_is_taken_only_if_clearly_faster(
 
 
 def test_a_step_that_fails_is_not_taken() -> None:
-    def step(dtype: torch.dtype, channels_last: bool) -> None:
+    def step(dtype: torch.dtype, channels_last: bool, padded: bool) -> None:
         if channels_last:
             raise RuntimeError("not here")
         time.sleep(0.02 if dtype == torch.float32 else 0.001)
 
-    assert calibrate_suffix(step) == (("bfloat16", False) if native_bf16("cpu") else ("float32", False))
+    assert calibrate_suffix(step) == (("bfloat16", False, False) if native_bf16("cpu") else ("float32", False, False))
+
+
+@pytest.mark.parametrize("small_maps", [False, True])
+def test_padding_first_is_measured_only_where_there_is_something_to_pad(small_maps: bool) -> None:
+    def step(dtype: torch.dtype, channels_last: bool, padded: bool) -> None:
+        assert small_maps or not padded
+        time.sleep(0.002 if padded and dtype == torch.float32 and not channels_last else 0.02)
+
+    assert calibrate_suffix(step, small_maps=small_maps)[2] is small_maps
 
 
 def test_seconds_per_image_is_a_time(prefix: nn.Module) -> None:

@@ -1,0 +1,65 @@
+"""Zeros put before a depthwise convolution instead of inside it: the same values, the same gradients, nothing left behind."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from searchft.features import meets_small_maps, pad_first
+
+
+def network(side_kernel: int = 5) -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 1),
+        nn.Conv2d(8, 8, side_kernel, padding=side_kernel // 2, groups=8, bias=False),
+        nn.Conv2d(8, 8, (3, 5), padding=(1, 2), groups=8, stride=2),
+        nn.Conv2d(8, 4, 3, padding=1),
+    )
+
+
+@pytest.mark.parametrize("side", [2, 3, 4, 9])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_values_and_gradients_are_those_of_the_convolution(side: int, layout: torch.memory_format) -> None:
+    images = torch.randn(6, 3, side, side).contiguous(memory_format=layout)
+    plain = network().to(memory_format=layout)
+    padded = copy.deepcopy(plain)
+    pad_first(padded)
+    for model in (plain, padded):
+        model(images).square().sum().backward()
+    assert torch.allclose(plain(images), padded(images), rtol=1e-5, atol=1e-6)
+    for (name, expected), (_, got) in zip(plain.named_parameters(), padded.named_parameters(), strict=True):
+        assert expected.grad is not None and got.grad is not None
+        assert torch.allclose(expected.grad, got.grad, rtol=1e-4, atol=1e-4), name
+
+
+def test_evaluation_runs_the_network_as_it_is() -> None:
+    images = torch.randn(5, 3, 3, 3)
+    model = network()
+    with torch.no_grad():
+        before = model(images)
+        pad_first(model)
+        assert torch.equal(model(images), before)
+    assert list(model.state_dict()) == list(network().state_dict())
+    pad_first(model, on=False)
+    assert not any("forward" in module.__dict__ for module in model.modules())
+
+
+@pytest.mark.parametrize(("side", "trains", "expected"), [(4, True, True), (5, True, False), (4, False, False)])
+def test_small_maps_are_seen_where_weights_train(side: int, trains: bool, expected: bool) -> None:
+    model = network()[:2]
+    model[1].requires_grad_(trains)
+    assert meets_small_maps(model, lambda: model(torch.randn(2, 3, side, side))) is expected
+
+
+def test_a_copy_runs_on_its_own_weights() -> None:
+    model = network()
+    pad_first(model)
+    other = copy.deepcopy(model)
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.zero_()
+    assert not other(torch.randn(2, 3, 2, 2)).any()
