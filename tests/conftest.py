@@ -13,8 +13,12 @@ import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
+
+import tests.resilience.harness
 
 SPACE = """
 study: faces
@@ -119,6 +123,27 @@ def study_copy(small_study: SmallStudy, tmp_path: Path) -> SmallStudy:
     """A copy that a test may change."""
     shutil.copytree(small_study.studies, tmp_path / "studies")
     return SmallStudy(tmp_path / "studies")
+
+
+@pytest.fixture(scope="session")
+def harness() -> ModuleType:
+    """What runs the real program and kills it."""
+    return tests.resilience.harness
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Iterator[Callable[..., Any]]:
+    """`program("name", text=…)`: the program in a folder of that name. Whatever still runs is ended after the test."""
+    made: list[Any] = []
+
+    def make(name: str = "here", **settings: Any) -> Any:
+        made.append(tests.resilience.harness.Program(tmp_path / name, **settings))
+        return made[-1]
+
+    yield make
+    for one in made:
+        for process in one.processes():
+            process.kill()
 
 
 @pytest.fixture(scope="session")

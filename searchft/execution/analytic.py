@@ -43,6 +43,10 @@ class AnalyticExecutor:
     """Real seconds that the driver spent between two waits, all together."""
     busy_s: float = 0.0
     """Virtual seconds of work done, over all slots."""
+    last_begun_s: float = 0.0
+    """Virtual time at which the last trial began: until then there was work for every slot."""
+    busy_until_then_s: float = 0.0
+    """Virtual seconds of work done until then, over all slots; what was under way counts as far as it had come."""
     epochs_computed: list[tuple[int, int]] = field(default_factory=list)
     """(trial, epoch) in the order they were computed."""
 
@@ -52,6 +56,8 @@ class AnalyticExecutor:
         self._jobs: dict[int, Job] = {}
         self._order = 0
         self._epochs: dict[int, int] = {}
+        self._under_way: dict[int, float] = {}
+        """When the epoch that a slot works on will have ended."""
         self._left = 0.0
         """When `wait` last gave the driver something to do."""
 
@@ -63,12 +69,15 @@ class AnalyticExecutor:
 
     def submit(self, slot: int, job: Job) -> None:
         self._jobs[slot] = job
+        self.last_begun_s = self.now_s
+        self.busy_until_then_s = self.busy_s - sum(max(0.0, end_s - self.now_s) for end_s in self._under_way.values())
         self._schedule(slot, 1)
 
     def _schedule(self, slot: int, epoch: int) -> None:
         seconds = self.epoch_seconds(self._jobs[slot].recipe)
         self._order += 1
         heapq.heappush(self._events, (self.now_s + seconds, self._order, slot, epoch))
+        self._under_way[slot] = self.now_s + seconds
         self.busy_s += seconds
 
     def wait(self, timeout_s: float) -> list[tuple[int, Message]]:

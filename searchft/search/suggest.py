@@ -195,10 +195,10 @@ class _Past(optuna.storages.InMemoryStorage):
         return [t for t in self._past if states is None or t.state in states] + now
 
 
-TELLING = 1000
-"""How many records TPE is shown at most. It tells apart the best 25 and the rest; a thousand of the rest say what ten thousand do."""
+TELLING = 300
+"""How many records TPE is shown at most. It tells apart the best 25 and the rest; some hundred of the rest say what ten thousand do."""
 
-_BEST_SHOWN = 100
+_BEST_SHOWN = 60
 
 
 def _telling(records: Sequence[TrialRecord]) -> Sequence[TrialRecord]:
@@ -210,7 +210,7 @@ def _telling(records: Sequence[TrialRecord]) -> Sequence[TrialRecord]:
     complete = sorted((r for r in finished if r.state == COMPLETE), key=lambda r: (-(r.value or 0.0), r.number))
     kept = {r.number for r in (*running, *complete[:_BEST_SHOWN])}
     others = sorted((r for r in finished if r.number not in kept), key=lambda r: mix(r.number, "shown"))
-    kept |= {r.number for r in others[: max(0, TELLING - len(kept))]}
+    kept |= {r.number for r in others[: max(TELLING // 2, TELLING - len(kept))]}  # hundreds of workers must not crowd them out
     return [r for r in records if r.number in kept]
 
 

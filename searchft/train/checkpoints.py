@@ -5,20 +5,21 @@
 every epoch seeds its own generators from (trial seed, epoch), so an epoch boundary is a complete state.
 
 `last.ckpt` is renamed into place but not synced, because a sync after every epoch costs more than an epoch of a linear
-probe, and a process kill cannot undo a rename. A power cut can leave it damaged: its SHA-256 stands in front, a damaged
+probe, and a process kill cannot undo a rename. A power cut can leave it damaged: its SHA-256 stands at its end, a damaged
 one is noticed, and the trial, being deterministic, is simply run again from its beginning.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -30,7 +31,8 @@ from searchft.faults import fault
 from searchft.files import replacing
 from searchft.train.results import EpochResult
 
-_MAGIC = b"searchft-checkpoint-1\n"
+_MAGIC = b"searchft-checkpoint-2\n"
+_DIGEST_LENGTH = 64
 
 
 @dataclass
@@ -65,8 +67,8 @@ class TrialFolder:
             content = self.last.read_bytes()
         except FileNotFoundError:
             return None
-        header, _, payload = content[len(_MAGIC) :].partition(b"\n")
-        if not content.startswith(_MAGIC) or hashlib.sha256(payload).hexdigest().encode() != header:
+        payload, digest = content[len(_MAGIC) : -_DIGEST_LENGTH], content[-_DIGEST_LENGTH:]
+        if not content.startswith(_MAGIC) or hashlib.sha256(payload).hexdigest().encode() != digest:
             return None
         stored = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
         if stored["key"] != self.key:
@@ -79,21 +81,18 @@ class TrialFolder:
 
     def save(self, progress: Progress) -> None:
         """Replaces the checkpoint. Raises StorageError where the disk refuses; the old one is then intact."""
-        buffer = io.BytesIO()
-        torch.save(
-            {
-                "key": self.key,
-                "results": json.dumps([r.to_json() for r in progress.results]),
-                "state": progress.state,
-                "optimizer": progress.optimizer,
-                "best_epoch": progress.best_epoch,
-            },
-            buffer,
-        )
-        payload = buffer.getbuffer()
-        with replacing(self.last, sync=False) as file:
-            file.write(_MAGIC + hashlib.sha256(payload).hexdigest().encode() + b"\n")
-            file.write(payload)
+        content = {
+            "key": self.key,
+            "results": json.dumps([r.to_json() for r in progress.results]),
+            "state": progress.state,
+            "optimizer": progress.optimizer,
+            "best_epoch": progress.best_epoch,
+        }
+        with replacing(self.last, sync=False) as file, _without_checksums():
+            file.write(_MAGIC)
+            hashing = _Hashing(file)
+            torch.save(content, hashing)  # type: ignore[arg-type] # it asks for write and flush only
+            file.write(hashing.digest.hexdigest().encode())
         fault("checkpoint.saved", f"{self.path.name} {len(progress.results)}")
 
     def save_best(self, delta: Mapping[str, Tensor], epoch: int) -> None:
@@ -122,6 +121,32 @@ class TrialFolder:
         self.best.unlink(missing_ok=True)
         if self.path.is_dir() and not any(self.path.iterdir()):
             os.rmdir(self.path)
+
+
+class _Hashing:
+    """Writes to a file and knows the SHA-256 of what went by."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.digest = hashlib.sha256()
+
+    def write(self, data: bytes) -> int:
+        self.digest.update(data)
+        return self._file.write(data)
+
+    def flush(self) -> None:
+        self._file.flush()
+
+
+@contextlib.contextmanager
+def _without_checksums() -> Iterator[None]:
+    """Spares torch.save a CRC-32 of every tensor: the whole has a SHA-256."""
+    before = torch.serialization.get_crc32_options()
+    torch.serialization.set_crc32_options(False)
+    try:
+        yield
+    finally:
+        torch.serialization.set_crc32_options(before)
 
 
 def delta_digest(tensors: Mapping[str, Tensor]) -> str:

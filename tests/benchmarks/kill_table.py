@@ -12,7 +12,6 @@ retried by its callback, `optimize` for the trials still missing. It is run agai
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import os
 import random
 import signal
@@ -21,7 +20,9 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from types import ModuleType
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+from tests.resilience import harness
 
 LONGER = ("--set", "search.trials=27")
 """So that a study of the first part outlives some twenty kills."""
@@ -61,17 +62,7 @@ study.optimize(objective, n_trials=max(0, 16 - done))
 """
 
 
-def load_harness() -> ModuleType:
-    path = Path(__file__).parents[1] / "resilience" / "harness.py"
-    spec = importlib.util.spec_from_file_location("resilience_harness", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["resilience_harness"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-def at_points(harness: ModuleType, folder: Path, whole: list) -> None:
+def at_points(folder: Path, whole: list) -> None:
     """One row a fault point: how often the program was killed there, and what that cost."""
     from searchft.faults import POINTS
 
@@ -114,7 +105,7 @@ def sum_of(here: object, name: str, value: int) -> int:
     return before
 
 
-def at_random(harness: ModuleType, folder: Path, whole: list, count: int) -> None:
+def at_random(folder: Path, whole: list, count: int) -> None:
     lost = recomputed = 0
     for way in ("driver", "worker", "both", "group"):
         here, chance = harness.Program(folder / f"random-{way}", epoch_ms=40), random.Random(way)
@@ -188,7 +179,6 @@ def main() -> None:
     parser.add_argument("--parts", default="points,random,plain", help="which parts to run")
     chosen = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
-    harness = load_harness()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         uninterrupted = harness.Program(folder / "whole")
@@ -197,9 +187,9 @@ def main() -> None:
         if "points" in chosen.parts:
             longer = harness.Program(folder / "longer", options=LONGER)
             longer.finish()
-            at_points(harness, folder, longer.numbers())
+            at_points(folder, longer.numbers())
         if "random" in chosen.parts:
-            at_random(harness, folder, whole, chosen.random)
+            at_random(folder, whole, chosen.random)
         if "plain" in chosen.parts:
             plain(folder / "plain", chosen.random)
 

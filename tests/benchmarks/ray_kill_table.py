@@ -13,14 +13,16 @@ although the driver had heard of them: it must be 0.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import os
 import sys
 import tempfile
 import time
 from pathlib import Path
-from types import ModuleType
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+from tests.execution import grid as grids
+from tests.resilience import harness
 
 ROWS: tuple[tuple[str, str, dict[str, int], int], ...] = (
     ("worker's process", "worker", {"nodes": 2}, 1),
@@ -31,16 +33,6 @@ ROWS: tuple[tuple[str, str, dict[str, int], int], ...] = (
     ("whole node, 2 workers", "node", {"nodes": 2}, 2),
 )
 """What a row is called, what is killed, the cluster, and how many workers."""
-
-
-def load(name: str, *place: str) -> ModuleType:
-    path = Path(__file__).parents[1].joinpath(*place)
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 def begun_again(program: Any) -> int:
@@ -61,7 +53,6 @@ def main() -> None:
     )
     chosen = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
-    harness, grids = load("resilience_harness", "resilience", "harness.py"), load("ray_grid", "execution", "grid.py")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         uninterrupted = harness.Program(folder / "whole")

@@ -4,7 +4,8 @@
 
 Workers take `--epoch-s` virtual seconds an epoch (more where more is open) and learn along analytic curves. The virtual clock also
 goes on by the real time that the driver needs, so that workers wait for a slow driver as they would in earnest. Printed for each
-number of workers: the driver's own work per trial, the share of time in which slots were idle, how long the study took against
+number of workers: the driver's own work per trial, the share of time in which slots were idle (until the last trial began, and in
+all: in the end there is less and less to do, which no driver can help), how long the study took against
 perfect scaling of the work that was done, when it reached a given accuracy, and how often the sampler named a configuration that
 was known already (answered from the record) or ran at that moment (asked again).
 
@@ -102,6 +103,7 @@ def run(workers: int, trials: int, epoch_s: float, goal: float, storage: str) ->
         str(workers),
         str(len(own)),
         f"{1000 * executor.driver_s / len(own):.1f} ms",
+        f"{100 * (1 - executor.busy_until_then_s / workers / executor.last_begun_s):.1f} %",
         f"{100 * (1 - perfect_s / executor.now_s):.1f} %",
         f"{executor.now_s / 3600:.2f} h",
         f"{perfect_s / executor.now_s:.3f}",
@@ -121,7 +123,16 @@ def main() -> None:
     parser.add_argument("--goal", type=float, default=0.92, help="the accuracy whose time is told")
     parser.add_argument("--storage", default="", help="a database URL instead of SQLite")
     chosen = parser.parse_args()
-    heads = ("workers", "trials", "driver a trial", "slots idle", "study took", "of perfect scaling", f"{chosen.goal} after")
+    heads = (
+        "workers",
+        "trials",
+        "driver a trial",
+        "idle while trials were left",
+        "idle in all",
+        "study took",
+        "of perfect scaling",
+        f"{chosen.goal} after",
+    )
     heads += ("answered from the record", "computed twice", "this took")
     print(f"| {' | '.join(heads)} |\n|{'---|' * len(heads)}")
     for workers in map(int, chosen.workers.split(",")):

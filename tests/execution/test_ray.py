@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -370,6 +372,21 @@ def test_ray_is_started_where_none_runs(program: Any, whole: list[Any]) -> None:
         pytest.skip("NOT RUN: Ray runs here")
     here = program(options=("--ray", "--workers", "1"))
     here.finish()
+    here.assert_equals(whole)
+
+
+FROM_PYTHON = """
+import sys, searchft
+study = searchft.run(sys.argv[1], studies=sys.argv[2], ray=sys.argv[3], workers=1)
+print(study.why)
+"""
+
+
+def test_from_python_too(make_grid: Any, program: Any, whole: list[Any]) -> None:
+    grid, here = make_grid(nodes=1), program()
+    words = [sys.executable, "-c", FROM_PYTHON, str(here.space), str(here.folder / "studies"), grid.address]
+    done = subprocess.run(words, env=here.environ(), cwd=here.folder, capture_output=True, text=True, timeout=120)
+    assert done.stdout.splitlines()[-1:] == ["trials"], done.stderr
     here.assert_equals(whole)
 
 

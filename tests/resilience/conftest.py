@@ -2,57 +2,22 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 
-
-def _load(name: str, path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-_HARNESS = _load("resilience_harness", Path(__file__).with_name("harness.py"))
-_SEARCH = _load("search_conftest", Path(__file__).parents[1] / "search" / "conftest.py")
-
-postgres_server = _SEARCH.postgres_server
-
-
-@pytest.fixture(scope="session")
-def harness() -> ModuleType:
-    return _HARNESS
-
-
-@pytest.fixture
-def program(tmp_path: Path) -> Callable[..., Any]:
-    """`program("name", text=…)`: the program in a folder of that name. Whatever still runs is ended after the test."""
-    made: list[Any] = []
-
-    def make(name: str = "here", **settings: Any) -> Any:
-        made.append(_HARNESS.Program(tmp_path / name, **settings))
-        return made[-1]
-
-    yield make
-    for one in made:
-        for process in one.processes():
-            process.kill()
+from tests.resilience import harness
+from tests.search.conftest import postgres_server as postgres_server  # the fixture is here too
 
 
 @pytest.fixture(scope="session")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
     """The numbers of the analytic study, run without interruption."""
-    uninterrupted = _HARNESS.Program(tmp_path_factory.mktemp("whole"))
+    uninterrupted = harness.Program(tmp_path_factory.mktemp("whole"))
     uninterrupted.finish()
     assert uninterrupted.recomputed() == 0
     return uninterrupted.numbers()
@@ -61,7 +26,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
 @pytest.fixture(scope="session")
 def real_whole(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """The small real study, run without interruption: the program that ran it."""
-    uninterrupted = _HARNESS.Program(tmp_path_factory.mktemp("real"), text=_HARNESS.REAL, epoch_ms=0)
+    uninterrupted = harness.Program(tmp_path_factory.mktemp("real"), text=harness.REAL, epoch_ms=0)
     uninterrupted.finish()
     return uninterrupted
 
