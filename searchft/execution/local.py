@@ -43,15 +43,8 @@ def plan_slots(devices: str, workers: int, per_device: int = 1) -> list[Slot]:
 
     Threads of a CPU are divided between its workers. Raises InputError for a device that does not exist.
     """
-    import torch
-
     if devices == "auto":
-        if torch.cuda.is_available():  # gpu: never reached on a machine without one
-            names = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
-        elif torch.backends.mps.is_available():
-            names = ["mps"]
-        else:
-            names = ["cpu"]
+        names = _devices_of_this_machine()
     else:
         names = [name.strip() for name in devices.split(",") if name.strip()]
         for name in names:
@@ -64,7 +57,28 @@ def plan_slots(devices: str, workers: int, per_device: int = 1) -> list[Slot]:
     return [Slot(name, threads) for name in chosen]
 
 
+_ACCELERATORS = ("nvidia*", "nvhost*", "dxg", "kfd")
+"""Under /dev: NVIDIA's cards, its boards, cards under WSL, AMD's."""
+
+
+def _devices_of_this_machine() -> list[str]:
+    """Every CUDA device, or Apple's, or the processor.
+
+    A Linux machine without a device file of any card is known not to have one without importing torch: its worker starts two
+    seconds earlier, and imports torch while the driver does.
+    """
+    if sys.platform == "linux" and not any(True for pattern in _ACCELERATORS for _ in Path("/dev").glob(pattern)):
+        return ["cpu"]
+    import torch
+
+    if torch.cuda.is_available():  # gpu: never reached on a machine without one
+        return [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+    return ["mps"] if torch.backends.mps.is_available() else ["cpu"]
+
+
 def _check_device(name: str) -> None:
+    if name == "cpu":
+        return
     import torch
 
     try:
