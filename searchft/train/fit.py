@@ -89,9 +89,8 @@ def fit(
             if result.val_accuracy > best:
                 folder.save_best(phase.network.changing(), epoch + 1)
                 progress.best_epoch = epoch + 1
-            ended = _finished(recipe, progress.results)  # then nothing goes on from here: the results say it all
-            progress.state = {} if ended else phase.network.changing()
-            progress.optimizer = {} if ended else phase.optimizer.state_dict()
+            progress.state = phase.network.changing()
+            progress.optimizer = phase.optimizer.state_dict()
             folder.save(progress)
         yield result
         if _finished(recipe, progress.results):

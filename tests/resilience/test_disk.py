@@ -11,6 +11,8 @@ import time
 
 import pytest
 
+from searchft.search.records import best
+
 
 def fill(folder):
     """Takes all the space there is, but for what small files already have; returns the file to remove."""
@@ -135,12 +137,12 @@ def test_damaged_stores_and_weights_are_built_again_or_refused(damage, program, 
     assert fresh.run("", *more).code == 0
     assert here.lost(fresh.numbers()) == 0
     # the best trial's weights
-    best = max((r for r in here.records() if r.answered_from is None and r.value), key=lambda r: (r.value, -r.number))
+    winner = best(here.records())
     out = here.folder / "out"
     for path in here.study.glob("trials/*/best.safetensors"):
         damage(path)
     refused = here.run("", here.name, "--out", str(out), verb="export")
-    assert refused.code in (2, 4) and f"{best.number:04d}" in refused.err and not out.exists(), refused.err
+    assert refused.code in (2, 4) and f"{winner.number:04d}" in refused.err and not out.exists(), refused.err
     assert "Traceback" not in refused.err
     # an exported model
     done = fresh.run("", fresh.name, "--out", str(out), verb="export")
