@@ -39,7 +39,7 @@ from searchft.search.events import EpochFinished, Event, Note, StudyFinished, St
 from searchft.search.ledger import Ledger
 from searchft.search.lock import identity
 from searchft.search.prune import should_prune
-from searchft.search.records import COMPLETE, TrialRecord, memo, ranked
+from searchft.search.records import COMPLETE, TrialRecord, answer_to, ranked
 from searchft.search.suggest import suggest
 from searchft.space import Space
 
@@ -248,7 +248,7 @@ class _Driver:
             return "" if busy else "exhausted"
         if any(r.state == "running" and r.key == suggestion.key for r in records):
             return ""  # an enqueued row that says the same as one that runs: its answer is on the way
-        known = memo(records).get(suggestion.key)
+        known = answer_to(suggestion.key, records)
         fault("driver.suggested", f"{number}")
         if known is not None:
             answered = self.ledger.answer(suggestion, number, known)

@@ -40,7 +40,7 @@ from searchft.errors import InputError, StorageError
 from searchft.faults import fault
 from searchft.recipe import Recipe, SpaceFacts
 from searchft.search.claims import ClaimLostError, Claims, FolderClaims, NoClaims, PostgresClaims
-from searchft.search.records import COMPLETE, FAILED, PRUNED, RUNNING, Label, TrialRecord, best, memo
+from searchft.search.records import COMPLETE, FAILED, PRUNED, RUNNING, Label, TrialRecord, best
 from searchft.search.storage import (
     ServerAwayError,
     check_database,
@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     from searchft.search.suggest import Suggestion
     from searchft.space import Space
 
-__all__ = ["Ledger", "best", "environment", "mask_url", "memo"]
+__all__ = ["Ledger", "best", "environment", "mask_url"]
 
 OUTAGE_PATIENCE_S = 180.0
 """How long a database server may be away in mid-study: a minute's outage with room."""

@@ -1,6 +1,6 @@
 """What is remembered of a trial, free of Optuna's types: plain values that suggest, prune and the reports read.
 
-`memo` and `best` stand here because they are questions to the record alone.
+`answer_to` and `best` stand here because they are questions to the record alone.
 """
 
 from __future__ import annotations
@@ -61,13 +61,10 @@ class TrialRecord:
         return self.state in (COMPLETE, PRUNED) or (self.state == FAILED and self.infeasible)
 
 
-def memo(records: Iterable[TrialRecord]) -> dict[str, TrialRecord]:
-    """Key to the earliest trial that ran itself and answers it."""
-    answers: dict[str, TrialRecord] = {}
-    for record in sorted(records, key=lambda r: r.number):
-        if record.answers and record.answered_from is None:
-            answers.setdefault(record.key, record)
-    return answers
+def answer_to(key: str, records: Iterable[TrialRecord]) -> TrialRecord | None:
+    """The memo: the earliest trial with that key that ran itself and answers it; None if none does."""
+    answers = (r for r in records if r.key == key and r.answered_from is None and r.answers)
+    return min(answers, key=lambda r: r.number, default=None)
 
 
 def best(records: Iterable[TrialRecord]) -> TrialRecord | None:

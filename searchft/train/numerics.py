@@ -85,12 +85,15 @@ def measure(
     """
     found = Measured()
     prefix_ways: dict[str, Numerics] = {}
+    unknown: dict[str, tuple[Recipe, Opening]] = {}
     for recipe, opening in _openings(space, facts):
         name = keeping_name(recipe, opening)
-        if name in facts.keeping or name in found.keeping:
-            continue
-        if not found.keeping:
-            say("measuring what is fastest here")
+        if name not in facts.keeping:
+            unknown.setdefault(name, (recipe, opening))
+    if unknown:
+        count = f"{len(unknown)} ways to open a network, " if len(unknown) > 1 else ""
+        say(f"measuring what is fastest here: {count}a few seconds{' each' if count else ''}")
+    for name, (recipe, opening) in unknown.items():
         numerics, found.keeping[name], note = measure_opening(space, facts, recipe, opening, images, store, prefix_ways)
         if recipe.precision == "auto":
             found.numerics[numerics_name(recipe, opening)] = numerics

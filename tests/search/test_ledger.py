@@ -17,7 +17,7 @@ import pytest
 from searchft.errors import InputError, StorageError
 from searchft.search import ledger as ledger_module
 from searchft.search.ledger import Ledger, environment
-from searchft.search.records import memo
+from searchft.search.records import answer_to
 from searchft.search.storage import default_url, list_studies
 
 
@@ -121,7 +121,7 @@ def test_an_infeasible_trial_is_told_to_optuna_and_answers(ledger, folder, small
     chosen = suggestion_of(small, unfrozen="layer4")
     ledger.start(chosen, 0)
     ledger.finish(0, "failed", None, "out of memory", infeasible=True)
-    record = memo(ledger.records())[chosen.key]
+    record = answer_to(chosen.key, ledger.records())
     assert record.infeasible and record.reason == "out of memory"
     ledger.answer(chosen, 1, record)
     answered = ledger.records()[1]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from searchft.recipe import Recipe
-from searchft.search.records import TrialRecord, best, memo
+from searchft.search.records import TrialRecord, answer_to, best
 
 
 def record(number: int, state: str, key: str = "k", value: float | None = None, **values: object) -> TrialRecord:
@@ -19,11 +19,12 @@ def test_the_earliest_answering_trial_is_remembered_and_a_crash_is_not():
         record(4, "failed", "c", infeasible=True),
         record(5, "running", "d"),
     ]
-    assert {key: r.number for key, r in memo(records).items()} == {"a": 1, "b": 2, "c": 4}
+    answers = {key: answer_to(key, records) for key in "abcde"}
+    assert {key: r.number for key, r in answers.items() if r is not None} == {"a": 1, "b": 2, "c": 4}
 
 
 def test_an_answered_trial_never_answers():
-    assert memo([record(0, "complete", "a", 0.5, answered_from=7)]) == {}
+    assert answer_to("a", [record(0, "complete", "a", 0.5, answered_from=7)]) is None
 
 
 def test_best_prefers_fewer_trained_parameters_then_the_lower_number():
