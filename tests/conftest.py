@@ -45,11 +45,6 @@ search:
 """
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Long tests first, those that mostly wait for killed programs before the others: then no process is left with one at the end."""
-    items.sort(key=lambda item: (item.get_closest_marker("slow") is None, "resilience" not in item.path.parts))
-
-
 @dataclass(frozen=True)
 class SmallStudy:
     """The study `faces` in a folder of studies."""
