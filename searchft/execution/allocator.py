@@ -1,9 +1,9 @@
 """The C library's allocator, told what training does: the same large blocks, again and again.
 
 glibc gives every block above some megabytes back to the kernel when it is freed, and the kernel clears each page anew when the next
-step asks for it. Kept instead, a training step of EfficientNet-lite0 (everything open, batch 64, 112 px, float32) took 0.90 s
-instead of 1.21 (median of four and of three runs, 2-core x86-64, glibc 2.36); peak memory rose from 2.5 to 2.8 GB. No number
-changes. Elsewhere (macOS, musl) nothing is done.
+step asks for it. Kept instead, a training step of EfficientNet-lite0 (everything open, batch 64, 112 px, float32) took 1.17 and 1.09 s
+instead of 1.40 and 1.48 (two runs each of tests/benchmarks/small_gains.py, 2-core x86-64, glibc 2.36). Peak memory rises a little.
+No number changes. Elsewhere (macOS, musl) nothing is done.
 """
 
 from __future__ import annotations

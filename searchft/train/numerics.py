@@ -145,7 +145,7 @@ def measure_opening(
         step = _step(model, split.suffix, values, labels)
         began = time.perf_counter()
         small_maps = meets_small_maps(model, lambda: step(torch.float32, False, False))
-        if time.perf_counter() - began > _LONG_STEP_S:
+        if time.perf_counter() - began > _LONG_STEP_S and len(batch) == _BATCH:  # BatchNorm needs two images at least
             half = len(batch) // 2
             step = _step(model, split.suffix, tuple(value[:half] for value in values), labels[:half])
         dtype, channels_last, padded = calibrate_suffix(step, budget_s=_SUFFIX_BUDGET_S, small_maps=small_maps)

@@ -183,9 +183,8 @@ class Measured:
             total = shared = 0
             for process in tree:
                 try:
-                    memory = (
-                        process.memory_info()
-                    )  # of the proportional share (pss) the kernel must walk every page: it slows both
+                    # for the proportional share (pss) the kernel would walk every page, which slows what is measured
+                    memory = process.memory_info()
                 except psutil.Error:
                     continue
                 total, shared = total + memory.rss - memory.shared, max(shared, memory.shared)
