@@ -1,8 +1,8 @@
 """Python's garbage collector, for programs that import torch.
 
 torch, torchvision, timm and Optuna make some two million objects that live until the end. Looking for garbage among them as often as
-Python does by default, and once more when it leaves, takes a third of the time of importing them and leaving again: 5.9 and
-6.7 s with, 3.5 and 3.8 s without (two runs each, 2-core x86-64). Called first thing by every process of ours.
+Python does by default, and once more when it leaves, takes over a third of the time of importing them and leaving again: 8.0 s
+with, 4.7 s without (one run of tests/benchmarks/small_gains.py, 2-core x86-64). Called first thing by every process of ours.
 """
 
 from __future__ import annotations
