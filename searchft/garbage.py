@@ -2,7 +2,8 @@
 
 torch, torchvision, timm and Optuna make some two million objects that live until the end. Looking for garbage among them as often as
 Python does by default, and once more when it leaves, takes over a third of the time of importing them and leaving again: 8.0 s
-with, 4.7 s without (one run of tests/benchmarks/small_gains.py, 2-core x86-64). Called first thing by every process of ours.
+with, 4.7 s without (one run of tests/benchmarks/small_gains.py, 2-core x86-64).
+Called first thing by every process of ours.
 """
 
 from __future__ import annotations

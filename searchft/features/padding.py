@@ -3,7 +3,8 @@
 oneDNN has no fast kernel for the gradient of a depthwise convolution's weights where the map is smaller than the kernel (5x5 on 4x4,
 3x3 on 2x2, as late MobileNet and EfficientNet stages have on small images). With the same zeros around the map and no padding of its
 own it takes a fast one. Forward and backward, batch 64: 36 ms instead of 72 (1,152 channels, 4x4, kernel 5), 1.4 instead of 27
-(960 channels, 2x2, kernel 3): tests/benchmarks/small_gains.py, shortest of 7, 2-core x86-64 with AVX2, torch 2.14.1. The values are those of the convolution but for rounding,
+(960 channels, 2x2, kernel 3): tests/benchmarks/small_gains.py, shortest of 7, 2-core x86-64 with AVX2, torch 2.14.1.
+The values are those of the convolution but for rounding,
 so it counts as numerics: chosen by measurement under `precision: auto`, recorded, part of the keys.
 
 Only where gradients are computed: evaluation, and with it every accuracy, runs the network as it is.
