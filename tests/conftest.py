@@ -185,6 +185,23 @@ def save_delta(recipe, facts, images, path: Path, key: str = "", steps: int = 25
     save_file(delta, path, metadata={"key": key, "epoch": "2"})
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long tests begin first, so that no process waits for one at the end. Only one process runs Ray's: a test of theirs must find
+    no other cluster. Tests that share a fixture of their module stay together, for its sake."""
+
+    def together(item: pytest.Item) -> str:
+        if item.get_closest_marker("ray"):
+            return "ray"
+        found = item._fixtureinfo.name2fixturedefs.values()
+        return item.path.stem if any(d.scope == "module" for fixture in found for d in fixture) else ""
+
+    for item in items:
+        if together(item):
+            item.add_marker(pytest.mark.xdist_group(together(item)))
+    items.sort(key=lambda item: (together(item) != "ray", not item.get_closest_marker("slow")))
+
+
 def heed_signals() -> None:
     """Signals that whoever started the tests ignores (nohup, a background job) count again, here and in every child."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

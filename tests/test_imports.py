@@ -14,7 +14,7 @@ import searchft
 PACKAGE = Path(searchft.__file__).parent
 LEVELS = (
     {"errors"},
-    {"faults", "garbage"},
+    {"faults", "garbage", "uncompiled"},
     {"files"},
     {"recipe"},
     {"space", "models", "data"},

@@ -321,7 +321,7 @@ def _quietly() -> Iterator[None]:
 
 
 def _read(name: str, row: TorchvisionSet, root: Path, download: bool) -> Records:
-    import torchvision.datasets
+    from searchft.uncompiled import torchvision
 
     build = getattr(torchvision.datasets, name, None)
     if build is None:

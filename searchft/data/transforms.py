@@ -12,9 +12,11 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torchvision.transforms.v2 import functional as F
 
 from searchft.recipe import Recipe
+from searchft.uncompiled import torchvision
+
+F = torchvision.transforms.v2.functional
 
 ASPECT = 4 / 3
 """Random resized crops have aspect ratios between 3:4 and 4:3 (Szegedy et al. 2014), as torchvision's."""

@@ -16,18 +16,18 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-from timm.layers import BatchNormAct2d, Conv2dSame
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from searchft.features.divide import divide, kept_digest
 from searchft.recipe import Numerics
+from searchft.uncompiled import timm
 
 MICRO_BATCH = 64
 """Images that go through the prefix together, always."""
 
-_FOLDABLE_CONVOLUTIONS = (nn.Conv2d, Conv2dSame)
-_FOLDABLE_NORMS = (nn.BatchNorm2d, BatchNormAct2d)
+_FOLDABLE_CONVOLUTIONS = (nn.Conv2d, timm.layers.Conv2dSame)
+_FOLDABLE_NORMS = (nn.BatchNorm2d, timm.layers.BatchNormAct2d)
 
 
 class Prefix:
@@ -206,7 +206,7 @@ def fold_batch_norms(prefix: fx.GraphModule) -> int:
         conv: Any = prefix.get_submodule(str(before.target))
         norm: Any = prefix.get_submodule(str(node.target))
         _replace(prefix, str(before.target), fuse_conv_bn_eval(conv.eval(), norm.eval()))
-        if isinstance(norm, BatchNormAct2d):
+        if isinstance(norm, timm.layers.BatchNormAct2d):
             before.meta["key"] = f"{node.meta.get('key', node.name)}, not yet activated"
             _replace(prefix, str(node.target), nn.Sequential(norm.drop, norm.act))
         else:

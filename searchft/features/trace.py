@@ -19,18 +19,17 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-import torchvision
-from timm.layers import DropBlock2d, DropPath, PatchDropout
-from timm.models._features_fx import get_notrace_functions, get_notrace_modules
 from torch import Tensor, fx, nn
+
+from searchft.uncompiled import timm, torchvision
 
 RANDOM_MODULES: tuple[type[nn.Module], ...] = (
     nn.modules.dropout._DropoutNd,
     nn.RReLU,
     nn.FractionalMaxPool2d,
-    DropPath,
-    DropBlock2d,
-    PatchDropout,
+    timm.layers.DropPath,
+    timm.layers.DropBlock2d,
+    timm.layers.PatchDropout,
     torchvision.ops.StochasticDepth,
     torchvision.ops.DropBlock2d,
 )
@@ -57,8 +56,8 @@ class ModelTracer(fx.Tracer):
 
     def __init__(self, leaves: Sequence[str] = ()) -> None:
         wrapped: Any = (math, torchvision.ops)
-        super().__init__(autowrap_modules=wrapped, autowrap_functions=tuple(get_notrace_functions()))
-        self._leaves = (*get_notrace_modules(), *RANDOM_MODULES, *STATEFUL_MODULES)
+        super().__init__(autowrap_modules=wrapped, autowrap_functions=tuple(timm.models._features_fx.get_notrace_functions()))
+        self._leaves = (*timm.models._features_fx.get_notrace_modules(), *RANDOM_MODULES, *STATEFUL_MODULES)
         self._named_leaves = frozenset(leaves)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:

@@ -81,7 +81,7 @@ def parse_backbone(text: str) -> BackboneName:
         if family_of(name) is None:
             raise refuse(f"must be of a family whose stages searchft knows but got {name!r}: take timm's version of it")
         return BackboneName(library, name)
-    import timm
+    from searchft.uncompiled import timm
 
     base, _, tag = name.partition(".")
     if not timm.is_model(base):
@@ -95,7 +95,7 @@ def parse_backbone(text: str) -> BackboneName:
 
 def list_backbones(pattern: str | None = None) -> list[str]:
     """All names, `torchvision/…` first, that match a shell pattern (`*mobilenet*`) or contain the text; None: all."""
-    import timm
+    from searchft.uncompiled import timm
 
     names = [f"torchvision/{name}" for name in _torchvision_names()] + [f"timm/{name}" for name in timm.list_models()]
     names += [f"searchft/{name}" for name in PAIRS]
@@ -108,14 +108,14 @@ def list_backbones(pattern: str | None = None) -> list[str]:
 
 def _torchvision_names() -> list[str]:
     """torchvision's image classifiers (its detection, video and quantised models left out)."""
-    import torchvision
+    from searchft.uncompiled import torchvision
 
     return list(torchvision.models.list_models(module=torchvision.models))
 
 
 def timm_tags(name: str) -> list[str]:
     """Tags of all pretrained weights that timm knows for an architecture, sorted; often none."""
-    import timm
+    from searchft.uncompiled import timm
 
     return [full.partition(".")[2] for full in timm.list_pretrained(f"{name}.*")]
 
@@ -132,7 +132,7 @@ def constructor_arguments(name: BackboneName, weights: str, auxiliary: bool = Fa
     if family.auxiliary:
         return {"aux_logits": auxiliary, "transform_input": weights != "none", "init_weights": False}
     if family.name == "vision_transformer" and weights != "none" and not weights.startswith("file:"):
-        import torchvision
+        from searchft.uncompiled import torchvision
 
         size = torchvision.models.get_model_weights(name.name)[weights].meta["min_size"][0]
         return {"image_size": size} if size != 224 else {}
@@ -152,11 +152,11 @@ def build_backbone(name: BackboneName, weights: str, seed: int, auxiliary: bool 
         if name.library == "searchft":
             return build_convnet(name.name, PLACEHOLDER_CLASSES)
         if family is None:
-            import timm
+            from searchft.uncompiled import timm
 
             model: nn.Module = timm.create_model(name.full_name, pretrained=False, num_classes=PLACEHOLDER_CLASSES)
             return model.float()
-        import torchvision
+        from searchft.uncompiled import torchvision
 
         if family.auxiliary:
             arguments |= {"aux_logits": True}

@@ -82,7 +82,7 @@ def preprocessing(name: BackboneName, weights: str) -> tuple[Triple, Triple, int
     torchvision: what the weights' own transforms say; without such weights ImageNet's. timm: its pretrained_cfg.
     """
     if name.library == "timm":
-        import timm
+        from searchft.uncompiled import timm
 
         named = f"{name.name}.{weights}" if weights in timm_tags(name.name) else name.full_name
         config = timm.models.get_pretrained_cfg(named)
@@ -91,7 +91,7 @@ def preprocessing(name: BackboneName, weights: str) -> tuple[Triple, Triple, int
         return triple(config.mean), triple(config.std), int(config.input_size[-1])
     if name.library != "torchvision":
         return IMAGENET_MEAN, IMAGENET_STD, 224
-    import torchvision
+    from searchft.uncompiled import torchvision
 
     enum = torchvision.models.get_model_weights(name.name)
     family = name.family

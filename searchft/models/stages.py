@@ -128,7 +128,7 @@ def _between_pools(model: nn.Module, part: BetweenPools) -> list[tuple[str, ...]
 
 
 def _timm(model: nn.Module, name: BackboneName, inside: list[str], apart: tuple[str, ...]) -> tuple[StageFacts, ...]:
-    import timm.models
+    from searchft.uncompiled import timm
 
     own = getattr(model, "group_matcher", None)
     try:

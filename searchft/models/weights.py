@@ -110,7 +110,7 @@ def find_weights(name: BackboneName, weights: str, seed: int) -> Source:
 
 def torchvision_entry(name: BackboneName, weights: str) -> Any:
     """The member of torchvision's weights enum. Raises InputError with near misses for an unknown one."""
-    import torchvision
+    from searchft.uncompiled import torchvision
 
     enum = torchvision.models.get_model_weights(name.name)
     wanted = "DEFAULT" if weights == "pretrained" else weights.rpartition(".")[2]
@@ -142,7 +142,7 @@ def _find_torchvision(name: BackboneName, weights: str) -> Source:
 
 
 def _find_timm(name: BackboneName, weights: str) -> Source:
-    import timm
+    from searchft.uncompiled import timm
 
     tags = timm_tags(name.name)
     tag = name.tag if weights == "pretrained" else weights
@@ -388,7 +388,7 @@ def modern_densenet(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _timm_state(name: BackboneName, source: Source) -> dict[str, Tensor]:
     """What timm itself makes of its own file: it renames and reshapes many of them."""
-    import timm
+    from searchft.uncompiled import timm
 
     assert source.path is not None
     full = name.name if source.weights == "pretrained" else f"{name.name}.{source.weights}"

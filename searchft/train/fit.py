@@ -25,6 +25,7 @@ from searchft.train.network import Network
 from searchft.train.optimizers import build_optimizer, set_lr
 from searchft.train.results import DivergedError, EpochResult
 from searchft.train.schedules import lr_factor
+from searchft.uncompiled import bare_step
 
 AUXILIARY_WEIGHT = 0.3
 """Weight of each auxiliary head's loss (Szegedy et al. 2015, arXiv:1409.4842)."""
@@ -115,6 +116,7 @@ class _Phase:
             dict(network.model.named_parameters()),
             head_parameters(network.model, network.backbone),
         )
+        self.step = bare_step(self.optimizer)
 
     def saved_s(self) -> float:
         """What an epoch did not spend on frozen values, in seconds; called once for each, because the first pays for them."""
@@ -163,7 +165,7 @@ def _epoch(
             loss.backward()
             if recipe.clip_norm:
                 nn.utils.clip_grad_norm_(trained, recipe.clip_norm)
-            phase.optimizer.step()
+            phase.step()
             loss_sum += loss.detach() * len(indices)
             correct += (logits.detach().argmax(1) == labels).sum()
             if recipe.validate_every and (step + 1) % recipe.validate_every == 0 and position + 1 < steps_per_epoch:
