@@ -118,7 +118,7 @@ def measure(groups: list[Group], space: Space, facts: SpaceFacts, images: Images
         _say_stored(group, split, facts)
         if time.perf_counter() - started < budget_s:
             if split.prefix is not None:
-                _, group.keeping, _ = measure_opening(space, facts, group.recipe, group.opening, images, store, ways)
+                group.keeping = measure_opening(space, facts, group.recipe, group.opening, images, store, ways).keeping
                 _say_kept(group, group.keeping)
             _measure_times(group, model, split, facts, side)
 

@@ -1,7 +1,8 @@
 """What `precision: auto` means here, and what is worth keeping: measured once for each network and opening of a space.
 
 The numerics decide numbers: they are measured when a study is created, recorded in its facts, and part of every key.
-Running again, on this machine or another, does not measure again. Whether the frozen part's values are stored changes
+Running again, on this machine or another, does not measure again, nor does a later study on this machine that asks the same
+(see `train.remembered`). Whether the frozen part's values are stored changes
 no number; it is decided beside it, from the measured time per image.
 
 On a CUDA card nothing is timed here (the driver never initialises CUDA): bfloat16 and channels_last are taken where
@@ -14,7 +15,7 @@ import dataclasses
 import itertools
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -48,6 +49,7 @@ from searchft.models import build_model, freeze, set_modes
 from searchft.recipe import Keeping, Numerics, Opening, Recipe, SpaceFacts, keeping_name, numerics_name, open_parameters
 from searchft.space import Space
 from searchft.train.fit import head_alone
+from searchft.train.remembered import Measurement, measurement_name, recall, remember
 
 _BATCH = 16
 """Images that are timed together."""
@@ -78,10 +80,10 @@ def measure(
     """Numerics and keeping for every network and opening of the space that `facts` do not know yet.
 
     Args:
-        store: folder of the feature store: its disk's room counts.
+        store: folder of the feature store: its disk's room counts. Measurements are kept beside it.
         say: told once, before the first measurement.
 
-    Takes one to three seconds per opening on a CPU.
+    Takes one to three seconds per opening on a CPU, and next to nothing where it was measured before.
     """
     found = Measured()
     prefix_ways: dict[str, Numerics] = {}
@@ -90,15 +92,47 @@ def measure(
         name = keeping_name(recipe, opening)
         if name not in facts.keeping:
             unknown.setdefault(name, (recipe, opening))
-    if unknown:
-        count = f"{len(unknown)} ways to open a network, " if len(unknown) > 1 else ""
+    names = {name: _name(space, facts, recipe, opening, store) for name, (recipe, opening) in unknown.items()}
+    known = {name: recall(_beside(store), remembered) for name, remembered in names.items()}
+    for name, measurement in known.items():
+        if measurement is not None and measurement.frozen_part is not None:
+            prefix_ways.setdefault(unknown[name][0].architecture(), measurement.frozen_part)
+    missing = sum(measurement is None for measurement in known.values())
+    if missing:
+        count = f"{missing} ways to open a network, " if missing > 1 else ""
         say(f"measuring what is fastest here: {count}a few seconds{' each' if count else ''}")
     for name, (recipe, opening) in unknown.items():
-        numerics, found.keeping[name], note = measure_opening(space, facts, recipe, opening, images, store, prefix_ways)
+        measurement = known[name]
+        if measurement is None:
+            measurement = measure_opening(space, facts, recipe, opening, images, store, prefix_ways)
+        found.keeping[name] = measurement.keeping
         if recipe.precision == "auto":
-            found.numerics[numerics_name(recipe, opening)] = numerics
-        found.notes.append(note)
+            found.numerics[numerics_name(recipe, opening)] = measurement.numerics
+        found.notes.append(measurement.note)
     return found
+
+
+def _beside(store: Path) -> Path:
+    return store.parent / "calibrations"
+
+
+def _name(space: Space, facts: SpaceFacts, recipe: Recipe, opening: Opening, store: Path) -> str:
+    """Stands for all that a measurement depends on."""
+    backbone = facts.backbones[recipe.architecture()]
+    asked = {
+        "opening": keeping_name(recipe, opening),
+        "precision": recipe.precision,
+        "numerics": dataclasses.asdict(facts.numerics_for(recipe)) if recipe.precision != "auto" else None,
+        "head": [backbone.head, list(recipe.head_widths), len(facts.data.classes)],
+        "images": [space.data.image_size, facts.data.train_size, facts.data.size("val")],
+        "augmented": [recipe.augments, recipe.augment_views],
+        "passes": [recipe.epochs, list(_batch_sizes(space, recipe))],
+    }
+    return measurement_name(asked, psutil.virtual_memory().available // 2, store_budget_bytes(store))
+
+
+def _batch_sizes(space: Space, recipe: Recipe) -> Sequence[int]:
+    return next((d.choices for d in space.dimensions if d.name == "batch_size"), (recipe.batch_size,))
 
 
 def measure_opening(
@@ -109,11 +143,28 @@ def measure_opening(
     images: Images,
     store: Path,
     prefix_ways: dict[str, Numerics],
-) -> tuple[Numerics, Keeping, str]:
-    """Numerics, keeping and a line for people about one network and opening.
+) -> Measurement:
+    """Numerics, keeping and a line for people about one network and opening: as it was measured before, or measured now and kept.
 
     `prefix_ways` remembers by architecture how the frozen part runs fastest: its layers are the same at every depth.
     """
+    name = _name(space, facts, recipe, opening, store)
+    measurement = recall(_beside(store), name)
+    if measurement is None:
+        measurement = _measure_opening(space, facts, recipe, opening, images, store, prefix_ways)
+        remember(_beside(store), name, measurement)
+    return measurement
+
+
+def _measure_opening(
+    space: Space,
+    facts: SpaceFacts,
+    recipe: Recipe,
+    opening: Opening,
+    images: Images,
+    store: Path,
+    prefix_ways: dict[str, Numerics],
+) -> Measurement:
     architecture = recipe.architecture()
     backbone = facts.backbones[architecture]
     model = build_model(recipe, backbone, len(facts.data.classes), head_seed=0)
@@ -162,7 +213,7 @@ def measure_opening(
     why = f": {split.reason}" if split.reason else ""
     opened = opening.spelling or recipe.unfrozen
     note = f"{backbone.backbone}, open {opened}: {in_words(numerics)}; frozen values: {keeping.keep} ({keeping.reason}{why})"
-    return numerics, keeping, note
+    return Measurement(numerics, keeping, note, prefix_ways.get(architecture) if recipe.precision == "auto" else None)
 
 
 def in_words(numerics: Numerics) -> str:
@@ -206,7 +257,7 @@ def _keeping(
         if constant:
             candidates = find_candidates(runner, batch, edge_bytes, seconds)
             rate = gathered_bytes_per_s(edge_bytes)
-    batch_sizes = next((d.choices for d in space.dimensions if d.name == "batch_size"), (recipe.batch_size,))
+    batch_sizes = _batch_sizes(space, recipe)
     while True:
         cut = choose_cut(
             candidates,

@@ -29,7 +29,7 @@ recipe:
 
 @pytest.fixture(scope="module")
 def measured(faces: Images, facts: SpaceFacts, tmp_path_factory: pytest.TempPathFactory):  # type: ignore[no-untyped-def]
-    return measure(parse_space(SPACE), facts, faces, tmp_path_factory.mktemp("store"))
+    return measure(parse_space(SPACE), facts, faces, tmp_path_factory.mktemp("cache") / "features")
 
 
 def test_every_opening_is_measured_once_and_told(measured, facts: SpaceFacts, faces: Images, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
@@ -37,11 +37,11 @@ def test_every_opening_is_measured_once_and_told(measured, facts: SpaceFacts, fa
     assert all(keep.seconds_per_image > 0 for keep in measured.keeping.values())
     assert all(keep.keep in ("memory", "disk", "recompute") and keep.reason for keep in measured.keeping.values())
     known = replace(facts, numerics=measured.numerics, keeping=measured.keeping)
-    assert not measure(parse_space(SPACE), known, faces, tmp_path).keeping
+    assert not measure(parse_space(SPACE), known, faces, tmp_path / "features").keeping
 
 
 def test_exact_precision_is_not_measured_but_keeping_is(faces: Images, facts: SpaceFacts, tmp_path: Path) -> None:
-    found = measure(parse_space(SPACE, overrides=["recipe.precision=fp32"]), facts, faces, tmp_path)
+    found = measure(parse_space(SPACE, overrides=["recipe.precision=fp32"]), facts, faces, tmp_path / "features")
     assert not found.numerics
     assert len(found.keeping) == 2
 
@@ -71,7 +71,7 @@ def test_what_is_not_worth_keeping_is_not_stored_and_the_numbers_stay(
 def test_each_precision_of_a_space_is_measured(faces: Images, facts: SpaceFacts, tmp_path: Path) -> None:
     """Values of one precision are no values of the other, and `auto` behind another precision is measured all the same."""
     changes = ["recipe.precision=[fp32,auto]", "recipe.unfrozen=layer4"]
-    found = measure(parse_space(SPACE, overrides=changes), facts, faces, tmp_path)
+    found = measure(parse_space(SPACE, overrides=changes), facts, faces, tmp_path / "features")
     assert len(found.keeping) == 2 and len(found.numerics) == 1
 
 
@@ -81,10 +81,10 @@ def test_where_the_edge_does_not_fit_a_narrower_place_is_kept(
 ) -> None:
     """Opened inside a block, the trained part reads the block's input and what is inside: the input alone is smaller."""
     space = parse_space(SPACE, overrides=["recipe.precision=fp32", "recipe.unfrozen=layer2.0.conv2"])
-    (edge,) = measure(space, facts, faces, tmp_path).keeping.values()
+    (edge,) = measure(space, facts, faces, tmp_path / "features").keeping.values()
     assert edge.at == "" and edge.size_bytes == 120 * (64 * 8 * 8 + 128 * 4 * 4) * 4
     monkeypatch.setattr(numerics_module, "store_budget_bytes", lambda folder: edge.size_bytes - 1)
-    found = measure(space, facts, faces, tmp_path)
+    found = measure(space, facts, faces, tmp_path / "features")
     ((name, narrow),) = found.keeping.items()
     assert narrow.keep == "memory" and narrow.at.startswith("layer1.1.")
     assert narrow.size_bytes == 120 * 64 * 8 * 8 * 4

@@ -1,0 +1,78 @@
+"""What was measured about a network and an opening on this machine, kept in the cache folder beside the stored values.
+
+A later study takes it over: it starts at once, and as its numerics are those of the earlier one, it finds that one's stored values
+and repeats its numbers. Measured again is what depends on something else: other software, another processor or number of threads,
+other image or batch sizes, twice or half as much free memory or disk. `searchft cache --clear` forgets it all.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from searchft.errors import StorageError
+from searchft.features import MICRO_BATCH
+from searchft.files import write_json
+from searchft.recipe import Keeping, Numerics, digest
+from searchft.uncompiled import timm, torchvision
+
+VERSION = 1
+"""Raised whenever something else is measured, or measured otherwise."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Measurement:
+    """What `train.numerics.measure_opening` found."""
+
+    numerics: Numerics
+    keeping: Keeping
+    note: str
+    """A line for people."""
+    frozen_part: Numerics | None = None
+    """How the frozen part runs fastest by itself; None: there is none, or exact fp32 left no choice."""
+
+
+def measurement_name(asked: dict[str, Any], memory_bytes: int, disk_bytes: int) -> str:
+    """32 hex digits that stand for a question (plain data), this machine and its software."""
+    ground = {
+        "version": VERSION,
+        "software": [torch.__version__, torchvision.__version__, timm.__version__, MICRO_BATCH],
+        "processor": [platform.machine(), _model_name(), torch.backends.cpu.get_cpu_capability(), torch.get_num_threads()],
+        "cards": os.environ.get("CUDA_VISIBLE_DEVICES", ""),
+        "room": [memory_bytes.bit_length(), disk_bytes.bit_length()],
+    }
+    return digest({"asked": asked, **ground})[:32]
+
+
+def _model_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor())
+
+
+def recall(folder: Path, name: str) -> Measurement | None:
+    """The measurement of that name; None if there is none or its file cannot be read."""
+    try:
+        found = json.loads((folder / f"{name}.json").read_text())
+        way = found["frozen_part"]
+        return Measurement(
+            Numerics(**found["numerics"]), Keeping(**found["keeping"]), str(found["note"]), way and Numerics(**way)
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def remember(folder: Path, name: str, measurement: Measurement) -> None:
+    """Writes a measurement. A disk that refuses is no reason to stop: the next study measures again."""
+    try:
+        write_json(folder / f"{name}.json", dataclasses.asdict(measurement))
+    except (StorageError, OSError):
+        return
