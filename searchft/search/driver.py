@@ -39,7 +39,7 @@ from searchft.search.events import EpochFinished, Event, Note, StudyFinished, St
 from searchft.search.ledger import Ledger
 from searchft.search.lock import identity
 from searchft.search.prune import should_prune
-from searchft.search.records import COMPLETE, TrialRecord, answer_to, ranked
+from searchft.search.records import COMPLETE, TrialRecord, Trials
 from searchft.search.suggest import suggest
 from searchft.space import Space
 
@@ -118,11 +118,10 @@ def run_study(
         executor.close()
 
 
-def weights_kept(records: Sequence[TrialRecord], best_count: int) -> set[int]:
+def weights_kept(trials: Trials, best_count: int) -> set[int]:
     """Numbers of the trials whose best weights stay on disk: the best ones, and the enqueued rows, which export scores too."""
-    own = [r for r in records if r.answered_from is None]
-    best = {r.number for r in ranked(own)[:best_count]}
-    return best | {r.number for r in own if r.name and r.state == COMPLETE}
+    rows = {r.number for r in trials if r.name and r.state == COMPLETE and r.answered_from is None}
+    return rows.union(trials.best_numbers(best_count))
 
 
 class _Driver:
@@ -233,22 +232,23 @@ class _Driver:
 
     def _decide(self) -> TrialFinished | str:
         """One decision: a trial is begun (and queued), or answered from the record, or there is none and why (empty: wait)."""
-        records = self.ledger.records()
+        records = self.ledger.trials()
         if self.ledger.shared:
             self._learn(records)
-            self.queue += self.ledger.take_over([r for r in records if r.number not in self._mine()])
+            mine = self._mine()
+            self.queue += self.ledger.take_over([r for r in records.running.values() if r.number not in mine])
             if self.queue:
                 return ""
         number = self.ledger.next_number()
-        busy = bool(self.running or self.queue) or (self.ledger.shared and any(not r.finished for r in records))
-        if sum(r.answered_from is None for r in records) >= self.space.search.trials:
+        busy = bool(self.running or self.queue or (self.ledger.shared and records.running))
+        if records.own >= self.space.search.trials:
             return "" if busy and self.ledger.shared else "trials"
         suggestion = suggest(self.space, self.facts, records, number)
         if suggestion is None:
             return "" if busy else "exhausted"
-        if any(r.state == "running" and r.key == suggestion.key for r in records):
+        if any(r.key == suggestion.key for r in records.running.values()):
             return ""  # an enqueued row that says the same as one that runs: its answer is on the way
-        known = answer_to(suggestion.key, records)
+        known = records.answer_to(suggestion.key)
         fault("driver.suggested", f"{number}")
         if known is not None:
             answered = self.ledger.answer(suggestion, number, known)
@@ -347,16 +347,12 @@ class _Driver:
         curve = [trial.values[e] for e in range(1, epoch + 1)]
         self.curves[trial.number] = curve
         if self.ledger.shared:
-            self._learn(self.ledger.records())
-        others = {number: other for number, other in self.curves.items() if number != trial.number and other}
-        trial.pruned = not trial.named and should_prune(
-            self.space.search,
-            curve,
-            list(others.values()),
-            trial.epochs,
-            number=trial.number,
-            numbers=list(others),
-        )
+            self._learn(self.ledger.trials())
+        if not trial.named:
+            numbers = [number for number, other in self.curves.items() if other and number != trial.number]
+            others = [self.curves[number] for number in numbers]
+            settings, own = self.space.search, trial.number
+            trial.pruned = should_prune(settings, curve, others, trial.epochs, number=own, numbers=numbers)
         trial.halted = not trial.pruned and (
             self.stopping() or (self.deadline is not None and time.monotonic() > self.deadline)
         )
@@ -410,9 +406,9 @@ class _Driver:
 
     def _clean(self) -> None:
         """Keeps what a resume or an export needs: running trials' checkpoints, the best trials' and enqueued rows' weights."""
-        records = self.ledger.records()
-        kept = weights_kept(records, self.space.search.keep_checkpoints)
-        finished = {r.number for r in records if r.state != "running" and r.answered_from is None}
+        trials = self.ledger.trials()
+        kept = weights_kept(trials, self.space.search.keep_checkpoints)
+        finished = {r.number for r in trials if r.finished and r.answered_from is None}
         for number in sorted(finished - self.tidied):
             folder = safe_trial_folder(self.folder, number)
             if not folder.is_dir():

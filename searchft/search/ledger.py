@@ -40,11 +40,11 @@ from searchft.errors import InputError, StorageError
 from searchft.faults import fault
 from searchft.recipe import Recipe, SpaceFacts
 from searchft.search.claims import ClaimLostError, Claims, FolderClaims, NoClaims, PostgresClaims
-from searchft.search.records import COMPLETE, FAILED, PRUNED, RUNNING, Label, TrialRecord, best
+from searchft.search.records import COMPLETE, FAILED, PRUNED, RUNNING, Label, TrialRecord, Trials, best
+from searchft.search.rows import NumberTaken, add_trial, end_trial
 from searchft.search.storage import (
     ServerAwayError,
     check_database,
-    count_trials,
     default_url,
     dump_json,
     is_postgres,
@@ -127,14 +127,14 @@ class Ledger:
         self._claims = claims
         self._patience_s = patience_s
         self._space: Space | None = None
-        self._finished: dict[int, TrialRecord] = {}
+        self._known = Trials()
         self._open: dict[int, FrozenTrial] = {}
         """This driver's running trials, as they were last written: nobody else writes to them."""
         self._recipes: dict[int, Recipe] = {}
         """Of trials that ran when they were last read: parsing one costs more than all else about it."""
         self._ids: dict[int, int] = {}
         self._loaded = False
-        """Whether `_finished` and `_open` hold the whole study, and nobody else adds to it."""
+        """Whether `_known` is the whole study, and nobody else adds to it."""
 
     # ---- opening ----
 
@@ -304,26 +304,24 @@ class Ledger:
 
     # ---- reading ----
 
-    def records(self) -> list[TrialRecord]:
-        """All trials by number. Finished ones are kept in memory; a study's only driver asks the database once.
+    def trials(self) -> Trials:
+        """The study's record. It goes on while this ledger writes; asked for again, it also has what other drivers wrote.
 
-        Trials that searchft did not write (added by hand) are passed over.
+        A study's only driver reads the database once. Trials that searchft did not write (added by hand) are passed over.
         """
-        if self._loaded:
-            running = {number: self._read(trial) for number, trial in self._open.items()}
-            known = {**self._finished, **running}
-            return [known[number] for number in sorted(known)]
-        records: list[TrialRecord] = []
-        for trial in self._trials():
-            record = self._finished.get(trial.number)
-            if record is None and "recipe" in trial.user_attrs and trial.state in _STATES:
-                record = self._kept(trial)
-            if record is not None:
-                records.append(record)
-        if self._claims.alone:
-            self._open.update((r.number, self._at_hand(r.number)) for r in records if not r.finished)
-            self._loaded = True
-        return records
+        if not self._loaded:
+            for trial in self._trials():
+                known = self._known.numbered(trial.number)
+                if (known is None or not known.finished) and "recipe" in trial.user_attrs and trial.state in _STATES:
+                    self._take_in(trial, check=True)
+            if self._claims.alone:
+                self._open.update((number, self._at_hand(number)) for number in self._known.running)
+                self._loaded = True
+        return self._known
+
+    def records(self) -> list[TrialRecord]:
+        """All trials by number, as they stand now."""
+        return list(self.trials())
 
     def _check_seal(self, trial: FrozenTrial) -> None:
         """SQLite's pages and a server's rows may be damaged, or changed by hand, without anybody's notice but ours."""
@@ -339,24 +337,21 @@ class Ledger:
 
     def record(self, number: int) -> TrialRecord:
         """One trial as it stands now. Raises StorageError if there is none."""
-        if number in self._finished:
-            return self._finished[number]
-        return self._kept(self._open.get(number) or self._at_hand(number))
+        known = self._known.numbered(number)
+        if known is not None and (known.finished or number in self._open):
+            return known
+        return self._take_in(self._at_hand(number), check=True)
 
-    def _kept(self, trial: FrozenTrial) -> TrialRecord:
-        """Its record; a finished one's is remembered."""
-        record = self._read(trial)
-        if record.finished:
-            self._check_seal(trial)
-            self._finished[trial.number] = record
-        return record
-
-    def _read(self, trial: FrozenTrial) -> TrialRecord:
+    def _take_in(self, trial: FrozenTrial, check: bool = False) -> TrialRecord:
+        """A trial's record, remembered; `check`: it was read from the database."""
         record = _record(trial, self._recipes.get(trial.number))
         if record.finished:
+            if check:
+                self._check_seal(trial)
             self._recipes.pop(trial.number, None)
         else:
             self._recipes[trial.number] = record.recipe
+        self._known.put(record)
         return record
 
     def next_number(self) -> int:
@@ -451,6 +446,7 @@ class Ledger:
             self._set_trial_attribute(trial, "curves", curves)
         self._do(lambda: self._storage.set_trial_intermediate_value(trial._trial_id, epoch, float(value)))
         trial.intermediate_values[epoch] = float(value)
+        self._take_in(trial)
         return True
 
     def annotate(self, number: int, **notes: Any) -> None:
@@ -459,6 +455,7 @@ class Ledger:
         for name, value in notes.items():
             if trial.user_attrs.get(name) != value:
                 self._set_trial_attribute(trial, name, value)
+        self._take_in(trial)
 
     def finish(
         self,
@@ -473,8 +470,8 @@ class Ledger:
     ) -> None:
         """Ends a running trial as `complete` (with its value), `pruned` (value: its last one unless given) or `failed`.
 
-        The state is written last: killed before, the trial is still running and may be finished again. Finished already with the
-        same state and value: nothing happens. Raises ValueError for a complete trial without a finite value, StorageError if it had
+        In one step: killed before, the trial is still running and may be finished again. Finished already with the same state and
+        value: nothing happens. Raises ValueError for a complete trial without a finite value, StorageError if it had
         finished otherwise.
         """
         if state not in (COMPLETE, PRUNED, FAILED):
@@ -491,15 +488,13 @@ class Ledger:
             value = trial.intermediate_values[max(trial.intermediate_values)]
         if state == FAILED or (value is not None and not math.isfinite(value)):
             value = None
-        for name, note in {**(extra or {}), "reason": reason, "seconds": seconds}.items():
-            if note not in (None, "") and trial.user_attrs.get(name) != _plain(note):
-                self._set_trial_attribute(trial, name, note)
-        sealed = _seal(number, state, value, trial.params, trial.intermediate_values, trial.user_attrs)
-        if trial.user_attrs.get("seal") != sealed:
-            self._set_trial_attribute(trial, "seal", sealed)
+        notes = {**(extra or {}), "reason": reason, "seconds": seconds}
+        attributes = {name: _plain(note) for name, note in notes.items() if note not in (None, "")}
+        held = {**trial.user_attrs, **attributes}
+        attributes["seal"] = _seal(number, state, value, trial.params, trial.intermediate_values, held)
         if infeasible and not trial.constraints:
-            held = self._do(lambda: optuna.trial.Trial(self._study, trial._trial_id))
-            self._do(lambda: held.set_constraint(_FEASIBLE, 1.0))
+            handle = self._do(lambda: optuna.trial.Trial(self._study, trial._trial_id))
+            self._do(lambda: handle.set_constraint(_FEASIBLE, 1.0))
             trial.set_constraint(_FEASIBLE, 1.0)
 
         fault("ledger.finishing", f"{number}")
@@ -510,12 +505,11 @@ class Ledger:
             asked += 1
             # after an outage the state may have been written though nobody could say so
             if asked == 1 or self._storage.get_trial(trial._trial_id).state == TrialState.RUNNING:
-                values = None if value is None else [float(value)]
-                self._storage.set_trial_state_values(trial._trial_id, _OPTUNA_STATES[state], values)
+                end_trial(self._storage, trial._trial_id, _OPTUNA_STATES[state], value, attributes)
 
         self._do(end)
-        trial.state, trial.value = _OPTUNA_STATES[state], value
-        self._finished[number] = self._read(trial)
+        trial.state, trial.value, trial.user_attrs = _OPTUNA_STATES[state], value, {**held, "seal": attributes["seal"]}
+        self._take_in(trial)
         self._open.pop(number, None)
         self._claims.drop(number)
 
@@ -569,25 +563,21 @@ class Ledger:
         def add() -> int:
             nonlocal asked
             asked += 1
-            count = count_trials(self._storage, self._study._study_id)
-            if asked > 1 and count == number + 1:
-                # Asked again after an outage, and it had been written: the answer was lost, not the trial.
-                last = self._study.get_trials(deepcopy=False)[-1]
-                if last.state == state and last.user_attrs == json.loads(dump_json(attributes)):
-                    return int(last._trial_id)
-            if count != number:
-                raise StorageError(f"{self.url}: trial {number} cannot be written, the next is {count}. {_STRANGER}", self.url)
-            return int(self._storage.create_new_trial(self._study._study_id, template_trial=trial))
+            try:
+                return add_trial(self._storage, self._study._study_id, number, trial)
+            except NumberTaken as taken:
+                if asked > 1 and taken.number == number + 1:
+                    # Asked again after an outage, and it had been written: the answer was lost, not the trial.
+                    last = self._study.get_trials(deepcopy=False)[-1]
+                    if last.state == state and last.user_attrs == json.loads(dump_json(attributes)):
+                        return int(last._trial_id)
+                raise StorageError(f"{self.url}: trial {number} cannot be written, {taken}. {_STRANGER}", self.url) from None
 
         trial_id = self._do(add)
-        if self._do(lambda: self._storage.get_trial_number_from_id(trial_id)) != number:
-            raise StorageError(f"{self.url}: trial {number} was not written alone. {_STRANGER}", self.url)
         trial.number, trial._trial_id = number, trial_id
         self._ids[number] = trial_id
-        record = self._read(trial)
-        if record.finished:
-            self._finished[number] = record
-        else:
+        record = self._take_in(trial)
+        if not record.finished:
             self._open[number] = trial
         return record
 

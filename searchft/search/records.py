@@ -1,13 +1,15 @@
-"""What is remembered of a trial, free of Optuna's types: plain values that suggest, prune and the reports read.
+"""What is remembered of trials, free of Optuna's types: plain values that suggest, prune and the reports read.
 
-`answer_to` and `best` stand here because they are questions to the record alone.
+`Trials` is a study's record: the trials by number, and beside them what every decision asks of them, kept up to date as they are
+put in. At ten thousand trials looking through all of them for each question would cost more than answering it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import bisect
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, overload
 
 from searchft.recipe import Recipe
 
@@ -61,10 +63,94 @@ class TrialRecord:
         return self.state in (COMPLETE, PRUNED) or (self.state == FAILED and self.infeasible)
 
 
-def answer_to(key: str, records: Iterable[TrialRecord]) -> TrialRecord | None:
-    """The memo: the earliest trial with that key that ran itself and answers it; None if none does."""
-    answers = (r for r in records if r.key == key and r.answered_from is None and r.answers)
-    return min(answers, key=lambda r: r.number, default=None)
+class Trials(Sequence[TrialRecord]):
+    """Records by number, ascending. `put` adds one or replaces the one with its number; nothing is ever taken out."""
+
+    def __init__(self, records: Iterable[TrialRecord] = ()) -> None:
+        self._numbers: list[int] = []
+        self._records: list[TrialRecord] = []
+        self.names: set[str] = set()
+        """Of the rows that were begun."""
+        self.tried: set[str] = set()
+        """Keys of all trials, whatever came of them."""
+        self.running: dict[int, TrialRecord] = {}
+        """By number, in the order in which they were begun."""
+        self.own = 0
+        """How many ran or run themselves; the others were answered."""
+        self._answers: dict[str, TrialRecord] = {}
+        self._ranking: list[tuple[float, float, int]] = []
+        self._finished: list[tuple[int, int]] = []
+        self._complete: list[tuple[float, int]] = []
+        for record in sorted(records, key=lambda r: r.number):
+            self.put(record)
+
+    def put(self, record: TrialRecord) -> None:
+        """Takes a record in. One that has finished stays as it is."""
+        place = bisect.bisect_left(self._numbers, record.number)
+        if place < len(self._numbers) and self._numbers[place] == record.number:
+            if self._records[place].finished:
+                return
+            self._records[place] = record
+        else:
+            self._numbers.insert(place, record.number)
+            self._records.insert(place, record)
+            self.names.add(record.name)
+            self.tried.add(record.key)
+            self.own += record.answered_from is None
+        if not record.finished:
+            self.running[record.number] = record
+            return
+        self.running.pop(record.number, None)
+        bisect.insort(self._finished, _scattered(record.number))
+        if record.state == COMPLETE and record.value is not None:
+            bisect.insort(self._complete, (-record.value, record.number))
+        if record.answered_from is None:
+            if record.state == COMPLETE and record.value is not None:
+                bisect.insort(self._ranking, _rank(record))
+            known_answer = self._answers.get(record.key)
+            if record.answers and (known_answer is None or record.number < known_answer.number):
+                self._answers[record.key] = record
+
+    @overload
+    def __getitem__(self, place: int) -> TrialRecord: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> list[TrialRecord]: ...
+
+    def __getitem__(self, place: int | slice) -> TrialRecord | list[TrialRecord]:
+        """By position, not by number: see `numbered`."""
+        return self._records[place]
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __iter__(self) -> Iterator[TrialRecord]:
+        return iter(self._records)
+
+    def numbered(self, number: int) -> TrialRecord | None:
+        """The trial with that number, if there is one."""
+        place = bisect.bisect_left(self._numbers, number)
+        return self._records[place] if place < len(self._numbers) and self._numbers[place] == number else None
+
+    def answer_to(self, key: str) -> TrialRecord | None:
+        """The memo: the earliest trial with that key that ran itself and answers it; None if none does."""
+        return self._answers.get(key)
+
+    def best_numbers(self, count: int) -> list[int]:
+        """Numbers of the best trials that ran themselves, in the order of `ranked`."""
+        return [number for _, _, number in self._ranking[:count]]
+
+    def sample(self, best: int, others: int) -> set[int]:
+        """Numbers of the `best` complete trials (answered ones count) and of as many other finished ones as `others` says, drawn
+        by a hash of their numbers."""
+        chosen = {number for _, number in self._complete[:best]}
+        rest = (number for _, number in self._finished if number not in chosen)
+        return chosen | {number for number, _ in zip(rest, range(others), strict=False)}
+
+
+def _scattered(number: int) -> tuple[int, int]:
+    """Numbers in an order that has nothing to do with them: Knuth's multiplicative hash. A SHA-256 for each would cost more."""
+    return number * 2654435761 % 2**32, number
 
 
 def best(records: Iterable[TrialRecord]) -> TrialRecord | None:

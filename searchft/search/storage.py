@@ -328,16 +328,6 @@ def _leave_optuna(url: str, context: Any) -> None:
         raise _explained(context.sqlalchemy_exception or context.original_exception, url) from context.original_exception
 
 
-def count_trials(storage: BaseStorage, study_id: int) -> int:
-    """How many trials of any state a study has: one small query, where Optuna would read all that run."""
-    import sqlalchemy
-
-    backend: Any = getattr(storage, "_backend", storage)
-    with backend.engine.connect() as connection:
-        question = sqlalchemy.text("SELECT count(*) FROM trials WHERE study_id = :study")
-        return int(connection.execute(question, {"study": study_id}).scalar())
-
-
 CREATION_LOCK = 0x5EA2C4F7
 """Key of the PostgreSQL advisory lock held while tables and studies are created."""
 

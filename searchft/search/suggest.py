@@ -5,7 +5,8 @@ Hence no sampler lives longer than one question: each is made anew, seeded by (s
 study rebuilt from the record. There every dimension is an integer index into its choices, in the file's order: TPE then knows that
 256 lies between 128 and 512, which as mere categories it does not. The persistent study never sees the indices.
 
-Nothing is kept between questions but a half-walked enumeration of the space, whose answers depend on the space alone.
+Nothing is kept between questions but what follows from the space and single finished records: a half-walked enumeration, and the
+records in Optuna's form.
 
 Cost of a TPE question at 1,000 records: see tests/benchmarks/driver_overhead.py, which measures it.
 """
@@ -14,7 +15,6 @@ from __future__ import annotations
 
 import datetime
 import hashlib
-import heapq
 import math
 import warnings
 from collections.abc import Collection, Container, Iterator, Mapping, Sequence
@@ -26,7 +26,7 @@ from optuna.distributions import BaseDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from searchft.recipe import Recipe, SpaceFacts
-from searchft.search.records import COMPLETE, FAILED, PRUNED, RUNNING, TrialRecord
+from searchft.search.records import COMPLETE, FAILED, PRUNED, RUNNING, TrialRecord, Trials
 
 if TYPE_CHECKING:
     from searchft.space import Space
@@ -57,28 +57,26 @@ def suggest(space: Space, facts: SpaceFacts, records: Sequence[TrialRecord], num
     may repeat a finished configuration (the driver answers that from the memo) but never one that is running; only an enqueued row
     may do that. Returns None when every configuration has been tried or is running: there is nothing new to try.
     """
-    records = sorted(records, key=lambda r: r.number)
-    names = {r.name for r in records}
+    records = records if isinstance(records, Trials) else Trials(records)
     for row in space.enqueue:
-        if row.name not in names:
+        if row.name not in records.names:
             return _named(space, facts, row.chosen, row.name)
 
     # A crash is no answer, but it was a try: the walk over untried configurations must not come back to it for ever.
-    tried = {r.key for r in records}
+    tried = records.tried
     untried = _first_untried(space, facts, tried)
     if untried is None:
         return None
     if space.search.sampler == "grid":
         return untried
 
-    answered = {r.key for r in records if r.answers}
     if space.search.sampler == "random":
         return _draw_apart_from(tried, space, facts, number) or untried
     if len(records) >= REPEATS_IN_A_ROW and all(r.answered_from is not None for r in records[-REPEATS_IN_A_ROW:]):
         return _draw_apart_from(tried, space, facts, number) or untried
     for attempt in range(ATTEMPTS):
         suggestion = _ask_tpe(space, facts, records, mix(space.search.seed, number, attempt))
-        if suggestion.key in answered or suggestion.key not in tried:
+        if suggestion.key not in tried or records.answer_to(suggestion.key) is not None:
             return suggestion
     return _draw_apart_from(tried, space, facts, number) or untried
 
@@ -160,7 +158,7 @@ def _first_untried(space: Space, facts: SpaceFacts, tried: Collection[str]) -> S
 # ---- TPE ----
 
 
-def _ask_tpe(space: Space, facts: SpaceFacts, records: Sequence[TrialRecord], seed: int) -> Suggestion:
+def _ask_tpe(space: Space, facts: SpaceFacts, records: Trials, seed: int) -> Suggestion:
     """What the tree-structured Parzen estimator chooses, over the records as a study of integer indices."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     with warnings.catch_warnings():
@@ -168,7 +166,7 @@ def _ask_tpe(space: Space, facts: SpaceFacts, records: Sequence[TrialRecord], se
         sampler = optuna.samplers.TPESampler(
             seed=seed, n_startup_trials=space.search.startup_trials, group=True, multivariate=True, constant_liar=True
         )
-    past = _past_trials(space, _telling(records))
+    past = _past_trials(space, _telling(records), records)
     study = optuna.create_study(direction="maximize", sampler=sampler, storage=_Past(past))
     trial = study.ask()
     chosen: dict[str, Any] = {}
@@ -182,7 +180,7 @@ def _ask_tpe(space: Space, facts: SpaceFacts, records: Sequence[TrialRecord], se
 class _Past(optuna.storages.InMemoryStorage):
     """A storage in which the past stands beside the one trial that is asked for: nothing is copied into it.
 
-    The trial asked for has number 0, the past 1, 2, …: samplers need them apart, and the past in order.
+    The trial asked for has number 0, the past its own plus one: samplers need them apart, and the past in order.
     """
 
     def __init__(self, past: Sequence[FrozenTrial]) -> None:
@@ -200,43 +198,49 @@ TELLING = 300
 """How many records TPE is shown at most. It tells apart the best 25 and the rest; some hundred of the rest say what ten thousand do."""
 
 _BEST_SHOWN = 60
+_RUNNING_SHOWN = 90
+"""Hundreds of workers must not crowd out what is known."""
 
 
-def _telling(records: Sequence[TrialRecord]) -> Sequence[TrialRecord]:
-    """The records that TPE is shown: all, or what runs, the best, and of the others as many as fit, drawn by a hash of their numbers."""
+def _telling(records: Trials) -> Sequence[TrialRecord]:
+    """The records that TPE is shown: all, or the best, what began last of that which runs, and a sample of the others."""
     if len(records) <= TELLING:
         return records
-    running = [r for r in records if not r.finished]
-    finished = [r for r in records if r.finished]
-    complete = [r for r in finished if r.state == COMPLETE]
-    kept = {r.number for r in running}
-    kept |= {r.number for r in heapq.nsmallest(_BEST_SHOWN, complete, key=lambda r: (-(r.value or 0.0), r.number))}
-    others = [r.number for r in finished if r.number not in kept]
-    count = max(TELLING // 2, TELLING - len(kept))  # hundreds of workers must not crowd them out
-    kept.update(heapq.nsmallest(count, others, key=_scattered))
-    return [r for r in records if r.number in kept]
-
-
-def _scattered(number: int) -> tuple[int, int]:
-    """Numbers in an order that has nothing to do with them: Knuth's multiplicative hash. `mix` would cost a SHA-256 for each."""
-    return number * 2654435761 % 2**32, number
+    running = list(records.running)[-_RUNNING_SHOWN:]
+    shown = records.sample(_BEST_SHOWN, TELLING - _BEST_SHOWN - len(running))
+    return [record for number in sorted(shown.union(running)) if (record := records.numbered(number)) is not None]
 
 
 _SOME_TIME = datetime.datetime(2000, 1, 1)
 """Optuna wants to know when trials ran; TPE does not."""
 
 
-def _past_trials(space: Space, records: Sequence[TrialRecord]) -> list[FrozenTrial]:
-    """The records as Optuna trials over indices, numbered from 1. Failures that say nothing about the configuration are left out."""
-    by_number = {r.number: r for r in records if r.answered_from is None}
-    dimensions = {d.name: d for d in space.dimensions if len(d.choices) > 1}
-    distributions: dict[str, BaseDistribution] = {n: IntDistribution(0, len(d.choices) - 1) for n, d in dimensions.items()}
-    indices = {name: {_typed(label): i for i, label in enumerate(d.labels)} for name, d in dimensions.items()}
-    past: list[FrozenTrial] = []
-    for record in records:
-        params = {n: indices[n].get(_typed(label)) for n, label in record.params.items() if n in dimensions}
+class _Translator:
+    """A space's records as Optuna trials over indices. Those of finished ones are kept: they depend on the record alone."""
+
+    def __init__(self, space: Space) -> None:
+        self.space = space
+        dimensions = {d.name: d for d in space.dimensions if len(d.choices) > 1}
+        self._distributions: dict[str, BaseDistribution] = {
+            n: IntDistribution(0, len(d.choices) - 1) for n, d in dimensions.items()
+        }
+        self._indices = {name: {_typed(label): i for i, label in enumerate(d.labels)} for name, d in dimensions.items()}
+        self._known: dict[int, tuple[TrialRecord, FrozenTrial | None]] = {}
+
+    def translated(self, record: TrialRecord, records: Trials) -> FrozenTrial | None:
+        """None: it says nothing about its configuration, or chose what this space no longer has."""
+        known = self._known.get(record.number)
+        if known is not None and known[0] is record:
+            return known[1]
+        trial = self._translate(record, records)
+        if record.finished:
+            self._known[record.number] = (record, trial)
+        return trial
+
+    def _translate(self, record: TrialRecord, records: Trials) -> FrozenTrial | None:
+        params = {n: self._indices[n].get(_typed(label)) for n, label in record.params.items() if n in self._indices}
         if None in params.values():
-            continue  # a choice that this space no longer has
+            return None
         if record.state == RUNNING:
             state = TrialState.RUNNING
         elif record.infeasible or record.state == PRUNED:
@@ -245,29 +249,42 @@ def _past_trials(space: Space, records: Sequence[TrialRecord]) -> list[FrozenTri
             state = TrialState.COMPLETE
         else:
             assert record.state in (FAILED, COMPLETE)
-            continue
+            return None
         # TPE ranks pruned trials by how far they came, then by their value there. A trial answered from another came as far.
         curve = record.curve
-        if record.answered_from is not None and record.answered_from in by_number:
-            curve = by_number[record.answered_from].curve
+        if record.answered_from is not None and (source := records.numbered(record.answered_from)) is not None:
+            curve = source.curve
         trial = FrozenTrial(
-            number=len(past) + 1,
-            trial_id=len(past) + 1,
+            number=record.number + 1,
+            trial_id=record.number + 1,
             state=state,
             value=record.value if state == TrialState.COMPLETE else None,
             values=None,
             datetime_start=_SOME_TIME,
             datetime_complete=None if state == TrialState.RUNNING else _SOME_TIME,
             params=params,
-            distributions={name: distributions[name] for name in params},
+            distributions={name: self._distributions[name] for name in params},
             user_attrs={},
             system_attrs={},
             intermediate_values=dict(enumerate(curve, start=1)) if state == TrialState.PRUNED else {},
         )
         if record.infeasible:
             trial.set_constraint("feasible", 1.0)  # above 0 is infeasible
-        past.append(trial)
-    return past
+        return trial
+
+
+_translators: list[_Translator] = []
+"""The latest few, looked up by identity of their space."""
+
+
+def _past_trials(space: Space, shown: Sequence[TrialRecord], records: Trials) -> list[FrozenTrial]:
+    """The records `shown`, of all `records`, as Optuna trials over indices. Failures that say nothing are left out."""
+    translator = next((t for t in _translators if t.space is space), None)
+    if translator is None:
+        translator = _Translator(space)
+        _translators[:] = [translator, *_translators[:3]]
+    past = (translator.translated(record, records) for record in shown)
+    return [trial for trial in past if trial is not None]
 
 
 def _typed(label: Any) -> tuple[str, Any]:

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from searchft.recipe import BackboneFacts, DataFacts, ParameterFacts, Recipe, SpaceFacts, StageFacts
-from searchft.search.records import TrialRecord, answer_to
+from searchft.search.records import TrialRecord, Trials
 from searchft.search.suggest import Suggestion, suggest
 from searchft.space import Space, parse_space
 
@@ -125,7 +125,7 @@ def run_analytic(
         suggestion = suggest(space, facts, records, len(records))
         if suggestion is None:
             break
-        known = answer_to(suggestion.key, records)
+        known = Trials(records).answer_to(suggestion.key)
         value = known.value if known else score(suggestion.recipe)
         records.append(
             TrialRecord(

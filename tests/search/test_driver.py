@@ -15,7 +15,7 @@ from searchft.recipe import SpaceFacts
 from searchft.search.driver import run_study, trial_folder, weights_kept
 from searchft.search.events import EpochFinished, Note, StudyFinished, StudyOpened, TrialFinished
 from searchft.search.ledger import Ledger
-from searchft.search.records import TrialRecord
+from searchft.search.records import TrialRecord, Trials
 from searchft.space import Space
 
 
@@ -265,7 +265,7 @@ def test_weights_are_kept_for_the_best_and_for_enqueued_rows(
             super().submit(slot, job)
 
     records = run_whole(space, facts, tmp_path, Writing())
-    kept = weights_kept(records, 2)
+    kept = weights_kept(Trials(records), 2)
     assert len(kept) == 2
     assert {r.number for r in records if (trial_folder(tmp_path, r.number) / "best.safetensors").exists()} == kept
     assert not list(tmp_path.glob("trials/*/last.ckpt"))

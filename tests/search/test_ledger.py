@@ -17,7 +17,6 @@ import pytest
 from searchft.errors import InputError, StorageError
 from searchft.search import ledger as ledger_module
 from searchft.search.ledger import Ledger, environment
-from searchft.search.records import answer_to
 from searchft.search.storage import default_url, list_studies
 
 
@@ -121,7 +120,7 @@ def test_an_infeasible_trial_is_told_to_optuna_and_answers(ledger, folder, small
     chosen = suggestion_of(small, unfrozen="layer4")
     ledger.start(chosen, 0)
     ledger.finish(0, "failed", None, "out of memory", infeasible=True)
-    record = answer_to(chosen.key, ledger.records())
+    record = ledger.trials().answer_to(chosen.key)
     assert record.infeasible and record.reason == "out of memory"
     ledger.answer(chosen, 1, record)
     answered = ledger.records()[1]
@@ -178,7 +177,6 @@ def test_labels_keep_their_types(tmp_path, facts, space_of, suggestion_of):
         ledger.pin(space, facts, {})
         chosen = {"unfrozen": 2, "auxiliary": True, "batch_size": 128, "lr": 0.5}
         ledger.start(suggestion_of(space, **chosen), 0)
-        ledger._finished.clear()
         params = ledger.records()[0].params
     assert {n: (type(v), v) for n, v in params.items()} == {n: (type(v), v) for n, v in chosen.items()}
 

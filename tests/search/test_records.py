@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import random
+
 from searchft.recipe import Recipe
-from searchft.search.records import TrialRecord, answer_to, best
+from searchft.search.records import TrialRecord, Trials, best, ranked
 
 
 def record(number: int, state: str, key: str = "k", value: float | None = None, **values: object) -> TrialRecord:
@@ -19,12 +22,13 @@ def test_the_earliest_answering_trial_is_remembered_and_a_crash_is_not():
         record(4, "failed", "c", infeasible=True),
         record(5, "running", "d"),
     ]
-    answers = {key: answer_to(key, records) for key in "abcde"}
+    trials = Trials(records)
+    answers = {key: trials.answer_to(key) for key in "abcde"}
     assert {key: r.number for key, r in answers.items() if r is not None} == {"a": 1, "b": 2, "c": 4}
 
 
 def test_an_answered_trial_never_answers():
-    assert answer_to("a", [record(0, "complete", "a", 0.5, answered_from=7)]) is None
+    assert Trials([record(0, "complete", "a", 0.5, answered_from=7)]).answer_to("a") is None
 
 
 def test_best_prefers_fewer_trained_parameters_then_the_lower_number():
@@ -39,3 +43,48 @@ def test_best_prefers_fewer_trained_parameters_then_the_lower_number():
     found = best(same)
     assert found is not None and found.number == 1
     assert best([record(0, "failed"), record(1, "running")]) is None
+
+
+def test_what_is_kept_beside_the_records_is_what_looking_through_them_would_say():
+    draw = random.Random(0)
+    trials, plain = Trials(), {}
+    for step in range(400):
+        open_ones = [r for r in plain.values() if not r.finished]
+        if open_ones and draw.random() < 0.6:
+            old = draw.choice(open_ones)
+            state = draw.choice(["running", "complete", "pruned", "failed"])
+            value = None if state in ("running", "failed") else draw.choice([0.1, 0.2, 0.3, 0.4])
+            new = dataclasses.replace(old, state=state, value=value, curve=(*old.curve, 0.1), infeasible=draw.random() < 0.2)
+        else:
+            number = 3 * step if draw.random() < 0.8 else max(plain, default=0) + 1  # strangers' trials leave gaps
+            key = draw.choice("abcdefghijklmnopq")
+            new = record(number, "running", key, extra={"trained_parameters": draw.choice([1, 2])})
+            known = trials.answer_to(key)
+            if known is not None:
+                new = dataclasses.replace(new, state="complete", value=known.value, answered_from=known.number)
+            if number in plain:
+                continue
+        trials.put(new)
+        plain[new.number] = new
+        records = [plain[n] for n in sorted(plain)]
+        own = [r for r in records if r.answered_from is None]
+        assert list(trials) == records and trials.own == len(own)
+        assert trials.tried == {r.key for r in records}
+        assert set(trials.running) == {r.number for r in records if not r.finished}
+        assert trials.best_numbers(5) == [r.number for r in ranked(records)][:5]
+        for key in "abcdefghijklmnopq":
+            first = next((r for r in own if r.key == key and r.answers), None)
+            assert trials.answer_to(key) == first
+        sample = trials.sample(4, 6)
+        complete = sorted(
+            (r for r in records if r.state == "complete" and r.value is not None), key=lambda r: (-r.value, r.number)
+        )
+        finished = [r for r in records if r.finished]
+        assert sample >= {r.number for r in complete[:4]} and len(sample) == min(len(finished), min(4, len(complete)) + 6)
+    assert trials.numbered(max(plain)) is trials[-1] and trials.numbered(10**6) is None
+
+
+def test_a_finished_record_stays_as_it_is():
+    trials = Trials([record(0, "complete", "a", 0.5)])
+    trials.put(record(0, "complete", "a", 0.9))
+    assert trials[0].value == 0.5 and trials.best_numbers(3) == [0] and len(trials) == 1

@@ -149,12 +149,13 @@ def test_tpe_turns_away_from_infeasible_configurations(space_of, facts):
 
 def test_an_answered_prune_counts_for_what_the_answering_trial_reached(space_of, facts, run):
     """Without its curve it would rank below every pruned trial, and TPE would believe the same configuration good and bad."""
+    from searchft.search.records import Trials
     from searchft.search.suggest import _past_trials
 
     space = space_of()
     original = dataclasses.replace(run(space, facts, 1)[0], state="pruned", curve=(0.1, 0.4), value=0.4)
     answered = dataclasses.replace(original, number=1, curve=(), answered_from=0)
-    first, second = _past_trials(space, [original, answered])
+    first, second = _past_trials(space, [original, answered], Trials([original, answered]))
     assert first.intermediate_values == second.intermediate_values == {1: 0.1, 2: 0.4}
 
 
