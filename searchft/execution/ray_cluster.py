@@ -23,8 +23,9 @@ FLAG = "--ray"
 CONNECT_TIMEOUT_S = 5.0
 """How long the head node may take to accept a connection."""
 
-INIT_TIMEOUT_S = 60.0
-"""How long Ray may take to join a cluster whose head answers, or to start on this machine (a busy one takes 20 s)."""
+INIT_TIMEOUT_S = 120.0
+"""How long Ray may take to join a cluster whose head answers, or to start on this machine (a busy one takes 20 s, one with twice the
+work it can do over a minute)."""
 
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",

@@ -41,7 +41,7 @@ from searchft.faults import fault
 from searchft.recipe import Recipe, SpaceFacts
 from searchft.search.claims import ClaimLostError, Claims, FolderClaims, NoClaims, PostgresClaims
 from searchft.search.records import COMPLETE, FAILED, PRUNED, RUNNING, Label, TrialRecord, Trials, best
-from searchft.search.rows import NumberTaken, add_trial, end_trial
+from searchft.search.rows import NumberTaken, add_trial, end_trial, put_epoch
 from searchft.search.storage import (
     ServerAwayError,
     check_database,
@@ -444,7 +444,7 @@ class Ledger:
                 values[epoch - 1] = _plain(number_of_it)
             # before the value, so that a curve never shows an epoch of which the rest is missing
             self._set_trial_attribute(trial, "curves", curves)
-        self._do(lambda: self._storage.set_trial_intermediate_value(trial._trial_id, epoch, float(value)))
+        self._do(lambda: put_epoch(self._storage, trial._trial_id, epoch, float(value)))
         trial.intermediate_values[epoch] = float(value)
         self._take_in(trial)
         return True

@@ -11,7 +11,7 @@ import pytest
 from optuna.distributions import CategoricalDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from searchft.search.rows import NumberTaken, add_trial, end_trial
+from searchft.search.rows import NumberTaken, add_trial, end_trial, put_epoch
 from searchft.search.storage import open_storage
 
 
@@ -102,3 +102,19 @@ def test_what_has_ended_is_not_ended_again(storage: Any) -> None:
         end_trial(storage, trial_id, TrialState.PRUNED, 0.25, {"seal": "b"})
     (trial,) = study.get_trials()
     assert (trial.state, trial.value, trial.user_attrs["seal"]) == (TrialState.COMPLETE, 0.5, "a")
+
+
+def test_an_epoch_reads_as_optunas_and_may_be_written_again(storage: Any) -> None:
+    study = study_in(storage)
+    trial_id, other_id = (add_trial(storage, study._study_id, number, KINDS[0]) for number in (0, 1))
+    for epoch, value in ((1, 0.5), (2, float("inf")), (3, float("nan")), (2, 0.25)):
+        put_epoch(storage, trial_id, epoch, value)
+        storage.set_trial_intermediate_value(other_id, epoch, value)
+    first, second = study.get_trials()
+    assert repr(sorted(first.intermediate_values.items())) == repr(sorted(second.intermediate_values.items()))
+    assert first.intermediate_values[2] == 0.25
+    end_trial(storage, trial_id, TrialState.COMPLETE, 0.5, {})
+    with pytest.raises(optuna.exceptions.UpdateFinishedTrialError):
+        put_epoch(storage, trial_id, 4, 0.5)
+    with pytest.raises(KeyError):
+        put_epoch(storage, 10**6, 1, 0.5)
