@@ -147,6 +147,27 @@ def test_tpe_turns_away_from_infeasible_configurations(space_of, facts):
     assert sum(r.infeasible for r in records[20:]) <= 3  # chance: 7
 
 
+def test_a_neighbour_is_one_step_away_and_untried(space_of, facts):
+    from searchft.search.suggest import _draw, _neighbour
+
+    space = space_of()
+    places = {d.name: d.choices for d in space.dimensions}
+    for seed in range(20):
+        here = _draw(space, facts, seed)
+        tried = {here.key}
+        found = []
+        while (near := _neighbour(here, tried, space, facts, seed)) is not None:
+            assert near.key not in tried
+            tried.add(near.key)
+            found.append(near)
+            shared = [n for n in near.chosen if n in here.chosen]
+            steps = [abs(places[n].index(near.chosen[n]) - places[n].index(here.chosen[n])) for n in shared]
+            assert sorted(steps)[-1] == 1 and sum(steps) == 1
+            assert all(space.is_active(n, near.chosen, facts) for n in near.chosen)
+        assert len(here.chosen) <= len(found) <= 2 * len(here.chosen)
+        assert _neighbour(here, {here.key}, space, facts, seed) == found[0]
+
+
 def test_an_answered_prune_counts_for_what_the_answering_trial_reached(space_of, facts, run):
     """Without its curve it would rank below every pruned trial, and TPE would believe the same configuration good and bad."""
     from searchft.search.records import Trials
