@@ -120,8 +120,9 @@ def run_study(
 
 def weights_kept(trials: Trials, best_count: int) -> set[int]:
     """Numbers of the trials whose best weights stay on disk: the best ones, and the enqueued rows, which export scores too."""
-    rows = {r.number for r in trials if r.name and r.state == COMPLETE and r.answered_from is None}
-    return rows.union(trials.best_numbers(best_count))
+    rows = [r for number in trials.rows.values() if (r := trials.numbered(number)) is not None]
+    kept = {r.number for r in rows if r.state == COMPLETE and r.answered_from is None}
+    return kept.union(trials.best_numbers(best_count))
 
 
 class _Driver:
@@ -150,8 +151,8 @@ class _Driver:
         """Trials that wait for a slot: those of a driver that is gone, those whose worker died, those suggested ahead."""
         self.look_again = 0.0
         """When to ask again what other drivers have done, after there was nothing to do."""
-        self.tidied: set[int] = set()
-        """Finished trials whose folders hold nothing any more."""
+        self.untidy = {r.number for r in records if r.finished and r.answered_from is None}
+        """Finished trials whose folders may hold what is not needed any more, or not for long."""
         self.owner = identity()
         """Noted on running trials, for people: the locks decide."""
         self.deadline = time.monotonic() + space.search.timeout_s if space.search.timeout_s else None
@@ -379,6 +380,7 @@ class _Driver:
         if state != "failed" and value is None:
             state, reason = "failed", reason or "ended without an epoch"
         self.ledger.finish(trial.number, state, value, reason, extra, infeasible=infeasible)
+        self.untidy.add(trial.number)
         self.look_again = 0.0
         fault("driver.told", f"{trial.number}")
         self._clean()
@@ -406,10 +408,8 @@ class _Driver:
 
     def _clean(self) -> None:
         """Keeps what a resume or an export needs: running trials' checkpoints, the best trials' and enqueued rows' weights."""
-        trials = self.ledger.trials()
-        kept = weights_kept(trials, self.space.search.keep_checkpoints)
-        finished = {r.number for r in trials if r.finished and r.answered_from is None}
-        for number in sorted(finished - self.tidied):
+        kept = weights_kept(self.ledger.trials(), self.space.search.keep_checkpoints)
+        for number in sorted(self.untidy):
             folder = safe_trial_folder(self.folder, number)
             if not folder.is_dir():
                 continue
@@ -418,7 +418,7 @@ class _Driver:
             fault("driver.tidying", f"{number}")
             if number not in kept:
                 (folder / "best.safetensors").unlink(missing_ok=True)
-        self.tidied = finished - kept
+        self.untidy &= kept
 
     def _saved_seconds(self) -> dict[str, float]:
         """What the store, answering from the record, and pruning saved, estimated from the trials' own epoch times."""

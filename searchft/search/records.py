@@ -69,8 +69,8 @@ class Trials(Sequence[TrialRecord]):
     def __init__(self, records: Iterable[TrialRecord] = ()) -> None:
         self._numbers: list[int] = []
         self._records: list[TrialRecord] = []
-        self.names: set[str] = set()
-        """Of the rows that were begun."""
+        self.rows: dict[str, int] = {}
+        """Enqueued rows that were begun: name to number."""
         self.tried: set[str] = set()
         """Keys of all trials, whatever came of them."""
         self.running: dict[int, TrialRecord] = {}
@@ -94,7 +94,8 @@ class Trials(Sequence[TrialRecord]):
         else:
             self._numbers.insert(place, record.number)
             self._records.insert(place, record)
-            self.names.add(record.name)
+            if record.name:
+                self.rows[record.name] = record.number
             self.tried.add(record.key)
             self.own += record.answered_from is None
         if not record.finished:

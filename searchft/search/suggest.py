@@ -65,7 +65,7 @@ def suggest(space: Space, facts: SpaceFacts, records: Sequence[TrialRecord], num
     """
     records = records if isinstance(records, Trials) else Trials(records)
     for row in space.enqueue:
-        if row.name not in records.names:
+        if row.name not in records.rows:
             return _named(space, facts, row.chosen, row.name)
 
     # A crash is no answer, but it was a try: the walk over untried configurations must not come back to it for ever.

@@ -59,6 +59,7 @@ def test_what_is_kept_beside_the_records_is_what_looking_through_them_would_say(
             number = 3 * step if draw.random() < 0.8 else max(plain, default=0) + 1  # strangers' trials leave gaps
             key = draw.choice("abcdefghijklmnopq")
             new = record(number, "running", key, extra={"trained_parameters": draw.choice([1, 2])})
+            new = dataclasses.replace(new, name=f"row {number}" if draw.random() < 0.1 else "")
             known = trials.answer_to(key)
             if known is not None:
                 new = dataclasses.replace(new, state="complete", value=known.value, answered_from=known.number)
@@ -69,6 +70,7 @@ def test_what_is_kept_beside_the_records_is_what_looking_through_them_would_say(
         records = [plain[n] for n in sorted(plain)]
         own = [r for r in records if r.answered_from is None]
         assert list(trials) == records and trials.own == len(own)
+        assert trials.rows == {r.name: r.number for r in records if r.name}
         assert trials.tried == {r.key for r in records}
         assert set(trials.running) == {r.number for r in records if not r.finished}
         assert trials.best_numbers(5) == [r.number for r in ranked(records)][:5]
