@@ -16,6 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import filelock
 import pytest
 
 import tests.resilience.harness
@@ -187,19 +188,24 @@ def save_delta(recipe, facts, images, path: Path, key: str = "", steps: int = 25
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Long tests begin first, so that no process waits for one at the end. Only one process runs Ray's: a test of theirs must find
-    no other cluster. Tests that share a fixture of their module stay together, for its sake."""
+    """Long tests begin first, so that no process waits for one at the end. Ray's stand apart from one another among them: only one
+    may run at a time, and a process that waits for another's does nothing."""
+    long = [item for item in items if item.get_closest_marker("slow")]
+    rays = [item for item in long if item.get_closest_marker("ray")]
+    others = [item for item in long if not item.get_closest_marker("ray")]
+    for number, item in enumerate(rays):
+        others.insert(number * (len(long) // len(rays)), item)
+    items[:] = others + [item for item in items if not item.get_closest_marker("slow")]
 
-    def together(item: pytest.Item) -> str:
-        if item.get_closest_marker("ray"):
-            return "ray"
-        found = item._fixtureinfo.name2fixturedefs.values()
-        return item.path.stem if any(d.scope == "module" for fixture in found for d in fixture) else ""
 
-    for item in items:
-        if together(item):
-            item.add_marker(pytest.mark.xdist_group(together(item)))
-    items.sort(key=lambda item: (together(item) != "ray", not item.get_closest_marker("slow")))
+@pytest.fixture(autouse=True)
+def one_cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Ray's tests run one at a time, in whatever process: one of them must find no other cluster on this machine."""
+    if request.node.get_closest_marker("ray") is None:
+        yield
+        return
+    with filelock.FileLock(tmp_path_factory.getbasetemp().parent / "ray.lock"):
+        yield
 
 
 def heed_signals() -> None:

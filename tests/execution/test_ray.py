@@ -71,13 +71,13 @@ def ground_of(text: str, cache: Path, chosen: tuple[dict[str, Any], ...]) -> Gro
     return Ground(setup, recipes, tuple(recipe.key(facts) for recipe in recipes))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def faces(tmp_path_factory: pytest.TempPathFactory) -> Ground:
     chosen = ({"unfrozen": "head", "head_widths": (32,)}, {"unfrozen": "layer4", "head_widths": ()})
     return ground_of(SPACE, tmp_path_factory.mktemp("drivers-cache"), chosen)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def locally(faces: Ground, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the recipes' trials, trained by a local worker; `results` by number beside them."""
     folder = tmp_path_factory.mktemp("locally")
@@ -274,7 +274,7 @@ def test_workers_that_wait_for_a_place_are_spoken_of(
 # The whole program ----------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def whole(harness: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
     """The numbers of the analytic study with one local worker, uninterrupted."""
     uninterrupted = harness.Program(tmp_path_factory.mktemp("whole"))
