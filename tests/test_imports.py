@@ -14,7 +14,7 @@ import searchft
 PACKAGE = Path(searchft.__file__).parent
 LEVELS = (
     {"errors"},
-    {"faults", "garbage", "uncompiled"},
+    {"faults", "garbage", "machine", "uncompiled"},
     {"files"},
     {"recipe"},
     {"space", "models", "data"},

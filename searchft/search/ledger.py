@@ -38,6 +38,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from searchft.errors import InputError, StorageError
 from searchft.faults import fault
+from searchft.machine import processor_name
 from searchft.recipe import Recipe, SpaceFacts
 from searchft.search.claims import ClaimLostError, Claims, FolderClaims, NoClaims, PostgresClaims
 from searchft.search.records import COMPLETE, FAILED, PRUNED, RUNNING, Label, TrialRecord, Trials, best
@@ -102,19 +103,9 @@ def environment() -> dict[str, Any]:
         "versions": versions,
         "host": socket.gethostname(),
         "os": platform.platform(),
-        "cpu": _cpu(),
+        "cpu": processor_name(),
         "cpus": os.cpu_count(),
     }
-
-
-def _cpu() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
 
 
 class Ledger:

@@ -149,22 +149,9 @@ def measure_opening(
     `prefix_ways` remembers by architecture how the frozen part runs fastest: its layers are the same at every depth.
     """
     name = _name(space, facts, recipe, opening, store)
-    measurement = recall(_beside(store), name)
-    if measurement is None:
-        measurement = _measure_opening(space, facts, recipe, opening, images, store, prefix_ways)
-        remember(_beside(store), name, measurement)
-    return measurement
-
-
-def _measure_opening(
-    space: Space,
-    facts: SpaceFacts,
-    recipe: Recipe,
-    opening: Opening,
-    images: Images,
-    store: Path,
-    prefix_ways: dict[str, Numerics],
-) -> Measurement:
+    known = recall(_beside(store), name)
+    if known is not None:
+        return known
     architecture = recipe.architecture()
     backbone = facts.backbones[architecture]
     model = build_model(recipe, backbone, len(facts.data.classes), head_seed=0)
@@ -213,7 +200,10 @@ def _measure_opening(
     why = f": {split.reason}" if split.reason else ""
     opened = opening.spelling or recipe.unfrozen
     note = f"{backbone.backbone}, open {opened}: {in_words(numerics)}; frozen values: {keeping.keep} ({keeping.reason}{why})"
-    return Measurement(numerics, keeping, note, prefix_ways.get(architecture) if recipe.precision == "auto" else None)
+    frozen_part = prefix_ways.get(architecture) if recipe.precision == "auto" else None
+    measurement = Measurement(numerics, keeping, note, frozen_part)
+    remember(_beside(store), name, measurement)
+    return measurement
 
 
 def in_words(numerics: Numerics) -> str:

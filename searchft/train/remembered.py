@@ -19,6 +19,7 @@ import torch
 from searchft.errors import StorageError
 from searchft.features import MICRO_BATCH
 from searchft.files import write_json
+from searchft.machine import processor_name
 from searchft.recipe import Keeping, Numerics, digest
 from searchft.uncompiled import timm, torchvision
 
@@ -43,19 +44,11 @@ def measurement_name(asked: dict[str, Any], memory_bytes: int, disk_bytes: int) 
     ground = {
         "version": VERSION,
         "software": [torch.__version__, torchvision.__version__, timm.__version__, MICRO_BATCH],
-        "processor": [platform.machine(), _model_name(), torch.backends.cpu.get_cpu_capability(), torch.get_num_threads()],
+        "processor": [platform.machine(), processor_name(), torch.backends.cpu.get_cpu_capability(), torch.get_num_threads()],
         "cards": os.environ.get("CUDA_VISIBLE_DEVICES", ""),
         "room": [memory_bytes.bit_length(), disk_bytes.bit_length()],
     }
     return digest({"asked": asked, **ground})[:32]
-
-
-def _model_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor())
 
 
 def recall(folder: Path, name: str) -> Measurement | None:

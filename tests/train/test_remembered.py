@@ -26,8 +26,8 @@ Measure = Callable[..., tuple[Measured, int, list[str]]]
 def measured(faces: Images, facts: SpaceFacts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Measure:
     """`measured("recipe.epochs=3")`: what was found, how many openings were really measured, and what was said."""
     really: list[str] = []
-    before = numerics._measure_opening
-    monkeypatch.setattr(numerics, "_measure_opening", lambda *given: really.append("") or before(*given))  # type: ignore[func-returns-value]
+    before = numerics.remember  # called with every measurement
+    monkeypatch.setattr(numerics, "remember", lambda *given: really.append("") or before(*given))  # type: ignore[func-returns-value]
 
     def again(*overrides: str) -> tuple[Measured, int, list[str]]:
         count, said = len(really), list[str]()
@@ -63,7 +63,7 @@ def test_another_machine_or_room_is_measured_again(measured: Measure, monkeypatc
     measured()
     monkeypatch.setattr(numerics, "store_budget_bytes", lambda folder: 10**6)
     assert measured()[1] == 2
-    monkeypatch.setattr("searchft.train.remembered._model_name", lambda: "another processor")
+    monkeypatch.setattr("searchft.train.remembered.processor_name", lambda: "another processor")
     assert measured()[1] == 2
     assert measured()[1] == 0
 
