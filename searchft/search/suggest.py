@@ -229,8 +229,9 @@ class _Past(optuna.storages.InMemoryStorage):
 
 TELLING = 150
 """How many records TPE is shown at most. It tells apart the best 25 and the rest; a hundred of the rest say what ten thousand do, and
-the question costs half of what it costs over 300. In tests/benchmarks/what_tpe_sees.py (800 trials; seeds 0, 1, 3, 4; before neighbours) 150 were never
-behind 300 after 300 trials, neither in the best value nor in the mean of the best twenty; with 100 it repeats itself twice as often."""
+the question costs half of what it costs over 300. In tests/benchmarks/what_tpe_sees.py (800 trials; seeds 0, 1, 3, 4; before neighbours
+were taken) 150 were never behind 300 after 300 trials, neither in the best value nor in the mean of the best twenty; with 100 it repeats
+itself twice as often."""
 
 _BEST_SHOWN = 50
 _RUNNING_SHOWN = 50
