@@ -26,6 +26,7 @@ import click
 from searchft import __version__
 from searchft.cli.masking import mask_passwords
 from searchft.cli.output import ReaderLeft, emit_json_error, say
+from searchft.cli.signals import leave_undisturbed
 from searchft.cli.verbs import VERBS, verb_named
 from searchft.errors import SearchftError
 from searchft.garbage import collect_rarely, leave_quickly
@@ -92,6 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Runs the command line and leaves the program with its exit code."""
     collect_rarely()
     code = call(list(sys.argv[1:] if arguments is None else arguments))
+    leave_undisturbed(code)
     with contextlib.suppress(OSError, ValueError):
         sys.stdout.flush()
     leave_quickly()

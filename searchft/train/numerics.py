@@ -49,7 +49,7 @@ from searchft.models import build_model, freeze, set_modes
 from searchft.recipe import Keeping, Numerics, Opening, Recipe, SpaceFacts, keeping_name, numerics_name, open_parameters
 from searchft.space import Space
 from searchft.train.fit import head_alone
-from searchft.train.remembered import Measurement, measurement_name, recall, remember
+from searchft.train.remembered import Measurement, Room, measurement_name, recall, remember
 
 _BATCH = 16
 """Images that are timed together."""
@@ -92,8 +92,7 @@ def measure(
         name = keeping_name(recipe, opening)
         if name not in facts.keeping:
             unknown.setdefault(name, (recipe, opening))
-    names = {name: _name(space, facts, recipe, opening, store) for name, (recipe, opening) in unknown.items()}
-    known = {name: recall(_beside(store), remembered) for name, remembered in names.items()}
+    known = {name: _recall(space, facts, recipe, opening, store) for name, (recipe, opening) in unknown.items()}
     for name, measurement in known.items():
         if measurement is not None and measurement.frozen_part is not None:
             prefix_ways.setdefault(unknown[name][0].architecture(), measurement.frozen_part)
@@ -116,8 +115,16 @@ def _beside(store: Path) -> Path:
     return store.parent / "calibrations"
 
 
-def _name(space: Space, facts: SpaceFacts, recipe: Recipe, opening: Opening, store: Path) -> str:
-    """Stands for all that a measurement depends on."""
+def _recall(space: Space, facts: SpaceFacts, recipe: Recipe, opening: Opening, store: Path) -> Measurement | None:
+    return recall(_beside(store), _name(space, facts, recipe, opening), _room(store))
+
+
+def _room(store: Path) -> Room:
+    return Room(psutil.virtual_memory().available // 2, store_budget_bytes(store))
+
+
+def _name(space: Space, facts: SpaceFacts, recipe: Recipe, opening: Opening) -> str:
+    """Stands for all that a measurement depends on, but for the room."""
     backbone = facts.backbones[recipe.architecture()]
     asked = {
         "opening": keeping_name(recipe, opening),
@@ -128,7 +135,7 @@ def _name(space: Space, facts: SpaceFacts, recipe: Recipe, opening: Opening, sto
         "augmented": [recipe.augments, recipe.augment_views],
         "passes": [recipe.epochs, list(_batch_sizes(space, recipe))],
     }
-    return measurement_name(asked, psutil.virtual_memory().available // 2, store_budget_bytes(store))
+    return measurement_name(asked)
 
 
 def _batch_sizes(space: Space, recipe: Recipe) -> Sequence[int]:
@@ -148,8 +155,7 @@ def measure_opening(
 
     `prefix_ways` remembers by architecture how the frozen part runs fastest: its layers are the same at every depth.
     """
-    name = _name(space, facts, recipe, opening, store)
-    known = recall(_beside(store), name)
+    known = _recall(space, facts, recipe, opening, store)
     if known is not None:
         return known
     architecture = recipe.architecture()
@@ -202,7 +208,7 @@ def measure_opening(
     note = f"{backbone.backbone}, open {opened}: {in_words(numerics)}; frozen values: {keeping.keep} ({keeping.reason}{why})"
     frozen_part = prefix_ways.get(architecture) if recipe.precision == "auto" else None
     measurement = Measurement(numerics, keeping, note, frozen_part)
-    remember(_beside(store), name, measurement)
+    remember(_beside(store), _name(space, facts, recipe, opening), measurement, _room(store))
     return measurement
 
 
@@ -247,14 +253,14 @@ def _keeping(
         if constant:
             candidates = find_candidates(runner, batch, edge_bytes, seconds)
             rate = gathered_bytes_per_s(edge_bytes)
-    batch_sizes = _batch_sizes(space, recipe)
+    batch_sizes, room = _batch_sizes(space, recipe), _room(store)
     while True:
         cut = choose_cut(
             candidates,
             images,
             passes=float(recipe.epochs),
-            memory_bytes=psutil.virtual_memory().available // 2,
-            disk_bytes=store_budget_bytes(store),
+            memory_bytes=room.memory_bytes,
+            disk_bytes=room.disk_bytes,
             constant=constant,
             padding=statistics.mean(padding_of(facts.data.train_size, size, MICRO_BATCH) for size in batch_sizes),
             memory_bytes_per_s=rate,

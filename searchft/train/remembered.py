@@ -2,7 +2,7 @@
 
 A later study takes it over: it starts at once, and as its numerics are those of the earlier one, it finds that one's stored values
 and repeats its numbers. Measured again is what depends on something else: other software, another processor or number of threads,
-other image or batch sizes, twice or half as much free memory or disk. `searchft cache --clear` forgets it all.
+other image or batch sizes, more than twice or less than half as much room for stored values. `searchft cache --clear` forgets it all.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from searchft.machine import processor_name
 from searchft.recipe import Keeping, Numerics, digest
 from searchft.uncompiled import timm, torchvision
 
-VERSION = 1
+VERSION = 2
 """Raised whenever something else is measured, or measured otherwise."""
 
 
@@ -39,22 +39,36 @@ class Measurement:
     """How the frozen part runs fastest by itself; None: there is none, or exact fp32 left no choice."""
 
 
-def measurement_name(asked: dict[str, Any], memory_bytes: int, disk_bytes: int) -> str:
+@dataclasses.dataclass(frozen=True)
+class Room:
+    """What stored values may take of this machine, in bytes. It is never quite the same twice: near is near enough."""
+
+    memory_bytes: int
+    disk_bytes: int
+
+    def is_near(self, other: Room) -> bool:
+        """Neither more than twice the other's nor less than half of it."""
+        pairs = ((self.memory_bytes, other.memory_bytes), (self.disk_bytes, other.disk_bytes))
+        return all(max(pair) <= 2 * min(pair) for pair in pairs)
+
+
+def measurement_name(asked: dict[str, Any]) -> str:
     """32 hex digits that stand for a question (plain data), this machine and its software."""
     ground = {
         "version": VERSION,
         "software": [torch.__version__, torchvision.__version__, timm.__version__, MICRO_BATCH],
         "processor": [platform.machine(), processor_name(), torch.backends.cpu.get_cpu_capability(), torch.get_num_threads()],
         "cards": os.environ.get("CUDA_VISIBLE_DEVICES", ""),
-        "room": [memory_bytes.bit_length(), disk_bytes.bit_length()],
     }
     return digest({"asked": asked, **ground})[:32]
 
 
-def recall(folder: Path, name: str) -> Measurement | None:
-    """The measurement of that name; None if there is none or its file cannot be read."""
+def recall(folder: Path, name: str, room: Room) -> Measurement | None:
+    """The measurement of that name; None if there is none, if it was made with other room or if its file cannot be read."""
     try:
         found = json.loads((folder / f"{name}.json").read_text())
+        if not room.is_near(Room(**found["room"])):
+            return None
         way = found["frozen_part"]
         return Measurement(
             Numerics(**found["numerics"]), Keeping(**found["keeping"]), str(found["note"]), way and Numerics(**way)
@@ -63,9 +77,9 @@ def recall(folder: Path, name: str) -> Measurement | None:
         return None
 
 
-def remember(folder: Path, name: str, measurement: Measurement) -> None:
+def remember(folder: Path, name: str, measurement: Measurement, room: Room) -> None:
     """Writes a measurement. A disk that refuses is no reason to stop: the next study measures again."""
     try:
-        write_json(folder / f"{name}.json", dataclasses.asdict(measurement))
+        write_json(folder / f"{name}.json", dataclasses.asdict(measurement) | {"room": dataclasses.asdict(room)})
     except (StorageError, OSError):
         return

@@ -9,6 +9,7 @@ import pty
 import select
 import signal
 import subprocess
+import sys
 import time
 
 import psutil
@@ -88,7 +89,8 @@ def test_one_signal_is_enough_also_where_the_database_hangs(program):
 @pytest.mark.parametrize("number", SIGNALS, ids=lambda n: n.name)
 @pytest.mark.parametrize("after_s", [1.0, 3.0, 6.0])
 def test_a_signal_while_images_and_backbones_are_looked_at(number, after_s, program, harness):
-    here = program(text=harness.REAL, epoch_ms=0)
+    """Moments from the first look to the middle of training, whatever the machine: the search itself lasts minutes."""
+    here = program(text=harness.REAL.replace("trials: 6,", "trials: 2000,").replace("epochs: 3", "epochs: 50"), epoch_ms=0)
     process = here.start()
     assert "looking at" in process.stderr.readline()
     time.sleep(after_s / 2)
@@ -98,6 +100,36 @@ def test_a_signal_while_images_and_backbones_are_looked_at(number, after_s, prog
     assert process.returncode == 130 and time.monotonic() - started < 10
     assert "Traceback" not in err
     here.assert_no_orphan()
+
+
+LEAVING_SLOWLY = """
+import atexit, sys, time
+from searchft.cli import main
+
+@atexit.register
+def linger():
+    print("leaving", flush=True)
+    for _ in range(400):
+        time.sleep(0.05)
+
+main(["--version"])
+"""
+
+
+@pytest.mark.parametrize("number", SIGNALS, ids=lambda n: n.name)
+def test_a_signal_while_leaving_changes_nothing(number, harness):
+    """The answer is out: leaving, which takes long here, ends at once, with the code and without a traceback."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", LEAVING_SLOWLY],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=harness.heeding_signals,
+    )
+    assert process.stdout.readline().startswith("searchft ") and process.stdout.readline() == "leaving\n"
+    process.send_signal(number)
+    _, err = process.communicate(timeout=10)
+    assert process.returncode == 0 and not err
 
 
 def on_a_terminal(here, *more):
@@ -111,8 +143,6 @@ def on_a_terminal(here, *more):
 
 
 def _program(here):
-    import sys
-
     return [sys.executable, "-m", "searchft", "run", str(here.space), "--studies", str(here.folder / "studies")]
 
 

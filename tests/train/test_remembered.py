@@ -59,10 +59,20 @@ def test_another_question_is_measured_again(measured: Measure, change: str) -> N
     assert measured(change)[1] == 2
 
 
-def test_another_machine_or_room_is_measured_again(measured: Measure, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("times, count", [(0.4, 2), (0.6, 0), (1.9, 0), (2.1, 2)])
+def test_much_other_room_is_measured_again(
+    measured: Measure, monkeypatch: pytest.MonkeyPatch, times: float, count: int
+) -> None:
+    """No edges: free memory and disk differ a little each time they are looked at."""
+    monkeypatch.setattr(numerics, "store_budget_bytes", lambda folder: 10**9)
     measured()
-    monkeypatch.setattr(numerics, "store_budget_bytes", lambda folder: 10**6)
-    assert measured()[1] == 2
+    monkeypatch.setattr(numerics, "store_budget_bytes", lambda folder: int(times * 10**9))
+    assert measured()[1] == count
+    assert measured()[1] == 0
+
+
+def test_another_machine_is_measured_again(measured: Measure, monkeypatch: pytest.MonkeyPatch) -> None:
+    measured()
     monkeypatch.setattr("searchft.train.remembered.processor_name", lambda: "another processor")
     assert measured()[1] == 2
     assert measured()[1] == 0
