@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import filelock
+import psutil
 
 from searchft.errors import InputError, SearchftError, StorageError
 from searchft.execution.allocator import give_back_memory, keep_freed_memory
@@ -32,6 +33,9 @@ from searchft.garbage import collect_rarely
 
 _LOCK_WAIT_S = 30.0
 """How long a successor waits for an orphan to notice that its driver is gone."""
+
+_PLENTY = 2
+"""A worker keeps its freed memory for the next trial where the machine could still give so many times what it holds."""
 
 _REFUSALS = (
     "can't allocate memory",
@@ -137,7 +141,8 @@ def serve(connection: Channel, prepare: Prepare, memory_bytes: int = 0) -> None:
             job: Job = connection.recv()
             fault("worker.job", f"{job.number}")
             connection.send(run_job(connection, job, train) if train is not None else _failure(job, trouble))
-            give_back_memory()
+            if main_memory_bytes() < _PLENTY * psutil.Process().memory_info().rss:
+                give_back_memory()
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return
 

@@ -29,8 +29,9 @@ _RUN_S = 0.05
 """How long one timed run should take, in seconds."""
 _RUNS = 3
 _ROUNDS = 6
-_HOPELESS = 1.3
-"""How many times slower than the best a way may be after two rounds and still run on: more than what noise makes of a tie."""
+_HOPELESS = (1.6, 1.3)
+"""How many times slower than the best a way may be after one round, and after two or more, and still run on: more than what noise
+makes of a tie."""
 _GATHERED_BYTES = 1 << 26
 """More than a processor's caches hold."""
 
@@ -88,8 +89,9 @@ def calibrate_suffix(
 ) -> tuple[str, bool, bool]:
     """(`suffix_dtype`, `channels_last`, `pad_first`) that train fastest. `step(dtype, channels_last, pad_first)` does one so.
 
-    `small_maps` says whether there is anything to pad (`meets_small_maps`). A step that raises RuntimeError is not taken; the plain
-    one (float32, contiguous, not padded) must work. `fp32` and `bf16` are answered without measuring.
+    `small_maps` says whether there is anything to pad (`meets_small_maps`): then dtype and layout race with padding, which spares them
+    oneDNN's slow kernels, and the winner against itself without. A step that raises RuntimeError is not taken; the plain
+    one (float32, contiguous) must work. `fp32` and `bf16` are answered without measuring.
     """
     if precision == "fp32":
         return "float32", False, False
@@ -99,19 +101,20 @@ def calibrate_suffix(
     names = [("float32", False), ("float32", True)]
     if native_bf16(place):
         names += [("bfloat16", True), ("bfloat16", False)]
-    ways = {
-        (dtype, layout, pad): functools.partial(step, getattr(torch, dtype), layout, pad)
-        for pad in ((False, True) if small_maps else (False,))
-        for dtype, layout in names
-    }
-    return _clear_winner(race(ways, place, budget_s))
+
+    def fastest(ways: list[tuple[str, bool, bool]]) -> tuple[str, bool, bool]:
+        run = {way: functools.partial(step, getattr(torch, way[0]), *way[1:]) for way in ways}
+        return _clear_winner(race(run, place, budget_s))
+
+    dtype, layout, padded = fastest([(*name, small_maps) for name in names])
+    return fastest([(dtype, layout, False), (dtype, layout, True)]) if padded else (dtype, layout, False)
 
 
 def race(ways: Mapping[Way, Callable[[], object]], device: torch.device, budget_s: float) -> dict[Way, float]:
     """The shortest time of each way in seconds, over rounds in which every way runs once.
 
     Turn by turn, so that a burst of load from elsewhere hits all of them alike and no way is judged by it alone. A way
-    that is clearly slower than the best after two rounds drops out. Ends when one is left, after `_ROUNDS`, or with the round in
+    that is clearly slower than the best drops out (`_HOPELESS`). Ends when one is left, after `_ROUNDS`, or with the round in
     which `budget_s` is over, two at least. The first way must work; others that raise RuntimeError are left out.
     """
     started = time.perf_counter()
@@ -131,11 +134,10 @@ def race(ways: Mapping[Way, Callable[[], object]], device: torch.device, budget_
             if device.type == "cuda":  # gpu: the call returns before the work is done
                 torch.cuda.synchronize(device)
             times[way] = min(times.get(way, math.inf), time.perf_counter() - clock)
-        if count >= 1:
-            shortest = min(times.values())
-            alive = [way for way in alive if times[way] <= _HOPELESS * shortest]
-            if len(alive) == 1 or time.perf_counter() - started > budget_s:
-                break
+        shortest = min(times.values())
+        alive = [way for way in alive if times[way] <= _HOPELESS[min(count, 1)] * shortest]
+        if len(alive) == 1 or (count >= 1 and time.perf_counter() - started > budget_s):
+            break
     return times
 
 

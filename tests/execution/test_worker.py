@@ -164,3 +164,21 @@ def poll(executor: LocalExecutor) -> list[object]:
 @pytest.mark.skipif(not Path("/sys/fs/cgroup").is_dir(), reason="NOT RUN: no cgroups here")
 def test_the_kernels_count_of_kills_can_be_read() -> None:
     assert _kernel_oom_kills() >= 0
+
+
+@pytest.mark.parametrize(("left_bytes", "count"), [(1 << 50, 0), (1 << 20, 2)])
+def test_freed_memory_goes_back_after_each_trial_where_the_machine_has_little(
+    left_bytes: int, count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given_back: list[str] = []
+    monkeypatch.setattr(worker, "main_memory_bytes", lambda: left_bytes)
+    monkeypatch.setattr(worker, "give_back_memory", lambda: given_back.append("all"))
+    ours, theirs = multiprocessing.Pipe()
+    for message in ("setup", job_in(tmp_path), job_in(tmp_path)):
+        ours.send(message)
+    serving = threading.Thread(target=worker.serve, args=(theirs, lambda setup: lambda job: iter(())))
+    serving.start()
+    assert [type(ours.recv()).__name__ for _ in range(3)] == ["WorkerReady", "JobDone", "JobDone"]
+    ours.close()
+    serving.join(10)
+    assert len(given_back) == count
