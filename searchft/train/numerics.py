@@ -53,7 +53,7 @@ from searchft.train.remembered import Measurement, Room, measurement_name, recal
 
 _BATCH = 16
 """Images that are timed together."""
-_LONG_STEP_S = 0.3
+_LONG_STEP_S = 0.1
 """A step that takes longer is timed on half of them."""
 _PREFIX_BUDGET_S = 0.7
 _SUFFIX_BUDGET_S = 0.8
