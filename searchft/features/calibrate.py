@@ -68,15 +68,13 @@ def calibrate_prefix(
     images = sized(runner.forward_once, example.to(device))
     finite = _finite(runner.forward_once(images))
     folds = [False, True] if isinstance(prefix, fx.GraphModule) and count_foldable(prefix) else [False]
-    dtypes = ["float32", "bfloat16"] if native_bf16(device) else ["float32"]
     ways: dict[Numerics, Callable[[], object]] = {}
-    for dtype in dtypes:
-        for channels_last in (False, True):
-            for fold in folds:
-                way = Numerics(prefix_dtype=dtype, channels_last=channels_last, fold=fold)
-                run = runner if way == plain else _working(prefix, way, images, device, finite)
-                if run is not None:
-                    ways[way] = functools.partial(run.forward_once, images)
+    for dtype, channels_last in _entries(device):
+        for fold in folds:
+            way = Numerics(prefix_dtype=dtype, channels_last=channels_last, fold=fold)
+            run = runner if way == plain else _working(prefix, way, images, device, finite)
+            if run is not None:
+                ways[way] = functools.partial(run.forward_once, images)
     return _clear_winner(race(ways, torch.device(device), budget_s))
 
 
@@ -98,18 +96,19 @@ def calibrate_suffix(
     if precision == "bf16":
         return "bfloat16", True, False
     place = torch.device(device)
-    names = [("float32", False), ("float32", True)]
-    if native_bf16(place):
-        names.append(("bfloat16", True))  # contiguous, convolutions reorder their images first
-
     heat_s = budget_s / 2 if small_maps else budget_s
 
     def fastest(ways: list[tuple[str, bool, bool]]) -> tuple[str, bool, bool]:
         run = {way: functools.partial(step, getattr(torch, way[0]), *way[1:]) for way in ways}
         return _clear_winner(race(run, place, heat_s))
 
-    dtype, layout, padded = fastest([(*name, small_maps) for name in names])
+    dtype, layout, padded = fastest([(*name, small_maps) for name in _entries(place)])
     return fastest([(dtype, layout, False), (dtype, layout, True)]) if padded else (dtype, layout, False)
+
+
+def _entries(device: torch.device | str) -> list[tuple[str, bool]]:
+    """What races: (dtype, channels_last). bfloat16 only so: convolutions in it reorder contiguous images first."""
+    return [("float32", False), ("float32", True), *([("bfloat16", True)] if native_bf16(device) else [])]
 
 
 def race(ways: Mapping[Way, Callable[[], object]], device: torch.device, budget_s: float) -> dict[Way, float]:

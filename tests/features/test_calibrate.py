@@ -73,7 +73,7 @@ def _decreed_seconds(way: Numerics, seconds: dict[str, float]) -> float:
         ({"fold": 0.5}, Numerics(fold=True)),
         ({"fold": 0.96}, Numerics()),
         ({"fold": 0.8, "channels_last": 0.7}, Numerics(fold=True, channels_last=True)),
-        ({"bfloat16": 0.5}, Numerics(prefix_dtype="bfloat16")),
+        ({"bfloat16": 0.5}, Numerics(prefix_dtype="bfloat16", channels_last=True)),
         ({"bfloat16": 0.9, "bfloat16 channels_last": 0.5}, Numerics(prefix_dtype="bfloat16", channels_last=True)),
         ({"bfloat16": float("inf"), "channels_last": 0.5}, Numerics(channels_last=True)),
     ],
