@@ -1,6 +1,6 @@
 """searchft against the tutorial way (plain_script.py), whole processes, in one go: ratios with the accuracies beside them.
 
-    .venv/bin/python tests/benchmarks/vs_plain.py depths   [--images faces|clothes] [--backbone lite0|resnet18] [--runs 3]
+    .venv/bin/python tests/benchmarks/vs_plain.py depths   [--images faces|clothes] [--backbone lite0|resnet18] [--runs 3] [--rows 4]
     .venv/bin/python tests/benchmarks/vs_plain.py ten      [--backbone lite0|resnet18]
     .venv/bin/python tests/benchmarks/vs_plain.py search   [--seeds 5]
 
@@ -219,7 +219,7 @@ def depths(arguments: argparse.Namespace, where: Path) -> None:
     columns += ["accuracy plain, searchft", "peak MB plain, searchft"]
     print(" | ".join(["", f"{arguments.backbone}, {arguments.images}", *columns, ""]).strip())
     print("|---|---|---|---|---|---|---|---|")
-    for chosen in depth_rows(backbone):
+    for chosen in depth_rows(backbone)[: arguments.rows]:
         plains = [run_plain(images, plain_job(backbone, [chosen]), where) for _ in range(arguments.runs)]
         plain_s = statistics.median(m.seconds for m, _ in plains)
         plain_training = statistics.median(r[chosen["name"]]["seconds"] for _, r in plains)
@@ -359,6 +359,7 @@ def main() -> None:
     parser.add_argument("--images", choices=["faces", "clothes"], default="faces")
     parser.add_argument("--backbone", choices=list(BACKBONES), default="lite0")
     parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--rows", type=int, default=4, help="depths: so many rows, the least open first")
     parser.add_argument("--seeds", type=int, default=5)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
