@@ -1,24 +1,29 @@
 """How near training comes to this machine's matrix rate: operations of the trained part over measured time, at each depth.
 
-    .venv/bin/python tests/benchmarks/limit.py [--backbone lite0|resnet18]
+    .venv/bin/python tests/benchmarks/limit.py [--backbone lite0|resnet18] [--profile]
 
-The rate is the best of several 2048 x 2048 matrix products, in float32 and bfloat16. Operations are counted by torch's own
-counter, forward and backward, for one training batch of 64; the time is the median of several steps on stored values.
+The rate is the best of several 2048 x 2048 matrix products, in float32 and bfloat16. Operations are counted by torch's own counter,
+forward and backward (there with a formula of ours: its own takes depthwise convolutions for dense ones), for one training batch of
+64; the time is the median of several steps on stored values, with freed memory kept, as workers do.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import math
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
+from searchft.execution.allocator import keep_freed_memory
 from searchft.facts import describe
 from searchft.recipe import open_parameters
 from searchft.space import parse_space
@@ -45,10 +50,25 @@ def matrix_rate(dtype: torch.dtype) -> float:
     return 2 * 2048**3 / best
 
 
+def convolution_backward(grad_shape: Any, images: Any, weight: Any, *rest: Any, **more: Any) -> int:
+    """Operations of a convolution's backward pass: those of its forward pass for each gradient that is asked for.
+
+    Shapes: gradient [B,C',H',W'], weight [C',C/groups,k,k]; `rest` ends with the output mask (images, weight, bias).
+    """
+    mask = rest[-1]
+    return 2 * grad_shape[0] * math.prod(grad_shape[2:]) * math.prod(weight) * (mask[0] + mask[1])
+
+
+FORMULAS = {torch.ops.aten.convolution_backward: convolution_backward}
+
+
 def main() -> None:
+    keep_freed_memory()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backbone", choices=list(SPACES), default="lite0")
-    name = parser.parse_args().backbone
+    parser.add_argument("--profile", action="store_true", help="then the share of each operator in a step of the whole network")
+    arguments = parser.parse_args()
+    name = arguments.backbone
     rates = {dtype: matrix_rate(getattr(torch, dtype)) for dtype in ("float32", "bfloat16")}
     print(", ".join(f"{dtype} {rate / 1e9:.0f} GFLOP/s" for dtype, rate in rates.items()))
     side = SIDES[name]
@@ -82,7 +102,7 @@ def main() -> None:
                 loss.backward()
                 optimizer.step()  # noqa: B023
 
-            with FlopCounterMode(display=False) as counter:
+            with FlopCounterMode(display=False, custom_mapping=FORMULAS) as counter:
                 step()
             times = []
             for _ in range(9):
@@ -96,6 +116,20 @@ def main() -> None:
                 f"| {operations / seconds / 1e9:.3g} | {100 * share:.0f} % |",
                 flush=True,
             )
+        if arguments.profile:
+            print_shares(step)  # of the last one, everything open
+
+
+def print_shares(step: Callable[[], None]) -> None:
+    """Each operator's share of the processor's time in four steps, from one per cent on."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        for _ in range(4):
+            step()
+    events = profile.key_averages()
+    total = sum(event.self_cpu_time_total for event in events)
+    for event in sorted(events, key=lambda event: -event.self_cpu_time_total):
+        if event.self_cpu_time_total >= 0.01 * total:
+            print(f"{event.key}: {100 * event.self_cpu_time_total / total:.0f} %")
 
 
 if __name__ == "__main__":
