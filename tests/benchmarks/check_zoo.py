@@ -80,7 +80,8 @@ def run_one(target: str, timeout_s: float) -> tuple[str, ...]:
     for line in output.splitlines():
         if line.startswith("ROW"):
             return tuple(line[3:].split("\t"))
-    last = (errors.strip().splitlines() or ["ended without a word"])[-1]
+    silent = "killed: out of memory" if process.returncode == -9 else "ended without a word"
+    last = (errors.strip().splitlines() or [silent])[-1]
     return (target, "", "", FAILED, "", "", f"{time.monotonic() - started:.1f}", clean(last))
 
 
@@ -154,9 +155,8 @@ def chosen(target: str) -> tuple[str, int, int]:
     if library == "torchvision":
         import torchvision
 
-        with torch.device("meta"):
-            count = size_of(torchvision.models.get_model(rest, weights=None))
         weights = torchvision.models.get_model_weights(rest).DEFAULT  # type: ignore[attr-defined]
+        count = int(weights.meta["num_params"])  # some, such as RegNet, cannot be built without memory
         side = int(weights.transforms().crop_size[0])
         return (target, count, side) if count < LARGEST else ("", 0, 0)
     import timm

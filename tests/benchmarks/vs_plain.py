@@ -4,6 +4,8 @@
     .venv/bin/python tests/benchmarks/vs_plain.py ten      [--backbone lite0|resnet18]
     .venv/bin/python tests/benchmarks/vs_plain.py search   [--seeds 5]
 
+All but `search` take `--precision fp32 auto`, both by default.
+
 `depths`: one row per depth, each its own process. `ten`: the face notebook's ten experiments in one process each way.
 `search`: a whole search, time to the plain script's best accuracy. Two times are given: `process` is wall clock from start to exit of the
 program; `training` only what is spent on trials (the plain loop with its model and loaders; searchft's from the trial's start in its
@@ -224,7 +226,7 @@ def depths(arguments: argparse.Namespace, where: Path) -> None:
         plain_s = statistics.median(m.seconds for m, _ in plains)
         plain_training = statistics.median(r[chosen["name"]]["seconds"] for _, r in plains)
         accuracy = statistics.median(r[chosen["name"]]["value"] for _, r in plains)
-        for precision in ("fp32", "auto"):
+        for precision in arguments.precision:
             cache = Path(tempfile.mkdtemp(dir=where))
             for way in ("cold", "warm"):
                 ours = []
@@ -257,7 +259,7 @@ def ten(arguments: argparse.Namespace, where: Path) -> None:
     rows = ten_rows(backbone)
     plain, values = run_plain(images, plain_job(backbone, rows), where)
     print(f"plain, ten experiments: {plain.seconds:.1f} s, peak {plain.peak_bytes / 1e6:.0f} MB")
-    for precision in ("fp32", "auto"):
+    for precision in arguments.precision:
         cache = Path(tempfile.mkdtemp(dir=where))
         for way in ("cold", "warm"):
             ours, trials = run_searchft(space_text("ten", backbone, rows, images, precision), where, cache)
@@ -359,6 +361,7 @@ def main() -> None:
     parser.add_argument("--images", choices=["faces", "clothes"], default="faces")
     parser.add_argument("--backbone", choices=list(BACKBONES), default="lite0")
     parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--precision", nargs="+", choices=["fp32", "auto"], default=["fp32", "auto"])
     parser.add_argument("--rows", type=int, default=4, help="depths: so many rows, the least open first")
     parser.add_argument("--seeds", type=int, default=5)
     arguments = parser.parse_args()
