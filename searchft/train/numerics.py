@@ -49,7 +49,7 @@ from searchft.models import build_model, freeze, set_modes
 from searchft.recipe import Keeping, Numerics, Opening, Recipe, SpaceFacts, keeping_name, numerics_name, open_parameters
 from searchft.space import Space
 from searchft.train.fit import head_alone
-from searchft.train.remembered import Measurement, Room, measurement_name, recall, remember
+from searchft.train.remembered import Budget, Measurement, measurement_name, recall, remember
 
 _BATCH = 16
 """Images that are timed together."""
@@ -116,15 +116,15 @@ def _beside(store: Path) -> Path:
 
 
 def _recall(space: Space, facts: SpaceFacts, recipe: Recipe, opening: Opening, store: Path) -> Measurement | None:
-    return recall(_beside(store), _name(space, facts, recipe, opening), _room(store))
+    return recall(_beside(store), _name(space, facts, recipe, opening), _budget(store))
 
 
-def _room(store: Path) -> Room:
-    return Room(psutil.virtual_memory().available // 2, store_budget_bytes(store))
+def _budget(store: Path) -> Budget:
+    return Budget(psutil.virtual_memory().available // 2, store_budget_bytes(store))
 
 
 def _name(space: Space, facts: SpaceFacts, recipe: Recipe, opening: Opening) -> str:
-    """Stands for all that a measurement depends on, but for the room."""
+    """Stands for all that a measurement depends on, but for the budget."""
     backbone = facts.backbones[recipe.architecture()]
     asked = {
         "opening": keeping_name(recipe, opening),
@@ -207,7 +207,7 @@ def measure_opening(
     note = f"{backbone.backbone}, open {opened}: {in_words(numerics)}; frozen values: {keeping.keep} ({keeping.reason}{why})"
     frozen_part = prefix_ways.get(architecture) if recipe.precision == "auto" else None
     measurement = Measurement(numerics, keeping, note, frozen_part)
-    remember(_beside(store), _name(space, facts, recipe, opening), measurement, _room(store))
+    remember(_beside(store), _name(space, facts, recipe, opening), measurement, _budget(store))
     return measurement
 
 
@@ -252,14 +252,14 @@ def _keeping(
         if constant:
             candidates = find_candidates(runner, batch, edge_bytes, seconds)
             rate = gathered_bytes_per_s(edge_bytes)
-    batch_sizes, room = _batch_sizes(space, recipe), _room(store)
+    batch_sizes, budget = _batch_sizes(space, recipe), _budget(store)
     while True:
         cut = choose_cut(
             candidates,
             images,
             passes=float(recipe.epochs),
-            memory_bytes=room.memory_bytes,
-            disk_bytes=room.disk_bytes,
+            memory_bytes=budget.memory_bytes,
+            disk_bytes=budget.disk_bytes,
             constant=constant,
             padding=statistics.mean(padding_of(facts.data.train_size, size, MICRO_BATCH) for size in batch_sizes),
             memory_bytes_per_s=rate,

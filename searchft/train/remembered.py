@@ -40,13 +40,13 @@ class Measurement:
 
 
 @dataclasses.dataclass(frozen=True)
-class Room:
+class Budget:
     """What stored values may take of this machine, in bytes. It is never quite the same twice: near is near enough."""
 
     memory_bytes: int
     disk_bytes: int
 
-    def is_near(self, other: Room) -> bool:
+    def is_near(self, other: Budget) -> bool:
         """Neither more than twice the other's nor less than half of it."""
         pairs = ((self.memory_bytes, other.memory_bytes), (self.disk_bytes, other.disk_bytes))
         return all(max(pair) <= 2 * min(pair) for pair in pairs)
@@ -63,11 +63,11 @@ def measurement_name(asked: dict[str, Any]) -> str:
     return digest({"asked": asked, **ground})[:32]
 
 
-def recall(folder: Path, name: str, room: Room) -> Measurement | None:
-    """The measurement of that name; None if there is none, if it was made with other room or if its file cannot be read."""
+def recall(folder: Path, name: str, budget: Budget) -> Measurement | None:
+    """The measurement of that name; None if there is none, if it was made under another budget or if its file cannot be read."""
     try:
         found = json.loads((folder / f"{name}.json").read_text())
-        if not room.is_near(Room(**found["room"])):
+        if not budget.is_near(Budget(**found["budget"])):
             return None
         way = found["frozen_part"]
         return Measurement(
@@ -77,9 +77,9 @@ def recall(folder: Path, name: str, room: Room) -> Measurement | None:
         return None
 
 
-def remember(folder: Path, name: str, measurement: Measurement, room: Room) -> None:
+def remember(folder: Path, name: str, measurement: Measurement, budget: Budget) -> None:
     """Writes a measurement. A disk that refuses is no reason to stop: the next study measures again."""
     try:
-        write_json(folder / f"{name}.json", dataclasses.asdict(measurement) | {"room": dataclasses.asdict(room)})
+        write_json(folder / f"{name}.json", dataclasses.asdict(measurement) | {"budget": dataclasses.asdict(budget)})
     except (StorageError, OSError):
         return
