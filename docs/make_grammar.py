@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from searchft.recipe.fields import SECTIONS, Field
-from searchft.recipe.kinds import Kind
+from searchft.recipe.kinds import LAYERS, Kind
 from searchft.space.schema import space_schema
 
 PAGE = Path(__file__).with_name("grammar.md")
@@ -39,6 +39,12 @@ TAIL = """
 `search.enqueue` is a list of named configurations that are tried first: `{name: Baseline, unfrozen: head}`. Each value is one of the
 choices given under `recipe`, or the fixed value; what a row does not say is the first choice. A row whose `seed` is a list is a row for
 each of them.
+
+## Edits
+
+`MODULE.ATTRIBUTE: value` sets an attribute. `MODULE.keep: n` keeps a container's first n modules, `MODULE.append: [LAYER, ...]` adds to
+it, `MODULE.replace: LAYER` takes a module's place; a layer is `ReLU` or `{Conv2d: {in_channels: 3, out_channels: 8, kernel_size: 3}}`,
+of these: LAYERS.
 
 ## What `unfrozen` may be
 
@@ -91,7 +97,7 @@ def page() -> str:
     lines = [HEAD, "## study", "", f"The study's name: {rule(SECTIONS['']['study'])}."]
     for section in ("data", "recipe", "search"):
         lines += ["", f"## {section}", "", *table(section)]
-    return "\n".join([*lines, TAIL])
+    return "\n".join([*lines, TAIL.replace("LAYERS", ", ".join(LAYERS))])
 
 
 def schema() -> str:

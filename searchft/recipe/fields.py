@@ -61,12 +61,10 @@ class Row:
     decides: str
     when: When | None = None
     says: str | None = ""
-    """The value in words, `{0}`, or `{rate}` for a rate; empty: the field's name and the value; None: never said."""
-    default_says: str = ""
-    """In words, the default; empty: as any other value."""
-    aliases: tuple[str, ...] = ()
+    """The value in words, `{0}` or `{rate}`; after ` | ` the default in words. Empty: name and value; None: never said."""
+    aliases: str = ""
     """What other programs call it."""
-    was: tuple[str, ...] = ()
+    was: str = ""
     """What it was called in studies of earlier versions."""
     key: str | None = ""
     """The YAML's word, where it is not the field's name; None: the field has no key of its own."""
@@ -94,9 +92,10 @@ class Field:
 
     def in_words(self, value: Any, rate: str = "") -> str:
         """`dropout 0.5`, `no clipping`; `rate`: a number as one writes a rate."""
-        template = self.row.says or f"{self.name.replace('_', ' ')} {{0}}"
-        if value == self.default and self.row.default_says:
-            template = self.row.default_says
+        template, _, of_default = (self.row.says or "").partition(" | ")
+        template = template or f"{self.name.replace('_', ' ')} {{0}}"
+        if value == self.default and of_default:
+            return of_default
         shown = self.kind.label(value)
         return template.format(f"{shown:g}" if isinstance(shown, float) else shown, rate=rate)
 
@@ -166,11 +165,13 @@ def _schedules(*names: str) -> When:
 
 HIDDEN_LAYER = When("with a hidden layer", lambda recipe, opening, backbone: bool(recipe.head_widths))
 SOMETHING_OPEN = When("where something of the backbone is open", lambda recipe, opening, backbone: bool(opening.parameters))
+GROUPS_OPEN = When(SOMETHING_OPEN.says, lambda recipe, opening, backbone: not {HEAD} >= set(opening.groups))
 AUXILIARY_HEADS = When("in networks that have such heads", lambda recipe, opening, backbone: backbone.has_auxiliary_heads)
 AUGMENTED = When("beside an augmentation", lambda recipe, opening, backbone: recipe.augments)
 BEFORE_THE_END = When("where it is smaller than epochs", lambda recipe, opening, backbone: recipe.patience < recipe.epochs)
 
 
+# fmt: off
 # --- recipe --------------------------------------------------------------------------------------------------------
 
 
@@ -181,388 +182,110 @@ class RecipeFields(Settings):
     The order is the asking order: what decides whether others matter stands before them.
     """
 
-    backbone: str = row(
-        MISSING,
-        kinds.BACKBONE,
-        "`torchvision/NAME`, `timm/NAME`, `searchft/NAME` (small ones of ours) or `python:FILE.py:NAME` (with --allow-code).",
-        NETWORK,
-        aliases=("model", "model_name", "arch", "architecture", "network", "encoder"),
-    )
-    weights: str = row(
-        "pretrained",
-        kinds.WEIGHTS,
-        "A torchvision enum name, `pretrained` (the library's default), `package`, `file:PATH`, or `none` (random).",
-        NETWORK,
-        aliases=("checkpoint", "pretrained_weights"),
-    )
-    weights_fallback: str = row(
-        "",
-        kinds.FALLBACK,
-        "What to use where `weights` cannot be had: same values as `weights`; empty means: refuse.",
-        NETWORK,
-        says=None,
-    )
-    edits: tuple[tuple[str, Any], ...] = row(
-        (),
-        kinds.EDITS,
-        "Attributes to set, e.g. `{conv1.stride: 1}`, and modules to change: `MODULE.keep: n`, `MODULE.append` and `.replace`, which build "
-        f"{', '.join(kinds.LAYERS)}. `{{torchvision/alexnet: {{…}}}}` holds edits of that backbone alone: they have no effect on others.",
-        NETWORK,
-        says="edits {0}",
-        default_says="no edits",
-    )
-    head_replaces: str = row(
-        "last",
-        word("last", "classifier"),
-        "`last`: the final linear layer is replaced; `classifier`: the whole classifier block around it.",
-        NETWORK,
-        says="whole classifier replaced",
-        default_says="last layer replaced",
-    )
-    adapters: str = row(
-        "none",
-        word("none", "lite_residual"),
-        "Side branches that train whatever is open: `none` or `lite_residual` (TinyTL).",
-        NETWORK,
-        says="{0} adapters",
-        default_says="no adapters",
-        aliases=("peft", "adapter"),
-    )
-    normalization: str = row(
-        "weights",
-        word("weights", "none"),
-        "`weights` (the mean and deviation the weights were trained with) or `none` (pixels from 0 to 1 as they are).",
-        NETWORK,
-        says="pixels as they are",
-        default_says="pixels normalized",
-        aliases=("normalize", "normalise"),
-        was=("normalisation",),
-    )
-    auxiliary: bool = row(
-        False,
-        SWITCH,
-        "Train the auxiliary heads of GoogLeNet and Inception too, with their customary weight.",
-        NEW_HEAD,
-        when=AUXILIARY_HEADS,
-        says="auxiliary heads trained",
-        default_says="no auxiliary heads",
-        aliases=("aux_logits",),
-    )
-    unfrozen: str | int = row(
-        HEAD,
-        kinds.UNFROZEN,
-        "How much trains: `head`, `all`, a count of stages from the end, or a stage or module name: that one and everything after it.",
-        OPENING,
-        aliases=(
-            *("freeze", "frozen", "unfreeze", "trainable", "freeze_until", "freeze_backbone", "frozen_stages", "freeze_layers"),
-            *("trainable_layers", "unfreeze_layers", "unfreeze_from"),
-        ),
-    )
-    stages: tuple[str, ...] | None = row(
-        None, kinds.STAGES, "Named stages to open instead of `unfrozen` (any set, not only the last ones).", OPENING
-    )
-    unfrozen_tensors: int | None = row(
-        None, whole(0, 1_000_000), "Open the last n parameter tensors of the backbone instead of `unfrozen`.", OPENING
-    )
-    parameters: str = row(
-        "all",
-        word("all", "bias", "norm"),
-        "Which parameters of the open stages train: `all`, `bias` (biases only) or `norm` (normalization layers only).",
-        OPENING,
-        when=SOMETHING_OPEN,
-    )
-    norm: str = row(
-        "stats",
-        word("frozen", "affine", "stats", "running"),
-        "BatchNorm of the open stages: `frozen`, `affine` (scale and shift train), `stats` (batch statistics too), or `running` (batch "
-        "statistics alone: what PyTorch's train mode does to a BatchNorm whose scale and shift are frozen).",
-        OPENING,
-        when=SOMETHING_OPEN,
-        aliases=("batch_norm", "batchnorm", "bn", "norm_eval", "freeze_bn"),
-    )
-    head_widths: tuple[int, ...] = row(
-        (),
-        kinds.WIDTHS,
-        "Widths of the head's hidden layers, input side first; empty: one linear layer.",
-        NEW_HEAD,
-        aliases=("hidden", "hidden_units", "hidden_layers", "hidden_size", "hidden_dim", "head", "fc", "classifier"),
-    )
-    head_activation: str = row(
-        "relu",
-        word("relu", "gelu", "none"),
-        "`relu`, `gelu` or `none`, after each hidden layer.",
-        NEW_HEAD,
-        when=HIDDEN_LAYER,
-        aliases=("activation",),
-    )
-    dropout: float = row(
-        0.0,
-        SHARE,
-        "Dropout probability after each hidden layer.",
-        NEW_HEAD,
-        when=HIDDEN_LAYER,
-        aliases=("drop", "drop_rate", "dropout_rate", "hidden_dropout"),
-    )
-    input_dropout: float = row(
-        0.0, SHARE, "Dropout probability before the head's first layer.", NEW_HEAD, aliases=("head_dropout",)
-    )
-    optimizer: str = row(
-        "adam",
-        word(*OPTIMIZERS),
-        f"{', '.join(f'`{name}`' for name in OPTIMIZERS)}: PyTorch's own.",
-        TRAINING,
-        says="{0}",
-        aliases=("opt", "optim", "optimiser", "solver"),
-    )
-    schedule: str = row(
-        "constant",
-        word("constant", "cosine", "exponential", "step"),
-        "`constant`, `cosine`, `exponential` or `step`, per optimizer step for cosine, per epoch for the others.",
-        TRAINING,
-        says="{0} schedule",
-        aliases=("scheduler", "sched", "lr_scheduler", "lr_schedule", "lr_policy"),
-    )
-    epochs: int = row(
-        10,
-        whole(1, 10_000),
-        "Passes over the training set, `head_first_epochs` included.",
-        TRAINING,
-        says="{0} epochs",
-        aliases=("num_epochs", "n_epochs", "max_epochs", "num_train_epochs", "train_epochs"),
-    )
-    batch_size: int = row(
-        32,
-        whole(1, kinds.NUMBER_LIMIT),
-        "Images per optimizer step.",
-        TRAINING,
-        says="batch {0}",
-        aliases=("bs", "batch", "train_batch_size", "per_device_train_batch_size"),
-    )
-    lr: float = row(
-        1e-3,
-        real(0, 100, open_low=True),
-        "Base learning rate.",
-        TRAINING,
-        says="lr {rate}",
-        aliases=("learning_rate", "rate", "base_lr", "lr0", "max_lr", "init_lr"),
-    )
-    lr_groups: tuple[tuple[str, tuple[str, ...]], ...] = row(
-        (),
-        kinds.LR_GROUPS,
-        "Own parameter groups: name to stages. Open stages not named belong to `backbone`.",
-        RATES,
-        when=When(
-            "where something of the backbone is open", lambda recipe, opening, backbone: not {HEAD} >= set(opening.groups)
-        ),
-        aliases=("param_groups", "parameter_groups"),
-    )
-    lr_multipliers: tuple[tuple[str, float], ...] = row(
-        (),
-        kinds.LR_MULTIPLIERS,
-        "Learning-rate multiplier per parameter group, each a value or choices; groups not named have 1.0.",
-        RATES,
-        aliases=("lr_mult", "lr_factors", "backbone_lr", "head_lr", "lr_scale"),
-    )
-    layer_decay: float = row(
-        1.0,
-        FACTOR,
-        "Rate factor per stage of distance from the head (head: 0, last stage: 1).",
-        RATES,
-        when=SOMETHING_OPEN,
-        aliases=("llrd", "layerwise_lr_decay", "lr_layer_decay"),
-    )
+    backbone: str = row(MISSING, kinds.BACKBONE, "`torchvision/NAME`, `timm/NAME`, `searchft/NAME` (small ones of ours) or "
+        "`python:FILE.py:NAME` (with --allow-code).", NETWORK, aliases="model model_name arch architecture network encoder")
+    weights: str = row("pretrained", kinds.WEIGHTS, "A torchvision enum name, `pretrained` (the library's default), "
+        "`package`, `file:PATH`, or `none` (random).", NETWORK, aliases="checkpoint pretrained_weights")
+    weights_fallback: str = row("", kinds.FALLBACK, "What to use where `weights` cannot be had: same values as `weights`; "
+        "empty means: refuse.", NETWORK, says=None)
+    edits: tuple[tuple[str, Any], ...] = row((), kinds.EDITS, "Attributes to set, e.g. `{conv1.stride: 1}`, and modules to "
+        "keep, append or replace (see below). `{torchvision/alexnet: {…}}` holds edits of that backbone alone: they have no "
+        "effect on others.", NETWORK, says="edits {0} | no edits")
+    head_replaces: str = row("last", word("last", "classifier"), "`last`: the final linear layer is replaced; `classifier`: "
+        "the whole classifier block around it.", NETWORK, says="whole classifier replaced | last layer replaced")
+    adapters: str = row("none", word("none", "lite_residual"), "Side branches that train whatever is open: `none` or "
+        "`lite_residual` (TinyTL).", NETWORK, says="{0} adapters | no adapters", aliases="peft adapter")
+    normalization: str = row("weights", word("weights", "none"), "`weights` (the mean and deviation the weights were trained "
+        "with) or `none` (pixels from 0 to 1 as they are).", NETWORK, says="pixels as they are | pixels normalized",
+        aliases="normalize normalise", was="normalisation")
+    auxiliary: bool = row(False, SWITCH, "Train the auxiliary heads of GoogLeNet and Inception too, with their customary "
+        "weight.", NEW_HEAD, says="auxiliary heads trained | no auxiliary heads", when=AUXILIARY_HEADS, aliases="aux_logits")
+    unfrozen: str | int = row(HEAD, kinds.UNFROZEN, "How much trains: `head`, `all`, a count of stages from the end, or a "
+        "stage or module name: that one and everything after it.", OPENING, aliases="freeze frozen unfreeze trainable "
+        "freeze_until freeze_backbone frozen_stages freeze_layers trainable_layers unfreeze_layers unfreeze_from")
+    stages: tuple[str, ...] | None = row(None, kinds.STAGES, "Named stages to open instead of `unfrozen` (any set, not only "
+        "the last ones).", OPENING)
+    unfrozen_tensors: int | None = row(None, whole(0, 1_000_000), "Open the last n parameter tensors of the backbone instead "
+        "of `unfrozen`.", OPENING)
+    parameters: str = row("all", word("all", "bias", "norm"), "Which parameters of the open stages train: `all`, `bias` "
+        "(biases only) or `norm` (normalization layers only).", OPENING, when=SOMETHING_OPEN)
+    norm: str = row("stats", word("frozen", "affine", "stats", "running"), "BatchNorm of the open stages: `frozen`, `affine` "
+        "(scale and shift train), `stats` (batch statistics too), or `running` (batch statistics alone: what PyTorch's train "
+        "mode does to a BatchNorm whose scale and shift are frozen).", OPENING, when=SOMETHING_OPEN,
+        aliases="batch_norm batchnorm bn norm_eval freeze_bn")
+    head_widths: tuple[int, ...] = row((), kinds.WIDTHS, "Widths of the head's hidden layers, input side first; empty: one "
+        "linear layer.", NEW_HEAD, aliases="hidden hidden_units hidden_layers hidden_size hidden_dim head fc classifier")
+    head_activation: str = row("relu", word("relu", "gelu", "none"), "`relu`, `gelu` or `none`, after each hidden layer.",
+        NEW_HEAD, when=HIDDEN_LAYER, aliases="activation")
+    dropout: float = row(0.0, SHARE, "Dropout probability after each hidden layer.", NEW_HEAD, when=HIDDEN_LAYER,
+        aliases="drop drop_rate dropout_rate hidden_dropout")
+    input_dropout: float = row(0.0, SHARE, "Dropout probability before the head's first layer.", NEW_HEAD,
+        aliases="head_dropout")
+    optimizer: str = row("adam", word(*OPTIMIZERS), "The optimizer, PyTorch's own of that name.", TRAINING, says="{0}",
+        aliases="opt optim optimiser solver")
+    schedule: str = row("constant", word("constant", "cosine", "exponential", "step"), "`constant`, `cosine`, `exponential` "
+        "or `step`, per optimizer step for cosine, per epoch for the others.", TRAINING, says="{0} schedule",
+        aliases="scheduler sched lr_scheduler lr_schedule lr_policy")
+    epochs: int = row(10, whole(1, 10_000), "Passes over the training set, `head_first_epochs` included.", TRAINING,
+        says="{0} epochs", aliases="num_epochs n_epochs max_epochs num_train_epochs train_epochs")
+    batch_size: int = row(32, whole(1, kinds.NUMBER_LIMIT), "Images per optimizer step.", TRAINING, says="batch {0}",
+        aliases="bs batch train_batch_size per_device_train_batch_size")
+    lr: float = row(1e-3, real(0, 100, open_low=True), "Base learning rate.", TRAINING, says="lr {rate}",
+        aliases="learning_rate rate base_lr lr0 max_lr init_lr")
+    lr_groups: tuple[tuple[str, tuple[str, ...]], ...] = row((), kinds.LR_GROUPS, "Own parameter groups: name to stages. Open "
+        "stages not named belong to `backbone`.", RATES,
+        when=GROUPS_OPEN, aliases="param_groups parameter_groups")
+    lr_multipliers: tuple[tuple[str, float], ...] = row((), kinds.LR_MULTIPLIERS, "Learning-rate multiplier per parameter "
+        "group, each a value or choices; groups not named have 1.0.", RATES,
+        aliases="lr_mult lr_factors backbone_lr head_lr lr_scale")
+    layer_decay: float = row(1.0, FACTOR, "Rate factor per stage of distance from the head (head: 0, last stage: 1).", RATES,
+        when=SOMETHING_OPEN, aliases="llrd layerwise_lr_decay lr_layer_decay")
     momentum: float = row(0.9, SHARE, "SGD's momentum.", TRAINING, when=_optimizers_with("momentum"))
-    weight_decay: float = row(
-        0.0,
-        real(0, 10),
-        "L2 (sgd, adam) or decoupled (adamw) weight decay.",
-        TRAINING,
-        says="weight decay {rate}",
-        aliases=("wd", "l2", "decay"),
-    )
-    lr_gamma: float = row(
-        0.9,
-        FACTOR,
-        "Factor of the exponential (per epoch) or step (per `lr_step_epochs`) schedule.",
-        TRAINING,
-        when=_schedules("exponential", "step"),
-        says="gamma {0}",
-        aliases=("gamma", "decay_rate", "lr_decay"),
-    )
-    lr_step_epochs: int = row(
-        10,
-        whole(1, 10_000),
-        "Epochs between two drops of the step schedule.",
-        TRAINING,
-        when=_schedules("step"),
-        says="a drop every {0} epochs",
-        aliases=("step_size", "decay_epochs", "milestones"),
-    )
-    warmup_epochs: float = row(
-        0.0,
-        real(0, 10_000),
-        "Epochs of linear warm-up from zero.",
-        TRAINING,
-        says="warm-up {0} epochs",
-        default_says="no warm-up",
-        aliases=("warmup", "warmup_steps", "warmup_ratio"),
-    )
-    head_first_epochs: int = row(
-        0,
-        whole(0, 10_000),
-        "Epochs in which only the head trains, before the rest opens (LP-FT, Kumar et al. 2022, arXiv:2202.10054).",
-        TRAINING,
-        when=SOMETHING_OPEN,
-        says="head first for {0} epochs",
-        default_says="no head start",
-        aliases=("freeze_epochs", "lp_epochs", "lp_ft"),
-    )
-    label_smoothing: float = row(
-        0.0,
-        SHARE,
-        "Label smoothing of the cross entropy.",
-        TRAINING,
-        default_says="no label smoothing",
-        aliases=("smoothing",),
-    )
-    class_weights: str = row(
-        "none",
-        word("none", "balanced"),
-        "`none` or `balanced` (inverse class frequency, mean 1).",
-        TRAINING,
-        says="balanced classes",
-        default_says="plain class weights",
-        aliases=("class_weight", "balanced", "weighted_loss", "loss_weights"),
-    )
-    clip_norm: float = row(
-        0.0,
-        real(0, 1_000_000, unit="(0: no clipping)"),
-        "Largest gradient norm; 0: no clipping.",
-        TRAINING,
-        says="gradients clipped at {0}",
-        default_says="no clipping",
-        aliases=("clip_grad", "grad_clip", "max_grad_norm", "gradient_clip_val", "clip"),
-    )
-    patience: int = row(
-        0,
-        whole(0, 10_000),
-        "Stop after this many epochs without a better validation accuracy; 0: never.",
-        TRAINING,
-        when=BEFORE_THE_END,
-        default_says="no early stop",
-        aliases=("early_stopping", "early_stop", "early_stopping_patience"),
-    )
-    validate_every: int = row(
-        0,
-        whole(0, 1_000_000),
-        "Also validate every so many steps (for its curve only); 0: once per epoch.",
-        TRAINING,
-        says=None,
-        aliases=("eval_steps", "val_check_interval", "eval_every"),
-    )
-    final_softmax: bool = row(
-        False,
-        SWITCH,
-        "A softmax between head and cross entropy: a known mistake, offered to show what it costs (searchft warns).",
-        TRAINING,
-        says="a softmax too many",
-        default_says="no final softmax",
-        aliases=("softmax",),
-    )
-    horizontal_flip: float = row(
-        0.0,
-        PROBABILITY,
-        "Probability of a horizontal flip.",
-        AUGMENTATION,
-        says="flips {0}",
-        default_says="no flips",
-        aliases=("augment", "augmentation", "augmentations", "flip", "hflip", "random_flip", "fliplr"),
-    )
-    rotation: float = row(
-        0.0,
-        real(0, 180, unit="degrees"),
-        "Largest rotation in degrees, either way.",
-        AUGMENTATION,
-        says="rotation {0}°",
-        default_says="no rotation",
-        aliases=("rotate", "degrees", "random_rotation"),
-    )
-    brightness: float = row(
-        0.0,
-        PROBABILITY,
-        "Color jitter: brightness factor drawn from [1-x, 1+x].",
-        AUGMENTATION,
-        says="brightness ±{0}",
-        default_says="brightness as is",
-        aliases=("color_jitter", "colour_jitter", "jitter"),
-    )
-    contrast: float = row(
-        0.0,
-        PROBABILITY,
-        "Color jitter: contrast factor drawn from [1-x, 1+x].",
-        AUGMENTATION,
-        says="contrast ±{0}",
-        default_says="contrast as is",
-    )
-    saturation: float = row(
-        0.0,
-        PROBABILITY,
-        "Color jitter: saturation factor drawn from [1-x, 1+x].",
-        AUGMENTATION,
-        says="saturation ±{0}",
-        default_says="saturation as is",
-    )
-    hue: float = row(
-        0.0,
-        real(0, 0.5),
-        "Color jitter: hue shift drawn from [-x, x], x at most 0.5.",
-        AUGMENTATION,
-        says="hue ±{0}",
-        default_says="hue as is",
-    )
-    grayscale: float = row(
-        0.0,
-        PROBABILITY,
-        "Probability of turning an image gray.",
-        AUGMENTATION,
-        says="gray {0}",
-        default_says="in color",
-        aliases=("greyscale", "gray", "grey", "random_grayscale"),
-    )
-    crop_scale: float = row(
-        1.0,
-        FACTOR,
-        "Random resized crop: smallest share of the area kept; 1.0: no crop.",
-        AUGMENTATION,
-        says="crops from {0}",
-        default_says="no crops",
-        aliases=("crop", "random_crop", "random_resized_crop", "scale"),
-    )
-    precision: str = row(
-        "auto",
-        word("auto", "fp32", "bf16"),
-        "`auto`, `fp32` or `bf16`.",
-        TRAINING,
-        says="{0} precision",
-        aliases=("amp", "fp16", "bf16", "fp32", "dtype", "mixed_precision", "half"),
-    )
-    augment_views: int = row(
-        0,
-        whole(0, 1000),
-        "Fixed random views per image to cycle through, so that frozen features can be stored; 0: fresh ones for ever.",
-        TRAINING,
-        when=AUGMENTED,
-        says="{0} fixed views",
-        default_says="fresh views",
-        aliases=("views",),
-    )
-    seed: int = row(
-        0,
-        SEED,
-        "Seed of head initialization, order, dropout, augmentation and of random weights; the study's unless given.",
-        TRAINING,
-        aliases=("random_state", "random_seed"),
-    )
+    weight_decay: float = row(0.0, real(0, 10), "L2 (sgd, adam) or decoupled (adamw) weight decay.", TRAINING,
+        says="weight decay {rate}", aliases="wd l2 decay")
+    lr_gamma: float = row(0.9, FACTOR, "Factor of the exponential (per epoch) or step (per `lr_step_epochs`) schedule.",
+        TRAINING, says="gamma {0}", when=_schedules("exponential", "step"), aliases="gamma decay_rate lr_decay")
+    lr_step_epochs: int = row(10, whole(1, 10_000), "Epochs between two drops of the step schedule.", TRAINING,
+        says="a drop every {0} epochs", when=_schedules("step"), aliases="step_size decay_epochs milestones")
+    warmup_epochs: float = row(0.0, real(0, 10_000), "Epochs of linear warm-up from zero.", TRAINING,
+        says="warm-up {0} epochs | no warm-up", aliases="warmup warmup_steps warmup_ratio")
+    head_first_epochs: int = row(0, whole(0, 10_000), "Epochs in which only the head trains, before the rest opens (LP-FT, "
+        "Kumar et al. 2022, arXiv:2202.10054).", TRAINING, says="head first for {0} epochs | no head start",
+        when=SOMETHING_OPEN, aliases="freeze_epochs lp_epochs lp_ft")
+    label_smoothing: float = row(0.0, SHARE, "Label smoothing of the cross entropy.", TRAINING, says=" | no label smoothing",
+        aliases="smoothing")
+    class_weights: str = row("none", word("none", "balanced"), "`none` or `balanced` (inverse class frequency, mean 1).",
+        TRAINING, says="balanced classes | plain class weights", aliases="class_weight balanced weighted_loss loss_weights")
+    clip_norm: float = row(0.0, real(0, 1_000_000, unit="(0: no clipping)"), "Largest gradient norm; 0: no clipping.", TRAINING,
+        says="gradients clipped at {0} | no clipping", aliases="clip_grad grad_clip max_grad_norm gradient_clip_val clip")
+    patience: int = row(0, whole(0, 10_000), "Stop after this many epochs without a better validation accuracy; 0: never.",
+        TRAINING, says=" | no early stop", when=BEFORE_THE_END, aliases="early_stopping early_stop early_stopping_patience")
+    validate_every: int = row(0, whole(0, 1_000_000), "Also validate every so many steps (for its curve only); 0: once per "
+        "epoch.", TRAINING, says=None, aliases="eval_steps val_check_interval eval_every")
+    final_softmax: bool = row(False, SWITCH, "A softmax between head and cross entropy: a known mistake, offered to show what "
+        "it costs (searchft warns).", TRAINING, says="a softmax too many | no final softmax", aliases="softmax")
+    horizontal_flip: float = row(0.0, PROBABILITY, "Probability of a horizontal flip.", AUGMENTATION,
+        says="flips {0} | no flips", aliases="augment augmentation augmentations flip hflip random_flip fliplr")
+    rotation: float = row(0.0, real(0, 180, unit="degrees"), "Largest rotation in degrees, either way.", AUGMENTATION,
+        says="rotation {0}° | no rotation", aliases="rotate degrees random_rotation")
+    brightness: float = row(0.0, PROBABILITY, "Color jitter: brightness factor drawn from [1-x, 1+x].", AUGMENTATION,
+        says="brightness ±{0} | brightness as is", aliases="color_jitter colour_jitter jitter")
+    contrast: float = row(0.0, PROBABILITY, "Color jitter: contrast factor drawn from [1-x, 1+x].", AUGMENTATION,
+        says="contrast ±{0} | contrast as is")
+    saturation: float = row(0.0, PROBABILITY, "Color jitter: saturation factor drawn from [1-x, 1+x].", AUGMENTATION,
+        says="saturation ±{0} | saturation as is")
+    hue: float = row(0.0, real(0, 0.5), "Color jitter: hue shift drawn from [-x, x], x at most 0.5.", AUGMENTATION,
+        says="hue ±{0} | hue as is")
+    grayscale: float = row(0.0, PROBABILITY, "Probability of turning an image gray.", AUGMENTATION, says="gray {0} | in color",
+        aliases="greyscale gray grey random_grayscale")
+    crop_scale: float = row(1.0, FACTOR, "Random resized crop: smallest share of the area kept; 1.0: no crop.", AUGMENTATION,
+        says="crops from {0} | no crops", aliases="crop random_crop random_resized_crop scale")
+    precision: str = row("auto", word("auto", "fp32", "bf16"), "`auto`, `fp32` or `bf16`.", TRAINING, says="{0} precision",
+        aliases="amp fp16 bf16 fp32 dtype mixed_precision half")
+    augment_views: int = row(0, whole(0, 1000), "Fixed random views per image to cycle through, so that frozen features can "
+        "be stored; 0: fresh ones for ever.", TRAINING, says="{0} fixed views | fresh views", when=AUGMENTED, aliases="views")
+    seed: int = row(0, SEED, "Seed of head initialization, order, dropout, augmentation and of random weights; the study's "
+        "unless given.", TRAINING, aliases="random_state random_seed")
 
     @property
     def augments(self) -> bool:
@@ -601,69 +324,27 @@ def architecture_now(text: str) -> str:
 class DataSettings(Settings):
     """The YAML's `data:`: which images, how split, how decoded. Fixed within a study."""
 
-    source: str = row(
-        MISSING,
-        kinds.SOURCE,
-        "`folder:PATH`, `csv:PATH`, `torchvision:NAME`, `orl_faces` or `fashion_mnist`.",
-        GROUND,
-        aliases=("dataset", "path", "folder", "data_dir", "dir"),
-    )
-    split: tuple[tuple[str, float], ...] = row(
-        (("train", 0.7), ("val", 0.15), ("test", 0.15)),
-        kinds.SPLIT,
-        "Counts per class (whole numbers of at least 1) or fractions, for train, val and test, where the source has no split; `seed` "
-        "beside them.",
-        GROUND,
-        aliases=("splits", "val_split", "validation_split", "test_size"),
-    )
+    source: str = row(MISSING, kinds.SOURCE, "`folder:PATH`, `csv:PATH`, `torchvision:NAME`, `orl_faces` or `fashion_mnist`.",
+        GROUND, aliases="dataset path folder data_dir dir")
+    split: tuple[tuple[str, float], ...] = row((("train", 0.7), ("val", 0.15), ("test", 0.15)), kinds.SPLIT,
+        "Counts per class (whole numbers of at least 1) or fractions, for train, val and test, where the source has no split; "
+        "`seed` beside them.", GROUND, aliases="splits val_split validation_split test_size")
     split_seed: int = row(0, SEED, "Seed of the stratified split.", GROUND, key=None)
-    folders: tuple[tuple[str, str], ...] = row(
-        (),
-        kinds.FOLDERS,
-        "Names of the sub-folders that hold train, val and test, where they are not the usual ones.",
-        GROUND,
-        aliases=("subfolders", "train_dir", "val_dir"),
-    )
-    image_size: int = row(
-        224,
-        whole(8, 4096),
-        "Side of the square that the network sees, in pixels; larger sees more and takes longer.",
-        GROUND,
-        aliases=("img_size", "imgsz", "input_size", "resolution", "size"),
-    )
-    resize: str = row(
-        "squash",
-        word("squash", "crop", "pad"),
-        "`squash` (change the aspect), `crop` (shorter side, then center) or `pad` (longer side, then black).",
-        GROUND,
-        aliases=("crop_mode",),
-    )
-    store_size: int = row(
-        0,
-        whole(8, 4096, or_zero="the image size"),
-        "Side of the stored square; larger than image_size keeps pixels for augmentation and crops; 0: image_size.",
-        GROUND,
-    )
-    interpolation: str = row(
-        "bilinear",
-        word("bilinear", "bicubic", "lanczos", "nearest"),
-        "`bilinear`, `bicubic`, `lanczos` or `nearest`: Pillow's filters.",
-        GROUND,
-    )
+    folders: tuple[tuple[str, str], ...] = row((), kinds.FOLDERS, "Names of the sub-folders that hold train, val and test, "
+        "where they are not the usual ones.", GROUND, aliases="subfolders train_dir val_dir")
+    image_size: int = row(224, whole(8, 4096), "Side of the square that the network sees, in pixels; larger sees more and "
+        "takes longer.", GROUND, aliases="img_size imgsz input_size resolution size")
+    resize: str = row("squash", word("squash", "crop", "pad"), "`squash` (change the aspect), `crop` (shorter side, then "
+        "center) or `pad` (longer side, then black).", GROUND, aliases="crop_mode")
+    store_size: int = row(0, whole(8, 4096, or_zero="the image size"), "Side of the stored square; larger than image_size "
+        "keeps pixels for augmentation and crops; 0: image_size.", GROUND)
+    interpolation: str = row("bilinear", word("bilinear", "bicubic", "lanczos", "nearest"),
+        "`bilinear`, `bicubic`, `lanczos` or `nearest`: Pillow's filters.", GROUND)
     max_unreadable: float = row(0.01, PROBABILITY, "Largest share of images that may be unreadable.", GROUND)
-    labels: str = row(
-        "",
-        kinds.LABELS,
-        "A JSON file that maps folder names to class names.",
-        GROUND,
-        aliases=("class_names", "label_file"),
-    )
-    root: str = row(
-        "",
-        kinds.PATH,
-        "Folder that relative paths stand in (the space file's unless given), and where torchvision downloads to if given.",
-        NOTHING,
-    )
+    labels: str = row("", kinds.LABELS, "A JSON file that maps folder names to class names.", GROUND,
+        aliases="class_names label_file")
+    root: str = row("", kinds.PATH, "Folder that relative paths stand in (the space file's unless given), and where "
+        "torchvision downloads to if given.", NOTHING)
 
 
 # --- search --------------------------------------------------------------------------------------------------------
@@ -673,85 +354,38 @@ class DataSettings(Settings):
 class SearchSettings(Settings):
     """The YAML's `search:`: who suggests, who prunes, how much. None of it changes what a configuration scores, except `seed`."""
 
-    sampler: str = row(
-        "tpe",
-        word("tpe", "random", "grid"),
-        "Who suggests: `tpe`, `random` or `grid`.",
-        NOTHING,
-        aliases=("algorithm", "search_alg"),
-    )
-    pruner: str = row(
-        "median",
-        word("none", "median", "percentile", "asha", "hyperband", "patient"),
-        "What stops a trial early; `median`: being worse than half of the others were at that epoch.",
-        NOTHING,
-        aliases=("pruning",),
-    )
-    trials: int = row(
-        40,
-        whole(1, 1_000_000),
-        "Total of the study: complete, pruned and failed ones; those answered from the record do not count.",
-        NOTHING,
-        aliases=("n_trials", "num_trials", "max_trials", "num_samples", "max_evals"),
-    )
+    sampler: str = row("tpe", word("tpe", "random", "grid"), "Who suggests: `tpe`, `random` or `grid`.", NOTHING,
+        aliases="algorithm search_alg")
+    pruner: str = row("median", word("none", "median", "percentile", "asha", "hyperband", "patient"),
+        "What stops a trial early; `median`: being worse than half of the others were at that epoch.", NOTHING,
+        aliases="pruning")
+    trials: int = row(40, whole(1, 1_000_000), "Total of the study: complete, pruned and failed ones; those answered from the "
+        "record do not count.", NOTHING, aliases="n_trials num_trials max_trials num_samples max_evals")
     seed: int = row(0, SEED, "Seed of the sampler, and of every recipe that has none of its own.", TRAINING)
-    timeout_s: float = row(
-        0.0,
-        real(0, 31_536_000, rule="must be 0 (no limit) or more seconds, at most 31536000"),
-        "Seconds after which this invocation starts nothing new; 0: no limit.",
-        NOTHING,
-        key="timeout",
-        aliases=("time_budget", "time_budget_s", "max_time"),
-    )
-    max_retries: int = row(
-        2, whole(0, 100), "How often a trial whose worker died is taken up again.", NOTHING, aliases=("retries", "max_failures")
-    )
-    keep_checkpoints: int = row(
-        5,
-        whole(1, 10_000),
-        "How many of the best trials keep their weights on disk.",
-        NOTHING,
-        aliases=("save_top_k", "save_total_limit"),
-    )
-    startup_trials: int = row(
-        10,
-        whole(0, 100_000),
-        "Random trials before TPE begins to learn.",
-        NOTHING,
-        aliases=("n_startup_trials", "warmup_trials"),
-    )
-    prune_startup_trials: int = row(
-        5, whole(0, 100_000), "Finished curves that median and percentile need before they stop anything.", NOTHING
-    )
-    prune_warmup_epochs: int = row(
-        1, whole(0, 10_000), "Epochs that every trial runs unjudged.", NOTHING, aliases=("n_warmup_steps", "grace_period")
-    )
-    prune_percentile: float = row(
-        25.0,
-        real(0, 100, open_low=True, open_high=True),
-        "Pruner `percentile`: the share of best trials (in percent) that goes on.",
-        NOTHING,
-        aliases=("percentile",),
-    )
-    prune_patience: int = row(
-        5, whole(1, 10_000), "Pruner `patient`: epochs without a better value before a trial stops.", NOTHING
-    )
-    reduction_factor: int = row(
-        3,
-        whole(2, 100),
-        "Pruners `asha` and `hyperband`: one of so many goes on at each rung.",
-        NOTHING,
-        aliases=("eta", "reduction"),
-    )
-    min_epochs: int = row(
-        1,
-        whole(1, 10_000),
-        "Pruners `asha` and `hyperband`: epochs up to the first rung.",
-        NOTHING,
-        aliases=("min_resource", "min_budget"),
-    )
+    timeout_s: float = row(0.0, real(0, 31_536_000, rule="must be 0 (no limit) or more seconds, at most 31536000"),
+        "Seconds after which this invocation starts nothing new; 0: no limit.", NOTHING, key="timeout",
+        aliases="time_budget time_budget_s max_time")
+    max_retries: int = row(2, whole(0, 100), "How often a trial whose worker died is taken up again.", NOTHING,
+        aliases="retries max_failures")
+    keep_checkpoints: int = row(5, whole(1, 10_000), "How many of the best trials keep their weights on disk.", NOTHING,
+        aliases="save_top_k save_total_limit")
+    startup_trials: int = row(10, whole(0, 100_000), "Random trials before TPE begins to learn.", NOTHING,
+        aliases="n_startup_trials warmup_trials")
+    prune_startup_trials: int = row(5, whole(0, 100_000), "Finished curves that median and percentile need before they stop "
+        "anything.", NOTHING)
+    prune_warmup_epochs: int = row(1, whole(0, 10_000), "Epochs that every trial runs unjudged.", NOTHING,
+        aliases="n_warmup_steps grace_period")
+    prune_percentile: float = row(25.0, real(0, 100, open_low=True, open_high=True), "Pruner `percentile`: the share of best "
+        "trials (in percent) that goes on.", NOTHING, aliases="percentile")
+    prune_patience: int = row(5, whole(1, 10_000), "Pruner `patient`: epochs without a better value before a trial stops.",
+        NOTHING)
+    reduction_factor: int = row(3, whole(2, 100), "Pruners `asha` and `hyperband`: one of so many goes on at each rung.",
+        NOTHING, aliases="eta reduction")
+    min_epochs: int = row(1, whole(1, 10_000), "Pruners `asha` and `hyperband`: epochs up to the first rung.", NOTHING,
+        aliases="min_resource min_budget")
 
 
+# fmt: on
 # --- what the rest of the program reads ----------------------------------------------------------------------------
 
 
@@ -777,21 +411,17 @@ STRATEGY = _line(
     "A macro over several of these values: "
     + "; ".join(f"`{name}` = {', '.join(f'{k}: {v}' for k, v in values.items())}" for name, values in STRATEGIES.items())
     + ".",
-    aliases=("method", "tuning", "finetuning_type"),
+    aliases="method tuning finetuning_type",
 )
 ENQUEUE = _line(
     "enqueue",
     Kind("must be a list of rows such as {name: Baseline, unfrozen: head}", lambda value: value, {}, shape="list"),
     "Named configurations to try first, see below.",
-    aliases=("experiments", "baselines", "configs", "points_to_evaluate"),
+    aliases="experiments baselines configs points_to_evaluate",
 )
 SECTIONS: Mapping[str, Mapping[str, Field]] = MappingProxyType(
     {
-        "": {
-            "study": _line(
-                "study", kinds.STUDY, "The study's name, and its folder's.", aliases=("name", "study_name", "experiment")
-            )
-        },
+        "": {"study": _line("study", kinds.STUDY, "The study's name, and its folder's.", aliases="name study_name experiment")},
         "data": fields_of(DataSettings),
         "recipe": {"strategy": STRATEGY, **RECIPE},
         "search": {**fields_of(SearchSettings), "enqueue": ENQUEUE},
@@ -806,5 +436,5 @@ def names_that_decide(*what: str) -> tuple[str, ...]:
 
 
 AUGMENTATIONS = names_that_decide(AUGMENTATION)
-RENAMED = MappingProxyType({old: name for name, field in RECIPE.items() for old in field.row.was})
+RENAMED = MappingProxyType({old: name for name, field in RECIPE.items() for old in field.row.was.split()})
 """What recipe fields were called in studies of earlier versions, and are called now."""

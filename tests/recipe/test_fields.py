@@ -35,7 +35,7 @@ def test_the_dataclasses_and_the_table_are_one() -> None:
 
 def test_no_alias_is_a_key_of_its_section_or_stands_twice() -> None:
     for fields in SECTIONS.values():
-        aliases = [alias for field in fields.values() for alias in field.row.aliases]
+        aliases = [alias for field in fields.values() for alias in field.row.aliases.split()]
         assert len(set(aliases)) == len(aliases)
         assert not set(aliases) & set(fields)
         assert aliases == [alias.lower() for alias in aliases]
@@ -64,7 +64,7 @@ def test_augmentations_are_the_fields_that_change_images_at_random() -> None:
 # --- a field more, in a copy of the package ------------------------------------------------------------------------
 
 LINE = """    focal_gamma: float = row(0.0, real(0, 10), "Exponent of the focal loss; 0: cross entropy.", TRAINING,
-                             default_says="cross entropy", aliases=("focal",))
+        says=" | cross entropy", aliases="focal")
     random_erasing: float = row(0.0, PROBABILITY, "Probability of erasing a rectangle.", AUGMENTATION)
     horizontal_flip: float"""
 
