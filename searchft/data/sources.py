@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -20,6 +19,7 @@ from searchft.data.records import Records, some
 from searchft.data.torchvision_sets import read_torchvision
 from searchft.errors import InputError, Problem
 from searchft.recipe import DataSettings
+from searchft.wording import near
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,8 @@ def read_source(settings: DataSettings, cache: Path) -> Records:
     source = SOURCES.get(kind)
     if source is None or bool(source.argument) != bool(colon):
         known = [f"{name}:{row.argument}" if row.argument else name for name, row in SOURCES.items()]
-        near = difflib.get_close_matches(kind, SOURCES, 1)
-        hint = f", did you mean {next(k for k in known if k.startswith(near[0]))!r}?" if near else ""
+        meant = near(kind, SOURCES)
+        hint = f", did you mean {next(k for k in known if k.startswith(meant))!r}?" if meant else ""
         rule = f"must be one of {', '.join(known)} but got {settings.source!r}{hint}"
         raise InputError(Problem(settings.source, "data.source", rule))
     records = source.read(settings, argument, cache)
