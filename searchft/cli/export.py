@@ -121,7 +121,7 @@ def _scores(out: Path, images: Images, found: FoundStudy, record: TrialRecord) -
 
     What it said of each picture is kept beside the trial, for the report.
     """
-    from searchft.cli.beside_trial import predict_split, save_predictions
+    from searchft.cli.trial_predictions import predict_split, save_predictions
     from searchft.export.score import scores
 
     metrics: dict[str, Any] = {}
@@ -145,7 +145,7 @@ def _say_if_other(record: TrialRecord, score: dict[str, Any] | None) -> None:
 def _score_rows(found: FoundStudy, ledger: Ledger, space: Space, facts: SpaceFacts, images: Images, known: set[int]) -> None:
     """Scores on the test pictures the enqueued rows whose weights are still there; says which are not."""
     from searchft.cli.beside_ledger import save_test_score
-    from searchft.cli.beside_trial import predict_split, save_predictions
+    from searchft.cli.trial_predictions import predict_split, save_predictions
     from searchft.export.checkpoint import export_trial
     from searchft.export.score import scores
 

@@ -27,17 +27,8 @@ def command(studies: Path, as_json: bool) -> None:
 
     found = list_studies(studies)
     if as_json:
-        entries = [
-            {
-                "name": s.name,
-                "folder": str(s.folder),
-                "counts": s.counts,
-                "best": s.best,
-                "changed": s.changed,
-                "problem": s.problem or None,
-            }
-            for s in found
-        ]
+        names = ("name", "counts", "best", "changed")
+        entries = [{**{n: getattr(s, n) for n in names}, "folder": str(s.folder), "problem": s.problem or None} for s in found]
         emit_json({"studies": entries})
         return
     if not found:

@@ -39,7 +39,7 @@ from searchft.search.events import EpochFinished, Event, Note, StudyFinished, St
 from searchft.search.ledger import Ledger
 from searchft.search.lock import identity
 from searchft.search.prune import should_prune
-from searchft.search.records import COMPLETE, TrialRecord, Trials
+from searchft.search.records import COMPLETE, TrialRecord, Trials, saved_seconds
 from searchft.search.suggest import suggest
 from searchft.space import Space
 
@@ -180,7 +180,7 @@ class _Driver:
             for slot, message in messages or self.executor.wait(_POLL_S):
                 yield from self._handle(slot, message)
         fault("driver.ending")
-        yield StudyFinished(tuple(self.ledger.records()), why, self._saved_seconds())
+        yield StudyFinished(tuple(self.ledger.records()), why, saved_seconds(self.ledger.records()))
 
     # What to do next
 
@@ -419,16 +419,3 @@ class _Driver:
             if number not in kept:
                 (folder / "best.safetensors").unlink(missing_ok=True)
         self.untidy &= kept
-
-    def _saved_seconds(self) -> dict[str, float]:
-        """What the store, answering from the record, and pruning saved, estimated from the trials' own epoch times."""
-        records = {r.number: r for r in self.ledger.records()}
-        memo_s = sum(records[r.answered_from].seconds for r in records.values() if r.answered_from is not None)
-        pruning_s = sum(
-            r.seconds / len(r.curve) * (r.recipe.epochs - len(r.curve))
-            for r in records.values()
-            if r.state == "pruned" and r.answered_from is None and r.curve
-        )
-        kept = (r.extra.get("curves", {}).get("stored_s", ()) for r in records.values() if r.answered_from is None)
-        store_s = sum(seconds for curve in kept for seconds in curve if seconds)  # None where a worker does not say
-        return {"store": store_s, "memo": memo_s, "pruning": pruning_s}

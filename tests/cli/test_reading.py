@@ -65,13 +65,13 @@ def test_report_writes_a_page_its_twin_figures_and_data(study_copy, searchft: Ru
     folder = study_copy.folder / "report"
     assert Path(answer["report"]) == folder / "report.html" and Path(answer["markdown"]) == folder / "report.md"
     text = (folder / "report.md").read_text()
-    assert "**Best: last stage open" in text and "Against “Baseline” on the same validation pictures" in text
+    assert "**Best: last stage open" in text and "Against “Baseline” on the same validation images" in text
     assert "layer4.0.conv1" in (folder / "data" / "drift.csv").read_text()
     assert (folder / "figures" / "mistakes.png").is_file() and (folder / "figures" / "confusion.png").is_file()
 
 
-def test_a_report_whose_photos_are_gone_goes_without_mistakes(study_copy, searchft: Run, monkeypatch) -> None:  # type: ignore[no-untyped-def]
-    monkeypatch.setattr("searchft.cli.beside_trial.images_of_study", lambda facts, settings: None)
+def test_a_report_whose_images_are_gone_goes_without_mistakes(study_copy, searchft: Run, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.setattr("searchft.cli.trial_predictions.images_of_study", lambda facts, settings: None)
     out = study_copy.folder.parent / "elsewhere"
     assert searchft("report", "faces", "--studies", study_copy.studies, "--out", out).code == 0
     assert "## Mistakes" not in (out / "report.md").read_text() and "## Results" in (out / "report.md").read_text()

@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -206,7 +207,9 @@ def test_the_dashboard_serves_the_study_on_this_machine_only(study_copy) -> None
         link = server.stderr.readline().strip()
         assert link.startswith("http://127.0.0.1:") and "/dashboard/studies/" in link
         server.stderr.readline()
-        page = _fetch(link)
+        with pytest.raises(urllib.error.HTTPError, match="403"):
+            urllib.request.urlopen(link.partition("?")[0], timeout=10)
+        page = _fetch(link)  # its cookie is kept
         studies = json.loads(_fetch(link.partition("/dashboard")[0] + "/api/studies"))
         assert page.count("overflow-wrap:anywhere") == 1, "long lines must not make the page wide"
         assert "<html" in page.lower() and [s["study_name"] for s in studies["study_summaries"]] == ["faces"]
@@ -228,12 +231,15 @@ def test_a_taken_port_is_said_to_be_so(study_copy, searchft: Run) -> None:  # ty
     assert result.code == 2 and f"port {port} is taken" in result.err
 
 
+_BROWSER = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
+
+
 def _fetch(link: str) -> str:
     import time
 
     for _ in range(100):
         try:
-            with urllib.request.urlopen(link, timeout=10) as response:
+            with _BROWSER.open(link, timeout=10) as response:
                 return str(response.read().decode())
         except OSError:
             time.sleep(0.1)

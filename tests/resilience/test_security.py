@@ -180,28 +180,27 @@ def test_the_dashboard_answers_this_machine_only(program):
         port = free.getsockname()[1]
     process = here.start("", here.name, "--port", str(port), verb="dashboard")
     try:
-        deadline = time.monotonic() + 60
-        while True:
-            try:
-                answer = urllib.request.urlopen(f"http://127.0.0.1:{port}/api/studies", timeout=5)
-                break
-            except OSError:
-                assert time.monotonic() < deadline and process.poll() is None, process.poll()
-                time.sleep(0.2)
-        assert here.name in answer.read().decode()
+        assert process.stderr is not None
+        token = process.stderr.readline().strip().partition("?token=")[2]
+        cookie = {"Cookie": f"searchft-{port}={token}"}
+        request = urllib.request.Request(f"http://127.0.0.1:{port}/api/studies", headers=cookie)
+        assert here.name in urllib.request.urlopen(request, timeout=60).read().decode()
         listening = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
         mine = [fields[1] for fields in listening if fields[1].endswith(f":{port:04X}") and fields[3] == "0A"]
         assert mine == [f"0100007F:{port:04X}"]
         for host in ("evil.example", f"evil.example:{port}", "127.0.0.1.evil.example", "10.0.0.1", ""):
-            request = urllib.request.Request(f"http://127.0.0.1:{port}/api/studies", headers={"Host": host})
+            request = urllib.request.Request(f"http://127.0.0.1:{port}/api/studies", headers=cookie | {"Host": host})
             with pytest.raises(urllib.error.HTTPError) as refused:
                 urllib.request.urlopen(request, timeout=5)
             assert refused.value.code == 403
         for host in (f"localhost:{port}", f"127.0.0.1:{port}", "localhost"):
-            request = urllib.request.Request(f"http://127.0.0.1:{port}/api/studies", headers={"Host": host})
+            request = urllib.request.Request(f"http://127.0.0.1:{port}/api/studies", headers=cookie | {"Host": host})
             assert urllib.request.urlopen(request, timeout=5).status == 200
         crossing = urllib.request.Request(
-            f"http://127.0.0.1:{port}/api/studies", data=b"{}", headers={"Origin": "http://evil.example"}, method="POST"
+            f"http://127.0.0.1:{port}/api/studies",
+            data=b"{}",
+            headers=cookie | {"Origin": "http://evil.example"},
+            method="POST",
         )
         with pytest.raises(urllib.error.HTTPError) as refused:
             urllib.request.urlopen(crossing, timeout=5)
