@@ -22,7 +22,6 @@ import errno
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, flock
@@ -232,8 +231,7 @@ class Cache:
         lock = _lock_held(folder, LOCK_EX | LOCK_NB)
         if not folder.exists() or (lock is None and (folder / _HELD).exists() and not damaged):
             return False
-        gone = tempfile.mkdtemp(dir=self.root, prefix=".gone-")
-        folder.rename(gone)
+        gone = folder.rename(folder.with_name(f".gone-{os.urandom(8).hex()}"))
         shutil.rmtree(gone, ignore_errors=True)
         return True
 

@@ -57,12 +57,6 @@ class Pixels:
     """Position among the records that were asked for, and why that one could not be decoded: it has no row."""
 
 
-def store_key(digests: Sequence[str], preprocessing: Preprocessing) -> str:
-    """Name of the store of these source files, in this order."""
-    rows = hashlib.sha256("\n".join(digests).encode()).hexdigest()
-    return digest([rows, preprocessing.parts(), PIL.__version__])[:32]
-
-
 def open_store(
     records: Sequence[Record],
     digests: Sequence[str],
@@ -93,7 +87,8 @@ def open_store(
         files = [{"name": PIXELS, "dtype": "uint8", "shape": [count, *shape], "layout": "contiguous"}]
         return {"files": files, "rejected": rejected}
 
-    opened = Cache(root).open(store_key(digests, preprocessing), build)
+    rows = hashlib.sha256("\n".join(digests).encode()).hexdigest()
+    opened = Cache(root).open(digest([rows, preprocessing.parts(), PIL.__version__])[:32], build)
     assert opened is not None  # it was built, or something was raised
     return _pixels(opened)
 

@@ -16,10 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from searchft.cache import FORMAT, Cache, CacheRefusal
+from searchft.cache import Cache, CacheRefusal
 from searchft.faults import fault
-
-__all__ = ["CHUNK", "FORMAT", "FeatureStore"]
 
 CHUNK = 256
 """Images computed and written together: whole micro-batches, so that only the last one is padded."""
@@ -100,23 +98,18 @@ def _is_channels_last(tensor: Tensor) -> bool:
 
 def _describe(place: int, tensor: Tensor) -> dict[str, Any]:
     """A file of the manifest, but for the number of rows."""
-    return {
-        "name": f"{place}.bin",
-        "dtype": str(tensor.dtype).removeprefix("torch."),
-        "shape": list(tensor.shape[1:]),
-        "layout": "channels_last" if _is_channels_last(tensor) else "contiguous",
-    }
+    layout = "channels_last" if _is_channels_last(tensor) else "contiguous"
+    dtype = str(tensor.dtype).removeprefix("torch.")
+    return {"name": f"{place}.bin", "dtype": dtype, "shape": list(tensor.shape[1:]), "layout": layout}
 
 
 def _raw(tensor: Tensor) -> memoryview:
-    if _is_channels_last(tensor):
-        tensor = tensor.permute(0, 2, 3, 1)
+    tensor = tensor.permute(0, 2, 3, 1) if _is_channels_last(tensor) else tensor
     return tensor.reshape(-1).view(torch.uint8).numpy().data
 
 
 def _tensor(raw: np.ndarray, file: Mapping[str, Any]) -> Tensor:
-    flat = torch.from_numpy(raw).view(getattr(torch, file["dtype"]))
-    shape = file["shape"]
+    flat, shape = torch.from_numpy(raw).view(getattr(torch, file["dtype"])), file["shape"]
     if file["layout"] == "channels_last":
         return flat.view(shape[0], *shape[2:], shape[1]).permute(0, 3, 1, 2)
     return flat.view(shape)
