@@ -62,13 +62,14 @@ class FinishedStudy:
         """Writes the best trial (or another) as a folder that plain PyTorch loads, and returns it. Raises InputError where its
         weights are not kept. Does not look at the test pictures; `searchft export` does."""
         from searchft.export.checkpoint import check_target, export_trial
+        from searchft.files import BEST_WEIGHTS
 
         record = self.best if trial is None else next((r for r in self.records if r.number == trial), None)
         if record is None:
             raise InputError("no such trial has completed", str(self.folder))
         out = Path(out)
         check_target(out)
-        delta = self.folder / "trials" / f"{record.number:04d}" / "best.safetensors"
+        delta = self.folder / "trials" / f"{record.number:04d}" / BEST_WEIGHTS
         about = {"study": self.space.name, "trial": record.number}
         metrics = {"search_val_accuracy": record.value}
         return export_trial(record.recipe, self.facts, self.space.data, delta, out, metrics, about)

@@ -1,7 +1,7 @@
 """Files that matter: written whole or not at all, read with a word about what is wrong.
 
 Every write goes to a temporary name in the same folder, is synced, and then renamed over the target: a kill or a full
-disk leaves the old file or the new one, never half of either.
+disk leaves the old file or the new one, never half of either. A sealed file ends with the SHA-256 of what stands before it.
 """
 
 from __future__ import annotations
@@ -22,9 +22,16 @@ import filelock
 from searchft.errors import StorageError
 from searchft.faults import fault
 
+LAST_CHECKPOINT = "last.ckpt"
+"""In a trial's folder: what its next epoch needs."""
+
+BEST_WEIGHTS = "best.safetensors"
+"""In a trial's folder: what its best epoch changed in the network."""
+
 _UMASK = os.umask(0o022)
 os.umask(_UMASK)
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG)
+_DIGEST_LENGTH = 64
 
 
 @contextlib.contextmanager
@@ -51,20 +58,24 @@ def replacing(path: Path, sync: bool = True) -> Iterator[IO[bytes]]:
         os.replace(temporary, path)
         temporary = None
         fault("files.replaced", path.name)
-        if not sync:
-            return
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        if sync:
+            sync_folder(path.parent)
     except OSError as error:
-        if error.errno in _DISK_ERRORS:
+        if is_disk_error(error):
             raise StorageError(f"cannot write {path}: {error.strerror}. Free some space and run again.", str(path)) from error
         raise
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def sync_folder(path: Path) -> None:
+    """Makes renames in a folder outlive a power cut."""
+    folder = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def write_atomic(path: Path, content: bytes) -> None:
@@ -86,6 +97,50 @@ def read_json(path: Path) -> Any:
         raise StorageError(f"{path} is damaged: {error}", str(path)) from error
 
 
+class Sealing:
+    """Writes to a file and knows the SHA-256 of what has passed."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.digest = hashlib.sha256()
+
+    def write(self, data: bytes) -> int:
+        self.digest.update(data)
+        return self._file.write(data)
+
+    def flush(self) -> None:
+        self._file.flush()
+
+
+@contextlib.contextmanager
+def replacing_sealed(path: Path, sync: bool = True) -> Iterator[Sealing]:
+    """As `replacing`; when the block ends, the file gets its seal."""
+    with replacing(path, sync) as file:
+        sealing = Sealing(file)
+        yield sealing
+        file.write(sealing.digest.hexdigest().encode())
+
+
+def read_sealed_bytes(path: Path) -> bytes:
+    """What was written before the seal. Raises FileNotFoundError, or StorageError if it is not what was written."""
+    content = Path(path).read_bytes()
+    payload, digest = content[:-_DIGEST_LENGTH], content[-_DIGEST_LENGTH:]
+    if hashlib.sha256(payload).hexdigest().encode() != digest:
+        raise StorageError(f"{path} is damaged: run again and it is built anew", str(path))
+    return payload
+
+
+def write_sealed(path: Path, value: Any, sync: bool = True) -> None:
+    """Replaces `path` by a sealed JSON value."""
+    with replacing_sealed(path, sync) as file:
+        file.write(json.dumps(value, separators=(",", ":")).encode())
+
+
+def read_sealed(path: Path) -> Any:
+    """The JSON value that `write_sealed` wrote; raises as `read_sealed_bytes`."""
+    return json.loads(read_sealed_bytes(path))
+
+
 def is_disk_error(error: OSError) -> bool:
     """Whether the disk is full, read-only or failing: nothing that a trial has done."""
     return error.errno in _DISK_ERRORS
@@ -101,6 +156,15 @@ def sha256_of(path: Path) -> str:
     """SHA-256 of a file's bytes, in hex."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def disk_bytes(path: Path) -> int:
+    """Bytes of a file or of all files below a folder; links are not followed, and what vanishes meanwhile counts nothing."""
+    total = 0
+    for file in (path, *path.rglob("*")):
+        with contextlib.suppress(OSError):
+            total += 0 if file.is_dir() and not file.is_symlink() else file.lstat().st_size
+    return total
 
 
 def cache_folder() -> Path:

@@ -16,7 +16,7 @@ LEVELS = (
     {"errors", "wording"},
     {"faults", "garbage", "machine", "uncompiled"},
     {"files"},
-    {"recipe"},
+    {"cache", "recipe"},
     {"space", "models", "data"},
     {"facts", "features"},
     {"train"},

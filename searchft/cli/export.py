@@ -15,6 +15,7 @@ import click
 from searchft.cli.output import emit, emit_json, say
 from searchft.cli.studies import FoundStudy, find_study, json_option, say_if_read_only, storage_option, studies_option
 from searchft.errors import ChangedGroundError, InputError, NothingCompletedError
+from searchft.files import BEST_WEIGHTS
 
 if TYPE_CHECKING:
     from searchft.data import Images
@@ -109,7 +110,7 @@ def _chosen(ledger: Ledger, number: int | None) -> TrialRecord:
 
 def _weights_of(found: FoundStudy, record: TrialRecord) -> Path:
     """The trial's delta. Raises InputError where it is not kept any more."""
-    delta = found.trial_folder(record.number) / "best.safetensors"
+    delta = found.trial_folder(record.number) / BEST_WEIGHTS
     if not delta.is_file():
         rule = f"the weights of trial {record.number} are not kept (search.keep_checkpoints says how many of the best are)"
         raise InputError(rule, str(delta))
@@ -153,7 +154,7 @@ def _score_rows(found: FoundStudy, ledger: Ledger, space: Space, facts: SpaceFac
     for row in ledger.records():
         if not row.name or row.state != "complete" or row.answered_from is not None or row.number in known:
             continue
-        delta = found.trial_folder(row.number) / "best.safetensors"
+        delta = found.trial_folder(row.number) / BEST_WEIGHTS
         if not delta.is_file():
             gone.append(row.name)
             continue

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from searchft.cli.studies import FoundStudy
 from searchft.errors import SearchftError
-from searchft.files import cache_folder, read_json, sha256_of, write_json
+from searchft.files import BEST_WEIGHTS, cache_folder, read_json, sha256_of, write_json
 
 if TYPE_CHECKING:
     from searchft.data import Images
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 def weights_of(found: FoundStudy, record: TrialRecord) -> Path | None:
     """The trial's best weights, if they are kept."""
-    path = found.trial_folder(record.number) / "best.safetensors"
+    path = found.trial_folder(record.number) / BEST_WEIGHTS
     return path if path.is_file() else None
 
 

@@ -32,7 +32,7 @@ from searchft.execution.protocol import (
     WorkerDied,
 )
 from searchft.faults import fault
-from searchft.files import remove_leftovers
+from searchft.files import BEST_WEIGHTS, LAST_CHECKPOINT, remove_leftovers
 from searchft.recipe import Recipe, SpaceFacts, trained_parameters
 from searchft.search.claims import ClaimLostError
 from searchft.search.events import EpochFinished, Event, Note, StudyFinished, StudyOpened, TrialFinished, TrialStarted
@@ -278,7 +278,7 @@ class _Driver:
             yield Note(str(lost), warning=True)
             return
         folder = safe_trial_folder(self.folder, record.number)
-        if record.curve and not (folder / "last.ckpt").exists():
+        if record.curve and not (folder / LAST_CHECKPOINT).exists():
             there = (record.extra.get("owner") or {}).get("host", "another machine")
             yield Note(
                 f"trial {record.number} begins again: its checkpoint is not in {folder} (it ran on {there})", warning=True
@@ -413,9 +413,9 @@ class _Driver:
             folder = safe_trial_folder(self.folder, number)
             if not folder.is_dir():
                 continue
-            (folder / "last.ckpt").unlink(missing_ok=True)
+            (folder / LAST_CHECKPOINT).unlink(missing_ok=True)
             remove_leftovers(folder)
             fault("driver.tidying", f"{number}")
             if number not in kept:
-                (folder / "best.safetensors").unlink(missing_ok=True)
+                (folder / BEST_WEIGHTS).unlink(missing_ok=True)
         self.untidy &= kept

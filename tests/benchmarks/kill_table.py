@@ -66,7 +66,9 @@ def at_points(folder: Path, whole: list) -> None:
     """One row a fault point: how often the program was killed there, and what that cost."""
     from searchft.faults import POINTS
 
-    points = [p for p in POINTS if not p.startswith(("store.", "images.")) and p != "driver.ending"] + ["driver.ending"]
+    points = [p for p in POINTS if not p.startswith(("store.", "images.", "cache.")) and p != "driver.ending"] + [
+        "driver.ending"
+    ]
     kills = {point: dict.fromkeys(WAYS, 0) for point in points}
     again: dict[str, int] = dict.fromkeys(points, 0)
     lost = orphans = 0

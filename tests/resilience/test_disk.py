@@ -127,7 +127,7 @@ def test_damaged_stores_and_weights_are_built_again_or_refused(damage, program, 
     here = program(text=harness.REAL, epoch_ms=0)
     shutil.copytree(real_whole.study.parent, here.folder / "studies")
     shutil.copytree(real_whole.folder / "cache", here.folder / "cache")
-    for path in [*here.folder.glob("cache/images/*/pixels.npy"), *here.folder.glob("cache/features/*/*.bin")]:
+    for path in [*here.folder.glob("cache/images/*/pixels.bin"), *here.folder.glob("cache/features/*/*.bin")]:
         damage(path)
     more = ("--set", "search.trials=8")
     ended = here.run("", *more)

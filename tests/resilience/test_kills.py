@@ -9,7 +9,7 @@ import pytest
 
 from searchft.faults import POINTS
 
-NOT_IN_THE_ANALYTIC = {"store.writing", "store.written", "store.renamed", "images.writing"}
+NOT_IN_THE_ANALYTIC = {"store.writing", "images.writing", "cache.written", "cache.renamed"}
 """Points that a worker without networks does not pass: see test_real_kills.py."""
 
 OPENING = ("lock.taken", "study.created", "study.pinning:2", "study.pinned", "files.written:2", "files.replaced:2")
