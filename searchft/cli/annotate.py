@@ -46,7 +46,7 @@ class Annotator:
         from searchft.report.notes import add_artifact, artifact_store, attached, write_notes
 
         with self.found.open() as ledger:
-            study, space, facts, records = ledger._study, ledger.space(), ledger.facts(), ledger.records()
+            study, space, facts, records = ledger.optuna_study, ledger.space(), ledger.facts(), ledger.records()
             added = write_notes(study, space, facts, records)
             store, known = artifact_store(self.found.folder), attached(study)
             finished = [r for r in records if r.finished and r.answered_from is None]
@@ -88,5 +88,5 @@ class Annotator:
             captions = [(classes[said.truth[i]], classes[said.guess[i]], float(said.sure[i])) for i in worst]
             photos = photos_of(self._images, "val", worst)
             mistakes = png(mistakes_figure(photos, captions, f"surest mistakes of trial {record.number}"))
-            added += add_artifact(ledger._study, store, record.number, MISTAKES, mistakes)
-        return added + add_artifact(ledger._study, store, record.number, CONFUSION, picture)
+            added += add_artifact(ledger.optuna_study, store, record.number, MISTAKES, mistakes)
+        return added + add_artifact(ledger.optuna_study, store, record.number, CONFUSION, picture)

@@ -20,7 +20,6 @@ def gather(found: FoundStudy) -> ReportInput:
     """
     import datetime
 
-    from searchft.cli.beside_ledger import test_scores
     from searchft.cli.beside_trial import images_of_study, known_predictions, photos_of, val_predictions
     from searchft.export.interval import wilson_interval
     from searchft.report.content import ReportInput
@@ -28,7 +27,7 @@ def gather(found: FoundStudy) -> ReportInput:
 
     with found.open() as ledger:
         space, facts, records = ledger.space(), ledger.facts(), ledger.records()
-        tests, masked, environment = test_scores(ledger), ledger.url, ledger.environment()
+        tests, masked, environment = ledger.load_test_scores(), ledger.url, ledger.environment()
     first = best(records)
     compared = [r for r in records if r.name and r.state == "complete" and r.answered_from is None]
     compared += [first] if first is not None else []

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from searchft.errors import InputError
+from searchft.files import trial_folder
 
 if TYPE_CHECKING:
     from searchft.search.ledger import Ledger
@@ -64,7 +65,7 @@ class FoundStudy:
 
     def trial_folder(self, number: int) -> Path:
         """Where a trial keeps its checkpoint."""
-        return self.folder / "trials" / f"{number:04d}"
+        return trial_folder(self.folder, number)
 
 
 def check_writable(studies: Path) -> None:
@@ -83,7 +84,7 @@ def find_study(study: str, studies: Path, storage: str = "") -> FoundStudy:
 
     A path (anything with a slash, or a folder that exists here and holds a study) wins over a name.
     """
-    from searchft.search.storage import DATABASE_NAME
+    from searchft.search.urls import DATABASE_NAME
 
     as_path = Path(study)
     if "/" in study or (as_path / DATABASE_NAME).is_file():
