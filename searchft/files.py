@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -30,6 +31,24 @@ BEST_WEIGHTS = "best.safetensors"
 
 _UMASK = os.umask(0o022)
 os.umask(_UMASK)
+_NETWORK_FILE_SYSTEMS = frozenset(
+    {
+        "nfs",
+        "nfs4",
+        "cifs",
+        "smb3",
+        "smbfs",
+        "sshfs",
+        "afs",
+        "ceph",
+        "lustre",
+        "gpfs",
+        "glusterfs",
+        "beegfs",
+        "pvfs2",
+        "orangefs",
+    }
+)
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG)
 _DIGEST_LENGTH = 64
 
@@ -185,6 +204,37 @@ def store_budget_bytes(folder: Path) -> int:
 
 
 def lock_file(path: Path) -> filelock.FileLock:
-    """An operating-system lock on `path` (released by the kernel when its holder dies)."""
+    """An operating-system lock on `path` (released by the kernel when its holder dies).
+
+    Raises StorageError where the file system has none: filelock would in silence let a file stand for a lock, which outlives the dead.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK):
+            rule = f"{path.parent} lies on a file system without locks ({error.strerror}): use a folder on another disk"
+            raise StorageError(rule, str(path.parent)) from error
+    finally:
+        os.close(folder)
     return filelock.FileLock(path, mode=0o644)
+
+
+def network_file_system(folder: Path, mounts: Path = Path("/proc/self/mounts")) -> str:
+    """The kind of network file system that `folder` lies on (`nfs4`, say); empty: none, or `mounts` does not tell."""
+    try:
+        lines = mounts.read_text().splitlines()
+    except OSError:
+        return ""
+    found = ("", "")
+    for _, point, kind, *_ in (line.split(" ") for line in lines):
+        point = point.replace("\\040", " ")
+        if folder.resolve().is_relative_to(point) and len(point) >= len(found[0]):
+            found = (point, kind)
+    return found[1] if found[1].removeprefix("fuse.") in _NETWORK_FILE_SYSTEMS else ""
+
+
+def trial_folder(study_folder: Path, number: int) -> Path:
+    """Where a trial keeps its checkpoint: `trials/0007`."""
+    return study_folder / "trials" / f"{number:04d}"

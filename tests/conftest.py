@@ -107,13 +107,14 @@ def small_study(tmp_path_factory: pytest.TempPathFactory, shared_cache: Path) ->
             ledger.start(trial, number)
             if number < 2:
                 for epoch, value in enumerate((0.05, 0.1 + 0.4 * number), start=1):
-                    ledger.report(number, epoch, value, {"train_loss": 3.0, "seconds": 1.5})
+                    ledger.report(number, epoch, value)
                 extra = {"train_accuracy": 0.75, "best_epoch": 2, "trained_parameters": 1000 + number}
+                extra["curves"] = {"train_loss": [3.0, 3.0], "seconds": [1.5, 1.5]}
                 ledger.finish(number, "complete", 0.1 + 0.4 * number, extra=extra)
                 save_delta(trial.recipe, facts, images, folder / "trials" / f"{number:04d}" / "best.safetensors", trial.key)
             elif number == 2:
-                ledger.report(number, 1, 0.025, {"seconds": 1.5})
-                ledger.finish(number, "pruned", reason="below the median")
+                ledger.report(number, 1, 0.025)
+                ledger.finish(number, "pruned", reason="below the median", extra={"curves": {"seconds": [1.5]}})
             elif number == 4:
                 ledger.finish(number, "failed", reason="the training loss became nan")
     return SmallStudy(studies)

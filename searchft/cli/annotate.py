@@ -48,8 +48,8 @@ class Annotator:
         from searchft.report.notes import add_artifact, artifact_store, attached, write_notes
 
         with self.found.open() as ledger:
-            study, records = ledger._study, ledger.records()
-            added = write_notes(study, ledger.space(), ledger.facts(), records)
+            study, space, facts, records = ledger.optuna_study, ledger.space(), ledger.facts(), ledger.records()
+            added = write_notes(study, space, facts, records)
             store, known = artifact_store(self.found.folder), attached(study)
             finished = [r for r in records if r.finished and r.answered_from is None]
             for record in finished:

@@ -46,9 +46,9 @@ Example:
 def command(study: str, port: int | None, studies: Path, storage: str) -> None:
     """Serve optuna-dashboard for STUDY on this machine only, until Ctrl-C. Works while the study runs."""
     found = find_study(study, studies, storage)
-    from searchft.search.storage import default_url, open_storage
+    from searchft.search.storage import open_storage
 
-    storage_here = open_storage(found.url or default_url(found.folder), found.folder, create=False)
+    storage_here = open_storage(found.url, found.folder, create=False)
     known = {s.study_name: s._study_id for s in storage_here.get_all_studies()}
     if found.name not in known:
         raise InputError(f"there is no study '{found.name}' in this database", study)

@@ -21,7 +21,6 @@ def gather(found: FoundStudy) -> ReportInput:
     import datetime
 
     from searchft.cli import trial_predictions
-    from searchft.cli.beside_ledger import test_scores
     from searchft.export.interval import wilson_interval
     from searchft.report.content import ReportInput
     from searchft.search.records import best
@@ -29,7 +28,7 @@ def gather(found: FoundStudy) -> ReportInput:
     with found.open() as ledger:
         say_if_read_only(ledger)
         space, facts, records = ledger.space(), ledger.facts(), ledger.records()
-        tests, masked, environment = test_scores(ledger), ledger.url, ledger.environment()
+        tests, masked, environment = ledger.load_test_scores(), ledger.url, ledger.environment()
     first = best(records)
     compared = {r.number: r for r in records if r.name and r.state == "complete" and r.answered_from is None}
     compared |= {first.number: first} if first is not None else {}

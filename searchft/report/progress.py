@@ -11,10 +11,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-import psutil
-
+from searchft.search.claims import owner_is_gone
 from searchft.search.events import EpochFinished, Event, StudyFinished, StudyOpened, TrialFinished, TrialStarted
-from searchft.search.lock import identity
 from searchft.search.records import COMPLETE, PRUNED, TrialRecord, Trials, stored_seconds
 
 RECENT = 6
@@ -51,15 +49,7 @@ def is_unfinished(record: TrialRecord) -> bool:
 
     Known of trials of this machine only: their owner is gone, or is this very process, which says so after its search.
     """
-    owner, me = record.extra.get("owner") or {}, identity()
-    if record.finished or owner.get("host") != me["host"]:
-        return False
-    if owner.get("boot_id") != me["boot_id"] or owner.get("pid") == me["pid"]:
-        return True
-    try:
-        return bool(identity(psutil.Process(int(owner["pid"])))["since"] != owner.get("since"))
-    except (psutil.Error, ValueError, KeyError):
-        return True
+    return not record.finished and owner_is_gone(record.extra.get("owner") or {})
 
 
 def counts_in_words(counts: Mapping[str, int], unfinished: int = 0, every: bool = False) -> str:

@@ -16,7 +16,7 @@ from PIL import Image
 
 from searchft.data.orl_faces import read_orl_faces
 from searchft.recipe import DataSettings
-from searchft.search.lock import FolderLock
+from searchft.search.claims import DriverLock
 
 Run = Callable[..., object]
 
@@ -186,7 +186,7 @@ def test_rm_removes_the_whole_study(study_copy, searchft: Run) -> None:  # type:
 
 
 def test_rm_refuses_while_a_driver_runs(study_copy, searchft: Run) -> None:  # type: ignore[no-untyped-def]
-    lock = FolderLock(study_copy.folder)
+    lock = DriverLock(study_copy.folder)
     lock.acquire()
     try:
         result = searchft("rm", "faces", "--yes", "--studies", study_copy.studies)
@@ -198,7 +198,7 @@ def test_rm_refuses_while_a_driver_runs(study_copy, searchft: Run) -> None:  # t
 
 @pytest.mark.slow
 def test_the_dashboard_serves_the_study_on_this_machine_only(study_copy) -> None:  # type: ignore[no-untyped-def]
-    lock = FolderLock(study_copy.folder)
+    lock = DriverLock(study_copy.folder)
     lock.acquire()  # as while it runs
     command = [sys.executable, "-m", "searchft", "dashboard", "faces", "--port", "0", "--studies", str(study_copy.studies)]
     server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)

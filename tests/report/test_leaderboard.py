@@ -14,7 +14,7 @@ from rich.console import Console
 from searchft.recipe import Recipe, SpaceFacts
 from searchft.report.content import ReportInput, answer_of, result_table
 from searchft.report.leaderboard import leaderboard, ranked, summary_json
-from searchft.search.lock import identity
+from searchft.search.claims import identity
 from searchft.search.records import TrialRecord
 from searchft.space import Space
 

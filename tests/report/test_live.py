@@ -11,8 +11,8 @@ from rich.console import Console, Group
 from searchft.recipe import SpaceFacts
 from searchft.report.live import LiveView, PlainView, QuietView, body, header_lines, summary_lines
 from searchft.report.progress import StudyProgress
+from searchft.search.claims import identity
 from searchft.search.events import EpochFinished, Note, StudyFinished, StudyOpened, TrialFinished, TrialStarted
-from searchft.search.lock import identity
 from searchft.search.records import TrialRecord
 from searchft.space import Space
 

@@ -108,17 +108,22 @@ def test_a_damaged_database_is_refused_by_name(program):
 
 
 @pytest.mark.slow
-def test_a_flipped_value_in_the_database_is_refused_by_name(program):
-    """SQLite has no checksums of its own: a finished trial's seal tells."""
+def test_a_flipped_value_in_the_database_is_said_to_be_damaged_and_left_out(program):
+    """SQLite has no checksums of its own: a finished trial's seal tells. The others, and the study, go on."""
     here = program()
     here.finish()
-    database = here.study / "study.db"
-    with sqlite3.connect(database) as connection:
+    before = here.numbers()
+    with sqlite3.connect(here.study / "study.db") as connection:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         connection.execute("UPDATE trial_values SET value = value + 0.25 WHERE trial_value_id = 3")
     connection.close()
     ended = here.run("", "--set", "search.trials=17")
-    assert ended.code == 4 and str(database) in ended.err and "damaged" in ended.err, ended.err
+    assert ended.code == 0 and "is damaged" in ended.err, ended.err
+    (damaged,) = [r for r in here.records() if r.reason.startswith("damaged")]
+    assert damaged.state == "failed" and damaged.value is None and len(here.records()) > len(before)
+    assert [row for row in here.numbers() if row[0] != damaged.number][: len(before) - 1] == [
+        row for row in before if row[0] != damaged.number
+    ]
 
 
 @pytest.mark.slow
