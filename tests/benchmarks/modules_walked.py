@@ -2,7 +2,7 @@
 
     python tests/benchmarks/modules_walked.py            seconds; --show prints the ways
 
-A way is the order in which functions of searchft are first called with the object (or a changed copy of it) among their arguments, `self` too,
+A way is the order in which functions of searchft are first called with the object (or a changed copy of it) among their arguments,
 by a real search of three trials without networks and by a real trial of two epochs. Consecutive functions of one module
 are one entry; an entry to a module that the way had left is a return. Accessors of the object's own class are not counted.
 """
