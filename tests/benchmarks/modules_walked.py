@@ -2,9 +2,9 @@
 
     python tests/benchmarks/modules_walked.py            seconds; --show prints the ways
 
-A way is the order in which functions of searchft are first called with the object (or a changed copy of it) among their arguments,
-by a real search of three trials without networks and by a real trial of two epochs. Consecutive functions of one module
-are one entry; an entry to a module that the way had left is a return. Accessors of the object's own class are not counted.
+A way is made of calls to functions of searchft with the object, or a changed copy of it, among their arguments (`self` too), each pair
+of caller and called once, when it first happens: in a real search of three trials and a real trial of two epochs. Calls to one module
+one after the other are one entry; an entry to a module that the way had left is a return.
 """
 
 from __future__ import annotations
@@ -29,20 +29,21 @@ search: {trials: 3}
 """
 
 
-def way_of(wanted: type, act: Callable[[], object]) -> list[str]:
-    """`module:function` in the order of their first calls with a `wanted` among their arguments, while `act` runs."""
+def way_of(wanted: type, first: str, act: Callable[[], object]) -> list[str]:
+    """`module:function` from `first` on, of every such call while `act` runs; `wanted` is the object's class."""
     way: list[str] = []
     seen: set[object] = set()
 
     def watch(frame: FrameType, event: str, _: Any) -> None:
         code = frame.f_code
-        if event != "call" or code in seen or not code.co_filename.startswith(str(ROOT)) or code.co_name.startswith("<"):
+        if event != "call" or not code.co_filename.startswith(str(ROOT)) or code.co_name.startswith("<"):
             return
-        names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
-        given = [frame.f_locals.get(name) for name in names]
-        if any(isinstance(value, wanted) for value in given) and not (isinstance(given[0], wanted) and names[0] == "self"):
-            seen.add(code)
-            way.append(f"{Path(code.co_filename).relative_to(ROOT).with_suffix('')}:{code.co_name}")
+        step = f"{Path(code.co_filename).relative_to(ROOT).with_suffix('')}:{code.co_name}"
+        given = (frame.f_locals.get(name) for name in code.co_varnames[: code.co_argcount + code.co_kwonlyargcount])
+        pair = code, frame.f_back and frame.f_back.f_code
+        if pair not in seen and (way or step == first) and any(isinstance(value, wanted) for value in given):
+            seen.add(pair)
+            way.append(step)
 
     sys.setprofile(watch)
     try:
@@ -70,15 +71,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         os.environ["SEARCHFT_CACHE"] = name
         space = parse_space(SPACE)
-        os.environ["SEARCHFT_ANALYTIC"] = "1"
-        ways = {"space": way_of(Space, lambda: searchft.run(space, studies=Path(name, "studies")))}
-        del os.environ["SEARCHFT_ANALYTIC"]
-        results = searchft.fit(space, {"unfrozen": "layer4"}, folder=Path(name, "trial"))
-        ways["recipe"] = way_of(Recipe, lambda: list(results))
-        ways["recipe"] = ways["recipe"][next(i for i, step in enumerate(ways["recipe"]) if step == "train/fit:fit") :]
+        ways = {"space": way_of(Space, "api:run", lambda: searchft.run(space, studies=Path(name, "studies")))}
+        trial = searchft.fit(space, {"unfrozen": "layer4"}, folder=Path(name, "trial"))
+        ways["recipe"] = way_of(Recipe, "train/fit:fit", lambda: list(trial))
     for what, way in ways.items():
         entries, returns = count(way)
-        print(f"{what}: {len(way)} functions, {entries} entries to a module, {returns} of them returns")
+        print(f"{what}: {len(way)} calls, {entries} entries to a module, {returns} of them returns")
         if show:
             print(*(f"    {step}" for step in way), sep="\n")
 

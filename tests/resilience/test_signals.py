@@ -59,7 +59,7 @@ def test_one_signal_is_enough_also_where_the_database_hangs_and_a_second_leaves_
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "after_s"), zip(SIGNALS, (0.5, 1.5, 3.0), strict=True))
+@pytest.mark.parametrize(("number", "after_s"), [*zip(SIGNALS, (0.5, 1.5, 3.0), strict=True)])
 def test_a_signal_while_images_and_backbones_are_looked_at(number, after_s, program, harness):
     """Moments from the first look to the middle of training, whatever the machine: the search itself lasts minutes."""
     here = program(text=harness.REAL.replace("trials: 6,", "trials: 2000,").replace("epochs: 3", "epochs: 50"), epoch_ms=0)
