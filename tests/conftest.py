@@ -183,13 +183,14 @@ def save_delta(recipe, facts, images, path: Path, key: str = "", steps: int = 25
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Long tests begin first, so that no process waits for one at the end. Ray's stand apart from one another among them: only one
-    may run at a time, and a process that waits for another's does nothing."""
+    may run at a time, and a process that waits for another's does nothing. Quick ones that share a study stand together."""
     quick, rays, others = [], [], []
     for item in items:
         marks = {mark.name for mark in item.iter_markers()}
         (rays if "ray" in marks else others if marks & {"slow", "exhaustive"} else quick).append(item)
     for number, item in enumerate(rays):
         others.insert(number * ((len(others) + len(rays)) // len(rays)), item)
+    quick.sort(key=lambda item: "small_study" not in item.fixturenames)
     items[:] = others + quick
 
 
