@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ import click
 from searchft.cli.output import emit, emit_json, emit_renderable, say
 
 if TYPE_CHECKING:
-    from searchft.recipe import DataFacts, Keeping, SpaceFacts
+    from searchft.recipe import DataFacts, SpaceFacts
     from searchft.report.layers import Layer
     from searchft.report.plan import Group
     from searchft.space import Space
@@ -37,7 +38,7 @@ BUDGET_S = 30.0
     show_default=True,
     help="The layer table: each stage's last layer, every layer, or none.",
 )
-@click.option("--no-timing", is_flag=True, help="Do not time a step of each group, nor what is worth keeping.")
+@click.option("--no-timing", is_flag=True, help="Do not time a step of each group.")
 @click.option("--allow-code", is_flag=True, help="Run the Python files that the space names as backbones.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 def command(
@@ -49,6 +50,7 @@ def command(
     space = load_space(space_file, overrides)
 
     # torch from here on
+    from searchft.execution.local import plan_slots
     from searchft.facts import describe
     from searchft.files import cache_folder
     from searchft.report.plan import groups_of, measure
@@ -58,11 +60,11 @@ def command(
 
         permit(space_file.parent)
     say("looking at images and backbones")
-    facts, images = describe(space, cache_folder())
+    facts, _ = describe(space, cache_folder(), plan_slots("auto", 0)[0].device)
     groups, distinct = groups_of(space, facts)
     if not no_timing:
         say("timing a step of each group")
-    measure(groups, space, facts, images, cache_folder() / "features", 0.0 if no_timing else BUDGET_S)
+    measure(groups, space, facts, cache_folder() / "features", 0.0 if no_timing else BUDGET_S)
     tables = _layer_tables(space, facts) if layers != "none" or as_json else []
     remarks = [str(note) for note in notes(space, facts)]
     if as_json:
@@ -73,7 +75,7 @@ def command(
         return
     _print_head(space, facts, distinct)
     _print_groups(groups)
-    _print_kept(groups)
+    _print_numerics(groups)
     _print_length(space, groups, distinct, timed=not no_timing)
     for name, rows in tables:
         emit(f"layers of {name} at {space.data.image_size} px")
@@ -119,6 +121,7 @@ def _print_head(space: Space, facts: SpaceFacts, distinct: int | None) -> None:
     emit(f"study     {space.name}: {space.search.trials} trials, sampler {space.search.sampler}, pruner {space.search.pruner}")
     sizes = ", ".join(f"{count} {split}" for split, count in _sizes(facts.data))
     emit(f"data      {facts.data.source}: {len(facts.data.classes)} classes, {sizes}, {space.data.image_size} px")
+    emit(f"processor {facts.processor}")
     told: set[str] = set()
     for backbone in facts.backbones.values():
         lines = [f"backbone  {backbone.backbone}, {weights_in_words(backbone)}"]
@@ -144,7 +147,7 @@ def _print_groups(groups: list[Group]) -> None:
     from searchft.report.formats import duration_text, size_text
     from searchft.report.plan import BATCHES
 
-    one = len({group.recipe.backbone for group in groups}) == 1
+    one = len({group.trial.recipe.backbone for group in groups}) == 1
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("group", overflow="fold", min_width=13 if one else 22)
     for title in ("configs", "trained parameters", "frozen", *(f"memory@{b}" for b in BATCHES), "stored", "epoch"):
@@ -152,7 +155,7 @@ def _print_groups(groups: list[Group]) -> None:
     for group in groups:
         trained = f"{group.fewest:,}" if group.fewest == group.most else f"{group.fewest:,} to {group.most:,}"
         table.add_row(
-            group.name.removeprefix(f"{group.recipe.backbone}, ") if one else group.name,
+            group.name.removeprefix(f"{group.trial.recipe.backbone}, ") if one else group.name,
             str(group.configurations),
             trained,
             f"{group.frozen:,}",
@@ -165,13 +168,13 @@ def _print_groups(groups: list[Group]) -> None:
     emit("stored: the frozen part's values of all training and validation images; epoch: timed now, on this machine")
 
 
-def _print_kept(groups: list[Group]) -> None:
-    """Which values of the frozen part are kept, and why."""
+def _print_numerics(groups: list[Group]) -> None:
+    """How each group is computed, and which values of its frozen part are kept."""
+    from searchft.train.explain import sentence
+
     for group in groups:
-        if group.keeping is not None:
-            emit(f"kept      {group.name}: {group.keeping.keep} ({group.keeping.reason})")
-        elif group.stored_why:
-            emit(f"kept      {group.name}: nothing ({group.stored_why})")
+        assert group.keeping is not None
+        emit(f"computed  {sentence(group.name, group.trial.rule, group.keeping)}")
 
 
 def _print_length(space: Space, groups: list[Group], distinct: int | None, *, timed: bool) -> None:
@@ -253,8 +256,9 @@ def _answer(
                 "frozen": g.frozen,
                 "activation_bytes": {str(batch): size for batch, size in g.activations.items()},
                 "stored_bytes": g.stored_bytes,
-                "not_stored": g.stored_why,
-                "kept": _kept_json(g.keeping),
+                "not_stored": "" if g.store_name or g.keeping is None else g.keeping.reason,
+                "kept": g.keeping and {"keep": g.keeping.keep, "reason": g.keeping.reason},
+                "numerics": dataclasses.asdict(g.trial.numerics),
                 "epoch_seconds": g.epoch_s,
             }
             for g in groups
@@ -263,18 +267,6 @@ def _answer(
         "seconds": study_seconds(space, groups, distinct),
         "layers": [{"network": name, "rows": [_layer_json(row) for row in rows]} for name, rows in tables],
         "notes": remarks,
-    }
-
-
-def _kept_json(keeping: Keeping | None) -> dict[str, Any] | None:
-    if keeping is None:
-        return None
-    return {
-        "keep": keeping.keep,
-        "at": keeping.at,
-        "reason": keeping.reason,
-        "seconds_per_image": keeping.seconds_per_image,
-        "rest_seconds_per_image": keeping.rest_seconds_per_image,
     }
 
 
