@@ -135,7 +135,7 @@ def test_plan_prints_tables_for_people(tmp_path: Path, shared_cache: Path) -> No
         "layer4.0.downsample.0",
         "length    not told",
         "store     ",
-        "head open: frozen layers in float32, trainable layers in float32 (exact",
+        "head open, random weights: frozen layers in float32, trainable layers in float32 (exact",
     ):
         assert text in result.output
     assert not (tmp_path / "studies").exists()
