@@ -80,14 +80,15 @@ class Prefix:
     def _forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Crossing values of one micro-batch on the device, of whatever dtype and layout comes out."""
         images = images.contiguous(memory_format=self._format)
-        if self._whole is not None:
+        whole = self._whole
+        if whole is not None:
             try:
                 values: tuple[Tensor, ...] = self._module(images.to(self.dtype))
                 self._whole = None
                 return values
             except RuntimeError:
                 # The network asks for float32 by name somewhere. It does so every time, everywhere: autocast then.
-                self._module, self._whole, self._casts = self._whole, None, True
+                self._module, self._whole, self._casts = whole, None, True
         if self._casts:
             with torch.autocast(self.device.type, self.dtype):
                 return self._module(images)
