@@ -151,6 +151,9 @@ def fit(
 ) -> Iterator[EpochResult]:
     """Trains one configuration of a space in this process and yields an EpochResult after each epoch.
 
+    Numbers and key are those of the study's trial of the same recipe, on one worker of this machine; torch's number of threads is
+    set to that worker's meanwhile.
+
     Args:
         chosen: a choice per dimension, e.g. `{"unfrozen": "layer4", "lr": 1e-3}`; those not given have their first choice.
         row: the name of an enqueued row instead.
@@ -163,7 +166,8 @@ def fit(
 
     from searchft.data.images import reopen_images
     from searchft.features.store import FeatureStore
-    from searchft.files import cache_folder
+    from searchft.files import cache_folder, store_budget_bytes
+    from searchft.resolve import resolve
     from searchft.search.ground import choose_ground
     from searchft.train.checkpoints import TrialFolder
     from searchft.train.fit import fit as train
@@ -181,15 +185,21 @@ def fit(
     except (KeyError, ValueError) as error:
         known = ", ".join(space.by_name)
         raise InputError(f"{error.args[0]} (dimensions: {known})", space.source) from error
-    facts, images = choose_ground().describe(space, cache_folder())
+    ground = choose_ground()
+    facts, images = ground.describe(space, cache_folder(), device)
+    trial, store = resolve(recipe, facts), cache_folder() / "features"
     data = TrainingData(
         images=reopen_images(images),
-        facts=facts,
         image_size=space.data.image_size,
-        store=FeatureStore(cache_folder() / "features", 8 << 30),
+        store=FeatureStore(store, store_budget_bytes(store)),
         device=torch.device(device),
     )
-    yield from train(recipe, data, TrialFolder(Path(folder), recipe.key(facts)) if folder is not None else None)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(ground.plan_slots(device, 1, 1)[0].threads)
+    try:
+        yield from train(trial, data, TrialFolder(Path(folder), trial.key) if folder is not None else None)
+    finally:
+        torch.set_num_threads(threads)
 
 
 def load_model(folder: Path | str) -> tuple[nn.Module, dict[str, Any]]:

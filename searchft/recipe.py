@@ -22,6 +22,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from searchft.machine import Processor
+from searchft.numerics import DEPTHWISE, HEAD_ALONE, OTHERS, Numerics, Rule, find_rule
+
 KEY_VERSION = 1
 """Raised whenever a change of ours makes the same recipe compute something else: old answers stop being answers."""
 
@@ -347,6 +350,12 @@ class BackboneFacts:
     has_auxiliary_heads: bool = False
     notes: tuple[str, ...] = ()
     """Facts a person should read: a head dropped from a weights file, and the like."""
+    depthwise_weights: tuple[str, ...] = ()
+    """Names of the weights of depthwise convolutions (as many groups as input channels)."""
+
+    @cached_property
+    def depthwise(self) -> frozenset[str]:
+        return frozenset(self.depthwise_weights)
 
     @cached_property
     def stage_names(self) -> tuple[str, ...]:
@@ -392,55 +401,25 @@ class DataFacts:
 
 
 @dataclass(frozen=True)
-class Numerics:
-    """How numbers are computed: each choice made once, recorded in the study and part of every key."""
-
-    prefix_dtype: str = "float32"
-    suffix_dtype: str = "float32"
-    channels_last: bool = False
-    fold: bool = False
-    """Whether BatchNorms of the frozen part are folded into its convolutions."""
-    pad_first: bool = False
-    """Whether training puts the zeros around small maps before their depthwise convolutions (see `features.padding`)."""
-
-
-@dataclass(frozen=True)
-class Keeping:
-    """What happens to the frozen part's values of one opening, and why. Changes no number, so it is in no key."""
-
-    keep: str
-    """`memory`, `disk` or `recompute`."""
-    reason: str
-    size_bytes: int
-    """Of the train and val images together, fixed views included."""
-    seconds_per_image: float
-    """Measured: one image through the frozen part."""
-    at: str = ""
-    """Which values are kept: those after this operation inside the frozen part; empty: those that the trained part reads."""
-    rest_seconds_per_image: float = 0.0
-    """Measured: one image from there to the trained part."""
-
-
-@dataclass(frozen=True)
 class SpaceFacts:
     """What a space's backbones, weights and data really are. Made once by `searchft.facts.describe`."""
 
     data: DataFacts
     backbones: Mapping[str, BackboneFacts]
     """By `Recipe.architecture()`."""
-    numerics: Mapping[str, Numerics] = field(default_factory=dict)
-    """By `numerics_name(recipe, opening)`: what `precision: auto` chose here."""
-    keeping: Mapping[str, Keeping] = field(default_factory=dict)
-    """By `keeping_name(recipe, opening)`: whether the frozen part's values are stored, and which."""
+    processor: Processor = field(default_factory=Processor)
+    """What the study's numbers are computed on, found when it was created: going on elsewhere changes no numerics."""
 
     def numerics_for(self, recipe: Recipe) -> Numerics:
-        """The numerics that a recipe runs with."""
-        if recipe.precision == "fp32":
-            return Numerics()
-        if recipe.precision == "bf16":
-            return Numerics("bfloat16", "bfloat16", channels_last=True, fold=False)
-        opening = open_parameters(recipe, self.backbones[recipe.architecture()])
-        return self.numerics.get(numerics_name(recipe, opening), Numerics())
+        """The numerics that a recipe runs with, by the table of `searchft.numerics`."""
+        return self.rule_for(recipe).numerics
+
+    def rule_for(self, recipe: Recipe) -> Rule:
+        """The row of the table that gives a recipe its numerics, with the reason."""
+        backbone = self.backbones[recipe.architecture()]
+        opened = open_parameters(recipe, backbone).parameters
+        trains = HEAD_ALONE if not opened else OTHERS if backbone.depthwise.isdisjoint(opened) else DEPTHWISE
+        return find_rule(recipe.precision, self.processor, trains)
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON data; `from_json` gives equal facts back."""
@@ -461,8 +440,7 @@ class SpaceFacts:
         return cls(
             data=DataFacts(**{name: _to_tuples(value) for name, value in data["data"].items()}),
             backbones={name: backbone(raw) for name, raw in data["backbones"].items()},
-            numerics={name: Numerics(**raw) for name, raw in data["numerics"].items()},
-            keeping={name: Keeping(**raw) for name, raw in data.get("keeping", {}).items()},
+            processor=Processor(**data.get("processor", {})),
         )
 
 
@@ -619,17 +597,6 @@ def trained_parameters(recipe: Recipe, facts: SpaceFacts) -> int:
     widths = [backbone.num_features, *recipe.head_widths, len(facts.data.classes)]
     head = sum(inputs * outputs + outputs for inputs, outputs in itertools.pairwise(widths))
     return head + sum(p.size for p in backbone.parameters if p.name in opened)
-
-
-def numerics_name(recipe: Recipe, opening: Opening) -> str:
-    """Under which name `SpaceFacts.numerics` keeps what `auto` chose for this network and opening."""
-    return digest([recipe.architecture(), opening.digest])[:16]
-
-
-def keeping_name(recipe: Recipe, opening: Opening) -> str:
-    """Under which name `SpaceFacts.keeping` says what is stored: values of another precision are others."""
-    name = numerics_name(recipe, opening)
-    return name if recipe.precision == "auto" else f"{name}, {recipe.precision}"
 
 
 def digest(value: Any) -> str:

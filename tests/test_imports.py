@@ -15,8 +15,9 @@ PACKAGE = Path(searchft.__file__).parent
 LEVELS = (
     {"errors"},
     {"faults", "garbage", "machine", "uncompiled"},
-    {"files"},
+    {"files", "numerics"},
     {"recipe"},
+    {"resolve"},
     {"space", "models", "data"},
     {"facts", "features"},
     {"train"},

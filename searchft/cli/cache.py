@@ -23,7 +23,7 @@ Example:
 )
 @json_option
 def command(clear: bool, as_json: bool) -> None:
-    """Show what the shared stores hold: decoded images, activations of frozen layers, measurements, logs. SEARCHFT_CACHE says where."""
+    """Show what the shared stores hold: decoded images, activations of frozen layers, logs. SEARCHFT_CACHE says where."""
     from searchft.files import cache_folder
     from searchft.report.formats import size_text
 

@@ -95,6 +95,7 @@ class LocalExecutor:
         self.slots = tuple(slots)
         self._main = main
         self.devices = tuple(map(str, self.slots))
+        self.kind = self.slots[0].device.partition(":")[0]
         self._context = multiprocessing.get_context("spawn")
         self._workers: list[tuple[SpawnProcess, Connection] | None] = [self._spawn(slot) for slot in self.slots]
         self._jobs: list[int | None] = [None] * len(self.slots)

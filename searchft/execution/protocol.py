@@ -107,6 +107,8 @@ class Executor(Protocol):
 
     devices: tuple[str, ...]
     """One line for people per slot."""
+    kind: str
+    """What the workers train on: `cpu`, `cuda` or `mps`."""
 
     def start(self, setup: WorkerSetup) -> None:
         """Tells the workers what they will train on. Called once before the first `submit`."""

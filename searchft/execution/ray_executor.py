@@ -126,6 +126,7 @@ class RayExecutor:
         """What the driver hears at its next `wait`."""
         self._seats = [self._spawn() for _ in range(share.workers)]
         self.devices = (f"Ray worker, {self._kind()}",) * share.workers
+        self.kind = "cuda" if share.gpus else "cpu"
         self._unplaced_since, self._told = time.monotonic(), 0
         self._head: str = ray.get_runtime_context().gcs_address
         self._head_asked = self._head_seen = time.monotonic()

@@ -26,10 +26,10 @@ import psutil
 from searchft.errors import InputError, SearchftError, StorageError
 from searchft.execution.allocator import give_back_memory, keep_freed_memory
 from searchft.execution.protocol import CONTINUE, EpochDone, Job, JobDone, JobFailed, WorkerReady, WorkerSetup
-from searchft.execution.room import main_memory_bytes
 from searchft.faults import fault
 from searchft.files import is_disk_error, lock_file, remove_leftovers
 from searchft.garbage import collect_rarely
+from searchft.machine import main_memory_bytes
 
 _LOCK_WAIT_S = 30.0
 """How long a successor waits for an orphan to notice that its driver is gone."""
@@ -104,20 +104,21 @@ def training(device: str, threads: int) -> tuple[Prepare, int]:
     from searchft.data.images import reopen_images
     from searchft.features.store import FeatureStore
     from searchft.recipe import SpaceFacts
+    from searchft.resolve import resolve
     from searchft.train.checkpoints import TrialFolder
     from searchft.train.fit import fit
     from searchft.train.inputs import TrainingData
 
     def prepare(setup: WorkerSetup) -> Train:
         store = FeatureStore(Path(setup.store), setup.store_budget_bytes) if setup.store else None
+        facts = SpaceFacts.from_json(setup.facts)
         data = TrainingData(
             images=reopen_images(Path(setup.images)),
-            facts=SpaceFacts.from_json(setup.facts),
             image_size=setup.image_size,
             store=store,
             device=torch.device(device),
         )
-        return lambda job: fit(job.recipe, data, TrialFolder(Path(job.folder), job.key))
+        return lambda job: fit(resolve(job.recipe, facts), data, TrialFolder(Path(job.folder), job.key))
 
     memory_bytes = main_memory_bytes()
     if torch.device(device).type == "cuda":  # gpu: never reached on a machine without one

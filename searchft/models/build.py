@@ -109,15 +109,23 @@ def source_of(backbone: BackboneFacts, name: BackboneName) -> Source:
 
 def template_of(recipe: Recipe, backbone: BackboneFacts) -> Template:
     """The kept template of a recipe's architecture, made at first use. Raises what `make_template` and `source_of` raise."""
-    key = (recipe.architecture(), recipe.auxiliary, backbone.backbone, backbone.weights, backbone.weights_sha256)
+    key = _template_key(recipe, backbone)
     if key not in _templates:
         name = parse_backbone(recipe.backbone)
-        template = make_template(recipe, name, source_of(backbone, name))
-        _templates[key] = template
-        while len(_templates) > KEPT_TEMPLATES:
-            _templates.popitem(last=False)
+        keep_template(recipe, backbone, make_template(recipe, name, source_of(backbone, name)))
     _templates.move_to_end(key)
     return _templates[key]
+
+
+def keep_template(recipe: Recipe, backbone: BackboneFacts, template: Template) -> None:
+    """Keeps a template for the models of its architecture that follow."""
+    _templates[_template_key(recipe, backbone)] = template
+    while len(_templates) > KEPT_TEMPLATES:
+        _templates.popitem(last=False)
+
+
+def _template_key(recipe: Recipe, backbone: BackboneFacts) -> tuple[Any, ...]:
+    return (recipe.architecture(), recipe.auxiliary, backbone.backbone, backbone.weights, backbone.weights_sha256)
 
 
 def forget_templates() -> None:

@@ -1,6 +1,6 @@
 """What a backbone with given weights and edits really is: `BackboneFacts`, plain data kept with the study.
 
-Built once, looked at, and thrown away: the driver that asks holds no tensors afterwards.
+Built once, looked at, and kept as the template of the models that follow in this process.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import nn
 from searchft.errors import InputError
 from searchft.models.adapters import BRANCH, check_adapters
 from searchft.models.backbones import BackboneName, parse_backbone, timm_tags
-from searchft.models.build import make_template
+from searchft.models.build import keep_template, make_template
 from searchft.models.stages import below, divide, is_norm, stage_of
 from searchft.models.weights import Source, WeightsMissing, find_weights
 from searchft.recipe import BackboneFacts, ParameterFacts, Recipe, StageFacts
@@ -43,7 +43,7 @@ def describe_backbone(recipe: Recipe, seed: int) -> BackboneFacts:
     auxiliary = tuple(module for module, _ in name.family.auxiliary) if name.family else ()
     stages = divide(model, name, slot.module, auxiliary)
     parameters = describe_parameters(model, stages, (slot.module, *auxiliary))
-    return BackboneFacts(
+    facts = BackboneFacts(
         backbone=recipe.backbone,
         weights=source.weights,
         weights_sha256=source.sha256,
@@ -59,7 +59,10 @@ def describe_backbone(recipe: Recipe, seed: int) -> BackboneFacts:
         input_size=size,
         has_auxiliary_heads=bool(auxiliary),
         notes=source.notes + template.notes,
+        depthwise_weights=tuple(fact.name for fact in parameters if is_depthwise(model, fact.name)),
     )
+    keep_template(recipe, facts, template)
+    return facts
 
 
 def _find(recipe: Recipe, name: BackboneName, seed: int) -> tuple[Source, str]:
@@ -124,6 +127,13 @@ def describe_parameters(model: nn.Module, stages: tuple[StageFacts, ...], apart:
         found.append(ParameterFacts(key, parameter.numel(), stage, kind))
     order = {stage.name: number for number, stage in enumerate(stages)}
     return tuple(sorted(found, key=lambda fact: order[fact.stage]))
+
+
+def is_depthwise(model: nn.Module, parameter: str) -> bool:
+    """Whether a parameter is the weight of a depthwise convolution: one with as many groups as input channels."""
+    module, _, own = parameter.rpartition(".")
+    owner = model.get_submodule(module)
+    return own == "weight" and isinstance(owner, nn.Conv2d) and owner.groups == owner.in_channels > 1
 
 
 def kind_of(owner: nn.Module, own: str) -> str:

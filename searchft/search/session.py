@@ -104,7 +104,9 @@ def open_session(
     ground = choose_ground()
     executor = build_executor(placement, ground, warn)  # its processes import torch while we look at the data
     try:
-        study = open_study(space, studies, storage=storage, fresh=fresh, extend=extend, say=say, ground=ground)
+        study = open_study(
+            space, studies, storage=storage, fresh=fresh, extend=extend, say=say, ground=ground, device=executor.kind
+        )
         with study.ledger:
             store = cache_folder() / "features"
             executor.start(

@@ -16,7 +16,7 @@ from searchft.errors import ChangedGroundError, InputError, Problem, StorageErro
 from searchft.faults import fault
 from searchft.files import cache_folder, remove_leftovers, write_atomic
 from searchft.recipe import SpaceFacts
-from searchft.search.changed import ground_changes
+from searchft.search.changed import ground_changes, processor_changes
 from searchft.search.ground import Ground, choose_ground
 from searchft.search.ledger import Ledger, environment
 from searchft.search.lock import FolderLock
@@ -37,7 +37,7 @@ class ReadyStudy:
     folder: Path
     resumed: bool
     notes: tuple[str, ...]
-    """Remarks for people: what the space holds that may not be meant, and which numerics were chosen."""
+    """Remarks for people: what the space holds that may not be meant, and how each opening is computed."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,7 @@ def open_study(
     extend: bool = False,
     say: Callable[[str], None] = lambda text: None,
     ground: Ground | None = None,
+    device: str = "cpu",
 ) -> ReadyStudy:
     """Opens the study of `space`, creating it where it does not exist.
 
@@ -67,6 +68,7 @@ def open_study(
         extend: where choices were gained, fork to `NAME@2` with the finished trials copied, or go on with that fork.
         say: told what takes a while.
         ground: how to look at data and backbones; the real ways by default.
+        device: what the workers train on: its processor decides the numerics of a new study.
 
     Raises InputError (nothing was created), ChangedGroundError where data, weights or space differ from what the study
     was created with, StorageError where the storage cannot be opened or another driver holds it.
@@ -78,8 +80,8 @@ def open_study(
     ledger = _existing(storage, name, studies / name)
     if ledger is None:
         say("looking at images and backbones")
-        facts, images = ground.describe(space, cache_folder())
-        created = _create(space, facts, images, ground, studies, storage, say, _Source())
+        facts, images = ground.describe(space, cache_folder(), device)
+        created = _create(space, facts, images, ground, studies, storage, _Source())
         if created is not None:
             return created
         ledger = _existing(storage, name, studies / name)  # another driver was quicker: go on with its study
@@ -88,9 +90,10 @@ def open_study(
                 f"the study {name} disappeared while it was being opened: run again", storage and mask_url(storage)
             )
     try:
-        facts, images = ground.describe(space, cache_folder())
+        facts, images = ground.describe(space, cache_folder(), device)
         old_space, old_facts, old_environment = ledger.space(), ledger.facts(), ledger.environment()
-        facts = replace(facts, numerics=old_facts.numerics, keeping=old_facts.keeping)
+        remarks = [str(remark) for remark in notes(space, facts)] + processor_changes(old_facts, facts)
+        facts = replace(facts, processor=old_facts.processor)
         changes = old_space.differences(replace(space, name=name))
         refused = [str(c) for c in changes if c.kind == "other"]
         refused += ground_changes(old_facts, facts, _old_images(old_environment), images)
@@ -102,7 +105,7 @@ def open_study(
             with ledger.deciding():
                 _pin(ledger, space, facts, images)
             _write_space(studies / name, space)
-            return ReadyStudy(space, facts, images, ledger, studies / name, True, tuple(map(str, notes(space, facts))))
+            return ReadyStudy(space, facts, images, ledger, studies / name, True, tuple(remarks))
         if not extend:
             rule = f"study {space.name} has no such choices: run with --extend to fork it, finished trials included"
             raise ChangedGroundError(Problem(space.source, "", text) for text in (*gained, rule))
@@ -112,7 +115,7 @@ def open_study(
         raise
     ledger.close()
     forked = replace(space, name=_next_name(name))
-    created = _create(forked, facts, images, ground, studies, storage, say, source)
+    created = _create(forked, facts, images, ground, studies, storage, source)
     if created is None:
         raise StorageError(f"{forked.name} was created by another driver just now: run again with --extend", forked.name)
     return created
@@ -125,12 +128,11 @@ def _create(
     ground: Ground,
     studies: Path,
     storage: str,
-    say: Callable[[str], None],
     source: _Source,
 ) -> ReadyStudy | None:
     """A new study, with another study's finished trials where it is a fork; None if another driver has created it meanwhile."""
     remarks = [str(remark) for remark in notes(space, facts)]
-    facts, measured = ground.measure(space, facts, images, say)
+    remarks += ground.explain(space, facts)
     folder = studies / space.name
     ledger = Ledger.open(storage, space.name, folder, create=True)
     try:
@@ -153,7 +155,7 @@ def _create(
         raise
     if source.name:
         remarks.append(f"forked {source.name} to {space.name} with its {len(source.finished)} finished trials")
-    return ReadyStudy(space, facts, images, ledger, folder, False, (*remarks, *measured))
+    return ReadyStudy(space, facts, images, ledger, folder, False, tuple(remarks))
 
 
 def _pin(ledger: Ledger, space: Space, facts: SpaceFacts, images: Path) -> None:

@@ -12,7 +12,7 @@ from searchft.space.loading import load_space, parse_space
 from searchft.space.settings import PRUNERS, SAMPLERS, SearchSettings
 from searchft.space.space import Dimension, Space
 from searchft.space.strategies import STRATEGIES
-from searchft.space.validate import notes, validate
+from searchft.space.validate import list_openings, notes, validate
 
 __all__ = [
     "PRUNERS",
@@ -23,6 +23,7 @@ __all__ = [
     "EnqueuedRow",
     "SearchSettings",
     "Space",
+    "list_openings",
     "load_space",
     "notes",
     "parse_space",

@@ -64,7 +64,7 @@ def notes(space: Space, facts: SpaceFacts) -> list[Problem]:
         note("recipe.batch_size", f"{listed(large)} exceed the {size} training images{same}: every batch will be the whole set")
 
     networks = list(_networks(space, facts))
-    openings = list(_openings(space, facts))
+    openings = list(list_openings(space, facts))
     if not openings:
         return found
     live = {group for _, _, opening in openings for group, names in opening.groups.items() if names or group == HEAD}
@@ -126,7 +126,7 @@ def _opener_rule(recipe: Recipe, backbone: BackboneFacts, opener: str, value: An
     return ""
 
 
-def _openings(space: Space, facts: SpaceFacts) -> Iterator[tuple[Recipe, BackboneFacts, Opening]]:
+def list_openings(space: Space, facts: SpaceFacts) -> Iterator[tuple[Recipe, BackboneFacts, Opening]]:
     """Every distinct opening of the space, each opener's choice with every network and every other deciding value."""
     deciding = [d for d in space.dimensions if d.name in OPENING]
     for recipe, backbone in _networks(space, facts):
@@ -168,7 +168,7 @@ def _softmax_edits(recipe: Recipe) -> Iterator[str]:
 def frozen_over_random(space: Space, facts: SpaceFacts) -> list[tuple[str, int]]:
     """Backbones with random weights that some configuration keeps frozen, and how many of their parameters at most."""
     worst: dict[int, tuple[BackboneFacts, int]] = {}
-    for _, backbone, opening in _openings(space, facts):
+    for _, backbone, opening in list_openings(space, facts):
         if backbone.weights_sha256.startswith("random:"):
             trained = set(opening.parameters)
             frozen = sum(p.size for p in backbone.parameters if p.name not in trained and not p.kind.startswith("norm"))

@@ -8,31 +8,31 @@ batch size and follows what is frozen: torch keeps nothing for layers below the 
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
+from searchft.features.observe import tensors
 from searchft.models import build_model, freeze, set_modes
-from searchft.recipe import BackboneFacts, Opening, Recipe, SpaceFacts, digest, open_parameters, trained_parameters
+from searchft.recipe import BackboneFacts, Opening, Recipe, digest
+from searchft.resolve import ResolvedTrial
 
 
-def activation_bytes(
-    recipe: Recipe, backbone: BackboneFacts, opening: Opening, num_classes: int, side: int, batch: int, device: str = "meta"
-) -> int:
-    """Bytes that autograd saves in one training step of `batch` float32 images of `side` pixels, the loss included.
-
-    On any other `device` than `meta` the step is really run. bfloat16 activations take about half.
-    """
+def training_model(recipe: Recipe, backbone: BackboneFacts, opening: Opening, num_classes: int) -> nn.Module:
+    """The network of a recipe with gradients and modes set for training."""
     model = build_model(recipe, backbone, num_classes, head_seed=0)
     freeze(model, backbone, opening)
     set_modes(model, backbone, opening, training=True)
-    return saved_bytes(model, side, batch, num_classes, device)
+    return model
 
 
 def saved_bytes(model: nn.Module, side: int, batch: int, num_classes: int, device: str = "meta") -> int:
-    """As `activation_bytes`, of a model whose gradients and modes are set. The model itself is left as it is.
+    """Bytes that autograd saves in one training step of `batch` float32 images of `side` pixels, the loss included.
 
+    On any other `device` than `meta` the step is really run; the model itself is left as it is. bfloat16 takes about half.
     One image alone cannot pass a BatchNorm in train mode on a 1×1 map: its share is then what three images need beyond two.
     """
     model = copy.deepcopy(model).to(device)
@@ -65,6 +65,39 @@ def _saved(model: nn.Module, side: int, batch: int, num_classes: int, device: st
     return sum(saved.values())
 
 
+def edge_bytes(model: nn.Module, side: int, prefix_dtype: str = "float32") -> int:
+    """About how many bytes of one image the trainable part reads, without splitting the network; 0: nothing is frozen.
+
+    `model` lies on the meta device; its gradients and modes are set for training. A value crosses the edge if it has no
+    gradient and what is computed of it has.
+    """
+    images = torch.zeros(2, 3, side, side, device="meta")
+    edge = _Edge({id(tensor) for tensor in (*model.parameters(), *model.buffers())})
+    with edge:
+        model(images)
+    if not edge.found or _memory(images) in edge.found:
+        return 0
+    short = getattr(torch, prefix_dtype)
+    kinds = [(tensor, short if tensor.is_floating_point() else tensor.dtype) for tensor in edge.found.values()]
+    return sum(tensor.numel() * dtype.itemsize for tensor, dtype in kinds) // len(images)
+
+
+class _Edge(TorchFunctionMode):
+    """Gathers, by memory, the tensors that cross; `own`: ids of parameters and buffers, which do not."""
+
+    def __init__(self, own: set[int]) -> None:
+        super().__init__()
+        self.found: dict[int, Tensor] = {}
+        self._own = own
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = [t for t in tensors([args, kwargs or {}]) if not t.requires_grad and id(t) not in self._own]
+        result = func(*args, **(kwargs or {}))
+        if given and any(t.requires_grad for t in tensors(result)):
+            self.found.update((_memory(tensor), tensor) for tensor in given)
+        return result
+
+
 def _memory(tensor: Tensor) -> int:
     """A name for the memory behind a tensor: views of one another have the same."""
     return int(tensor.untyped_storage()._cdata)
@@ -82,26 +115,23 @@ class PeakMemory:
     frozen part are not counted: they are mapped from a file, and leave when something else needs the room.
     """
 
-    def __init__(self, facts: SpaceFacts, side: int) -> None:
+    def __init__(self, side: int) -> None:
         """`side`: height and width of the images in pixels."""
-        self.facts, self.side = facts, side
+        self.side = side
         self._counted: dict[str, tuple[int, int]] = {}
 
-    def __call__(self, recipe: Recipe) -> int:
-        backbone = self.facts.backbones[recipe.architecture()]
-        opening = open_parameters(recipe, backbone)
+    def __call__(self, trial: ResolvedTrial) -> int:
+        recipe, backbone, opening = trial.recipe, trial.backbone, trial.opening
         head = [recipe.head_widths, recipe.dropout > 0, recipe.input_dropout > 0]
         name = digest([recipe.architecture(), opening.digest, *head])
         if name not in self._counted:
-            classes = len(self.facts.data.classes)
-            two, four = (activation_bytes(recipe, backbone, opening, classes, self.side, batch) for batch in (2, 4))
+            model = training_model(recipe, backbone, opening, trial.num_classes).to("meta")
+            two, four = (saved_bytes(model, self.side, batch, trial.num_classes) for batch in (2, 4))
             self._counted[name] = (max(0, 2 * two - four), (four - two) // 2)
         fixed, per_image = self._counted[name]
-        trained = trained_parameters(recipe, self.facts)
         network = sum(parameter.size for parameter in backbone.parameters)
-        values = 2 * network + trained * (2 + OPTIMIZER_STATES[recipe.optimizer])
-        batch = min(recipe.batch_size, self.facts.data.train_size)
-        return PROCESS_BYTES + 4 * values + fixed + per_image * batch
+        values = 2 * network + trial.trained_parameters * (2 + OPTIMIZER_STATES[recipe.optimizer])
+        return PROCESS_BYTES + 4 * values + fixed + per_image * recipe.batch_size
 
 
 OPTIMIZER_STATES = {"sgd": 1, "adam": 2, "adamw": 2}

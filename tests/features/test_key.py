@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from searchft.features import feature_key
-from searchft.recipe import BackboneFacts, Numerics
+from searchft.numerics import Numerics
+from searchft.recipe import BackboneFacts
 
 BACKBONE = BackboneFacts(
     backbone="torchvision/resnet18",

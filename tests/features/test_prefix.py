@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from searchft.features import MICRO_BATCH, Prefix, split_model
 from searchft.features.prefix import fold_batch_norms
-from searchft.recipe import Numerics
+from searchft.numerics import Numerics
 
 
 class Network(nn.Module):

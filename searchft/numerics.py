@@ -1,0 +1,85 @@
+"""How numbers are computed: a table, looked up by precision, kind of processor and what trains. No stopwatch decides a number.
+
+Measured on a 2-core x86-64 with AVX512-BF16: folding, channels_last and bfloat16 together run a frozen part 2.9 times faster.
+Plain data: imports no torch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from searchft.machine import Processor
+
+HEAD_ALONE, DEPTHWISE, OTHERS = "head", "depthwise", "others"
+"""What trains: nothing but the head; depthwise convolutions among others; backbone parameters without any such."""
+
+
+@dataclass(frozen=True)
+class Numerics:
+    """How numbers are computed: part of every key."""
+
+    prefix_dtype: str = "float32"
+    """Of the frozen part."""
+    suffix_dtype: str = "float32"
+    """Of the trainable part; its parameters and their updates are float32 always."""
+    channels_last: bool = False
+    fold: bool = False
+    """Whether BatchNorms of the frozen part are folded into its convolutions."""
+    pad_first: bool = False
+    """Whether training puts the zeros around maps smaller than their depthwise kernel beforehand (see `features.padding`)."""
+
+    def __str__(self) -> str:
+        """`frozen layers in bfloat16 with BatchNorm folded in, trainable layers in float32, channels last`."""
+        folded = " with BatchNorm folded in" if self.fold else ""
+        layout = ", channels last" if self.channels_last else ""
+        return f"frozen layers in {self.prefix_dtype}{folded}, trainable layers in {self.suffix_dtype}{layout}"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A row: numerics for what it names. None stands for anything."""
+
+    precision: str
+    kind: str | None
+    native_bf16: bool | None
+    trains: str | None
+    numerics: Numerics
+    why: str
+
+
+RULES = (
+    Rule("fp32", None, None, None, Numerics(), "exact: the same bits with and without stored values"),
+    Rule("bf16", None, None, None, Numerics("bfloat16", "bfloat16", channels_last=True), "as asked for"),
+    Rule("auto", "cpu", True, HEAD_ALONE, Numerics("bfloat16", "float32", True, True), "a head gains nothing from bfloat16"),
+    Rule(
+        *("auto", "cpu", True, DEPTHWISE),
+        Numerics("bfloat16", "float32", True, True, pad_first=True),
+        "depthwise convolutions train more slowly in bfloat16",
+    ),
+    Rule(
+        "auto", "cpu", True, OTHERS, Numerics("bfloat16", "bfloat16", True, True), "the processor multiplies bfloat16 natively"
+    ),
+    Rule(
+        *("auto", "cpu", False, DEPTHWISE),
+        Numerics("float32", "float32", True, True, pad_first=True),
+        "the processor has no native bfloat16",
+    ),
+    Rule("auto", "cpu", False, None, Numerics("float32", "float32", True, True), "the processor has no native bfloat16"),
+    Rule("auto", "cuda", True, HEAD_ALONE, Numerics("bfloat16", "float32", True, True), "a head gains nothing from bfloat16"),
+    Rule("auto", "cuda", True, None, Numerics("bfloat16", "bfloat16", True, True), "cards since Ampere multiply bfloat16"),
+    Rule("auto", "cuda", False, None, Numerics("float32", "float32", True, True), "cards before Ampere have no bfloat16"),
+    Rule("auto", None, None, None, Numerics(), "nothing was measured on this kind of processor"),
+)
+"""The first row that fits holds."""
+
+
+def find_rule(precision: str, processor: Processor, trains: str) -> Rule:
+    """The row for a recipe's `precision`, the study's processor and what trains (`HEAD_ALONE`, `DEPTHWISE` or `OTHERS`)."""
+    return next(
+        rule
+        for rule in RULES
+        if rule.precision == precision
+        and rule.kind in (None, processor.kind)
+        and rule.native_bf16 in (None, processor.native_bf16)
+        and rule.trains in (None, trains)
+    )
