@@ -87,7 +87,7 @@ class Prefix:
                 return values
             except RuntimeError:
                 # The network asks for float32 by name somewhere. It does so every time, everywhere: autocast then.
-                self._casts, self._module, self._whole = True, self._whole, None
+                self._module, self._whole, self._casts = self._whole, None, True
         if self._casts:
             with torch.autocast(self.device.type, self.dtype):
                 return self._module(images)

@@ -5,42 +5,38 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from torch import nn
-
 from searchft.features.keeping import Keeping, choose_keeping
 from searchft.files import store_budget_bytes
 from searchft.machine import main_memory_bytes
-from searchft.models import build_model, freeze, set_modes
+from searchft.models import build_model, head_parameters
 from searchft.numerics import Rule
 from searchft.recipe import DataFacts, Recipe, SpaceFacts
 from searchft.space import Space, list_openings
-from searchft.train.memory import edge_bytes
+from searchft.train.memory import Tape
 
 MOST = 12
 """Lines; `searchft plan` has one for every opening."""
 
 
 def explain_openings(space: Space, facts: SpaceFacts, store: Path) -> list[str]:
-    """A line for people about each opening of the space, the first `MOST` of them. Nothing is run but on torch's meta device.
+    """A line for people about each opening of the space, the first `MOST` of them. Runs one image through each network.
 
     `store` is the folder of the feature store, whose disk's room counts.
     """
     lines: dict[str, None] = {}
-    models: dict[str, nn.Module] = {}
+    tapes: dict[str, tuple[Tape, frozenset[str]]] = {}
     precisions = space.by_name["precision"].choices if "precision" in space.by_name else ()
     for recipe, backbone, opening in list_openings(space, facts):
         name = recipe.architecture()
-        if name not in models:
-            models = {name: build_model(recipe, backbone, len(facts.data.classes), head_seed=0).to("meta")}
-        freeze(models[name], backbone, opening)
-        set_modes(models[name], backbone, opening, training=True)
-        for norm in opening.train_norms:  # statistics that move make values move, gradient or not
-            models[name].get_submodule(norm).requires_grad_(True)
+        if name not in tapes:
+            model = build_model(recipe, backbone, len(facts.data.classes), head_seed=0)
+            tapes = {name: (Tape(model, space.data.image_size), frozenset(head_parameters(model, backbone)))}
+        tape, head = tapes[name]
+        trained = head.union(opening.parameters, (f"{norm}.running_mean" for norm in opening.train_norms))
         for precision in precisions or (recipe.precision,):
             rule = facts.rule_for(replace(recipe, precision=precision))
-            size = edge_bytes(models[name], space.data.image_size, rule.numerics.prefix_dtype)
-            opened = f"{backbone.backbone}, open {opening.spelling or recipe.unfrozen}"
-            lines.setdefault(sentence(opened, rule, keeping_of(size, recipe, facts.data, store)))
+            keeping = keeping_of(tape.edge_bytes(trained, rule.numerics.prefix_dtype), recipe, facts.data, store)
+            lines.setdefault(sentence(f"{backbone.backbone}, open {opening.spelling or recipe.unfrozen}", rule, keeping))
     told = list(lines)
     return [
         *told[:MOST],

@@ -8,6 +8,7 @@ batch size and follows what is frozen: torch keeps nothing for layers below the 
 from __future__ import annotations
 
 import copy
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -65,37 +66,40 @@ def _saved(model: nn.Module, side: int, batch: int, num_classes: int, device: st
     return sum(saved.values())
 
 
-def edge_bytes(model: nn.Module, side: int, prefix_dtype: str = "float32") -> int:
-    """About how many bytes of one image the trainable part reads, without splitting the network; 0: nothing is frozen.
+class Tape(TorchFunctionMode):
+    """What each call of one forward pass read and gave: enough to say, for any opening, what its trainable part reads.
 
-    `model` lies on the meta device; its gradients and modes are set for training. A value crosses the edge if it has no
-    gradient and what is computed of it has.
+    One image runs through `model`, which takes less time than splitting it once. It is left in evaluation mode.
     """
-    images = torch.zeros(2, 3, side, side, device="meta")
-    edge = _Edge({id(tensor) for tensor in (*model.parameters(), *model.buffers())})
-    with edge:
-        model(images)
-    if not edge.found or _memory(images) in edge.found:
-        return 0
-    short = getattr(torch, prefix_dtype)
-    kinds = [(tensor, short if tensor.is_floating_point() else tensor.dtype) for tensor in edge.found.values()]
-    return sum(tensor.numel() * dtype.itemsize for tensor, dtype in kinds) // len(images)
 
-
-class _Edge(TorchFunctionMode):
-    """Gathers, by memory, the tensors that cross; `own`: ids of parameters and buffers, which do not."""
-
-    def __init__(self, own: set[int]) -> None:
+    def __init__(self, model: nn.Module, side: int) -> None:
         super().__init__()
-        self.found: dict[int, Tensor] = {}
-        self._own = own
+        self._names = {id(tensor): name for name, tensor in (*model.named_parameters(), *model.named_buffers())}
+        self._calls: list[tuple[list[Tensor], list[Tensor]]] = []
+        self._images = torch.zeros(1, 3, side, side)
+        with torch.no_grad(), self:
+            model.eval()(self._images)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        given = [t for t in tensors([args, kwargs or {}]) if not t.requires_grad and id(t) not in self._own]
         result = func(*args, **(kwargs or {}))
-        if given and any(t.requires_grad for t in tensors(result)):
-            self.found.update((_memory(tensor), tensor) for tensor in given)
+        self._calls.append((tensors([args, kwargs or {}]), tensors(result)))
         return result
+
+    def edge_bytes(self, trained: Collection[str], prefix_dtype: str = "float32") -> int:
+        """About how many bytes of one image the trainable part reads; 0: nothing is frozen.
+
+        `trained` names the parameters that train and the buffers that move.
+        """
+        active: set[int] = set()
+        edge: dict[int, Tensor] = {}
+        for given, made in self._calls:
+            if any(id(tensor) in active or self._names.get(id(tensor)) in trained for tensor in given):
+                edge |= {_memory(t): t for t in given if id(t) not in active and id(t) not in self._names}
+                active |= {id(tensor) for tensor in made}
+        if _memory(self._images) in edge:
+            return 0
+        size = getattr(torch, prefix_dtype).itemsize
+        return sum(t.numel() * (size if t.is_floating_point() else t.element_size()) for t in edge.values())
 
 
 def _memory(tensor: Tensor) -> int:

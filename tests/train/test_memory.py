@@ -9,7 +9,7 @@ import torch
 
 from searchft.models import build_model, freeze, head_parameters, set_modes
 from searchft.resolve import resolve
-from searchft.train.memory import OPTIMIZER_STATES, PROCESS_BYTES, PeakMemory, edge_bytes, saved_bytes
+from searchft.train.memory import OPTIMIZER_STATES, PROCESS_BYTES, PeakMemory, Tape, saved_bytes
 from searchft.train.optimizers import build_optimizer
 
 SIDE = 32
@@ -59,5 +59,6 @@ def test_a_batch_larger_than_the_set_counts_as_the_set(recipe, facts):
 )
 @pytest.mark.parametrize(("dtype", "size"), [("float32", 4), ("bfloat16", 2)])
 def test_what_crosses_the_edge_is_found_without_splitting(unfrozen, expected, dtype, size, recipe, facts):
-    model, _, _ = model_of(dataclasses.replace(recipe, unfrozen=unfrozen), facts)
-    assert edge_bytes(model.to("meta"), SIDE, dtype) == expected * size
+    model, backbone, opening = model_of(dataclasses.replace(recipe, unfrozen=unfrozen), facts)
+    trained = {*opening.parameters, *head_parameters(model, backbone)}
+    assert Tape(model, SIDE).edge_bytes(trained, dtype) == expected * size
