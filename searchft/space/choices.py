@@ -7,7 +7,7 @@ Where one value is itself a list or a mapping (its kind's `shape`), choices are 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from searchft.recipe.fields import SECTIONS, STRATEGIES
@@ -48,167 +48,134 @@ def read_recipe(section: Node, findings: Findings) -> dict[str, tuple[Any, ...]]
     """The choices of every key under `recipe:`, multipliers as `lr_multipliers.GROUP`; faults go to `findings`."""
     given: dict[str, tuple[Any, ...]] = {}
     for name, node in section.value.items():
-        key = f"recipe.{name}"
         if name not in RECIPE:
-            findings.add(node.where, key, unknown_key(name, KEYS["recipe"], "recipe"))
+            findings.add(node.where, f"recipe.{name}", unknown_key(name, KEYS["recipe"], "recipe"))
         elif name == MULTIPLIER:
             _read_multipliers(node, given, findings)
-        elif (choices := read_choices(name, node, key, findings)) is not None:
-            given[name] = choices
+        else:
+            _read_choices(name, name, node, given, findings)
     if "backbone" not in section.value:
-        findings.add(
-            section.where, "recipe.backbone", "must be given: torchvision/NAME or timm/NAME (`searchft models` lists them)"
-        )
-    _check_together(section, given, findings)
+        rule = "must be given: torchvision/NAME or timm/NAME (`searchft models` lists them)"
+        findings.add(section.where, "recipe.backbone", rule)
+    for name, rule in (*_contradictions(given), *_unknown_groups(section, given)):
+        base, _, group = name.partition(".")
+        inner = section.value[base]
+        findings.add((inner.value[group] if group else inner).where, f"recipe.{name}", rule)
     return given
 
 
-def read_choices(name: str, node: Node, key: str, findings: Findings) -> tuple[Any, ...] | None:
-    """The distinct choices of one recipe key in Recipe's form, or None where something was wrong (and noted)."""
-    candidates = _candidates(name, node, key, findings)
-    if candidates is None:
-        return None
+class _Fault(Exception):
+    """What is wrong with the way choices are written; no words where it has been said already."""
+
+    def __init__(self, node: Node, rule: str = "", inner: str = "") -> None:
+        self.node, self.rule, self.inner = node, rule, inner
+
+
+def _read_choices(field: str, name: str, node: Node, given: dict[str, tuple[Any, ...]], findings: Findings) -> None:
+    """Puts the distinct choices of one recipe key into `given`, in Recipe's form; or notes what is wrong with them."""
+    key = f"recipe.{name}"
+    try:
+        candidates = _candidates(field, node, key, findings)
+    except _Fault as fault:
+        if fault.rule:
+            findings.add(fault.node.where, key + fault.inner, fault.rule)
+        return
     choices: dict[Any, Any] = {}
-    written: dict[Any, Any] = {}
-    sound = True
+    written: dict[Any, str] = {}
+    sound = not any(candidate.broken for candidate in candidates)
     for candidate in candidates:
         if candidate.broken:
-            sound = False
             continue
-        value, rule = check(RECIPE[name].kind, candidate.plain())
+        value, rule = check(RECIPE[field].kind, candidate.plain())
+        now, same_as = shown(candidate.plain()), written.get(identity(value))
+        if not rule and same_as is not None:
+            twice = f"{now} twice" if same_as == now else f"{same_as} and {now}, which are the same"
+            rule = f"must list each choice once but got {twice}"
         if rule:
             findings.add(candidate.where, key, rule)
             sound = False
-        elif identity(value) in choices:
-            before, now = shown(written[identity(value)]), shown(candidate.plain())
-            twice = f"{now} twice" if before == now else f"{before} and {now}, which are the same"
-            findings.add(candidate.where, key, f"must list each choice once but got {twice}")
-            sound = False
         else:
-            choices[identity(value)] = value
-            written[identity(value)] = candidate.plain()
+            choices[identity(value)], written[identity(value)] = value, now
     if len(choices) > MAX_CHOICES:
         findings.add(node.where, key, f"must list at most {MAX_CHOICES} choices but got {len(choices)}")
-        sound = False
-    return tuple(choices.values()) if sound else None
+    elif sound:
+        given[name] = tuple(choices.values())
 
 
-def _candidates(name: str, node: Node, key: str, findings: Findings) -> list[Node] | None:
+def _candidates(field: str, node: Node, key: str, findings: Findings) -> list[Node]:
     """The nodes of the single choices."""
-    value = node.value
-    if isinstance(value, dict) and "choices" in value:
-        for other in value:
+    shape, items = RECIPE[field].kind.shape, node.value
+    if isinstance(items, dict) and "choices" in items:
+        for other in items:
             if other != "choices":
-                findings.add(value[other].where, key, f"must hold nothing beside choices but got the key {other[:60]!r}")
-        inner = value["choices"]
-        if inner.broken:
-            return None
-        if not isinstance(inner.value, list):
-            findings.add(
-                inner.where,
-                f"{key}.choices",
-                f"must be a list but got {got(inner.plain())}: write choices: [{_bracket(inner)}]",
-            )
-            return None
-        return _not_empty(inner, key, findings)
-    if isinstance(value, dict) and RECIPE[name].kind.shape != "mapping":
-        findings.add(
-            node.where,
-            key,
-            f"must be a value, a list of choices, or {{choices: […]}} but got the mapping {shown(node.plain())}",
-        )
-        return None
-    if not isinstance(value, list):
+                findings.add(items[other].where, key, f"must hold nothing beside choices but got the key {other[:60]!r}")
+        node = items["choices"]
+        if node.broken:
+            raise _Fault(node)
+        items = node.value
+        if not isinstance(items, list):
+            raise _Fault(node, f"must be a list but got {got(node.plain())}: write choices: [{_in_brackets(node)}]", ".choices")
+    elif isinstance(items, dict) and shape != "mapping":
+        written = shown(node.plain())
+        raise _Fault(node, f"must be a value, a list of choices, or {{choices: […]}} but got the mapping {written}")
+    elif not isinstance(items, list):
         return [node]
-    if RECIPE[name].kind.shape == "list":
-        nested = [isinstance(item.value, list) for item in value]
+    elif shape == "list":
+        nested = [isinstance(item.value, list) for item in items]
         if not any(nested):
             return [node]
         if not all(nested):
-            odd = value[nested.index(False)]
-            if not odd.broken:
-                findings.add(
-                    odd.where,
-                    key,
-                    f"must be one list or a list of lists but mixes the two with {shown(odd.plain())}: write [{_bracket(odd)}]",
-                )
-            return None
-    return _not_empty(node, key, findings)
+            odd = items[nested.index(False)]
+            mixed = f"mixes the two with {shown(odd.plain())}: write [{_in_brackets(odd)}]"
+            raise _Fault(odd, "" if odd.broken else f"must be one list or a list of lists but {mixed}")
+    if not items:
+        raise _Fault(node, "must list at least one choice but the list is empty")
+    return list(items)
 
 
-def _bracket(node: Node) -> str:
+def _in_brackets(node: Node) -> str:
     plain = node.plain()
     return "…" if plain is None else plain[:40] if isinstance(plain, str) else shown(plain)
 
 
-def _not_empty(node: Node, key: str, findings: Findings) -> list[Node] | None:
-    items: list[Node] = node.value
-    if not items:
-        findings.add(node.where, key, "must list at least one choice but the list is empty")
-        return None
-    return items
-
-
 def _read_multipliers(node: Node, given: dict[str, tuple[Any, ...]], findings: Findings) -> None:
     """`lr_multipliers: {top: [1.0, 0.6], deep: 0.1}`: each group is fixed or a dimension of its own."""
-    if node.value.__class__ is not dict or "choices" in node.value:
+    key = f"recipe.{MULTIPLIER}"
+    if not isinstance(node.value, dict) or "choices" in node.value:
         if not node.broken:
-            findings.add(
-                node.where,
-                f"recipe.{MULTIPLIER}",
-                f"must map groups to multipliers but got {got(node.plain())}: choices stand inside, as in {{top: [1.0, 0.6]}}",
-            )
+            inside = "choices stand inside, as in {top: [1.0, 0.6]}"
+            findings.add(node.where, key, f"must map groups to multipliers but got {got(node.plain())}: {inside}")
         return
     for group, child in node.value.items():
-        name = f"{MULTIPLIER}.{group}"
-        if not re.fullmatch(r"[A-Za-z0-9_]+", group):
-            findings.add(
-                child.where, f"recipe.{MULTIPLIER}", f"must name groups with letters, digits and _ but got {group[:60]!r}"
-            )
-        elif (choices := read_choices(MULTIPLIER, child, f"recipe.{name}", findings)) is not None:
-            given[name] = choices
+        if re.fullmatch(r"[A-Za-z0-9_]+", group):
+            _read_choices(MULTIPLIER, f"{MULTIPLIER}.{group}", child, given, findings)
+        else:
+            findings.add(child.where, key, f"must name groups with letters, digits and _ but got {group[:60]!r}")
 
 
-def _check_together(section: Node, given: dict[str, tuple[Any, ...]], findings: Findings) -> None:
-    """Rules between keys. Only sound keys are in `given`, so nothing is reported twice."""
-
-    def where(name: str) -> str:
-        field, _, group = name.partition(".")
-        node: Node = section.value[field]
-        return node.value[group].where if group else node.where
-
+def _contradictions(given: Mapping[str, tuple[Any, ...]]) -> Iterator[tuple[str, str]]:
+    """(key, rule) of what cannot stand beside another. Only sound keys are in `given`, so nothing is reported twice."""
     open_by = [name for name in EXCLUSIVE if name in given]
     for name in open_by[1:]:
-        findings.add(
-            where(name), f"recipe.{name}", f"must not stand beside {open_by[0]}, which decides the same: remove one of the two"
-        )
-    for name, rule in conflicts(given):
-        findings.add(where(name), f"recipe.{name}", rule)
+        yield name, f"must not stand beside {open_by[0]}, which decides the same: remove one of the two"
+    yield from conflicts(given)
     if given.get("parameters") == ("norm",) and given.get("norm") == ("frozen",):
-        findings.add(where("norm"), "recipe.norm", "must not be frozen beside parameters: norm, or nothing but the head trains")
+        yield "norm", "must not be frozen beside parameters: norm, or nothing but the head trains"
 
-    multipliers = [name for name in given if name.startswith(MULTIPLIER + ".")]
-    own = tuple(dict.fromkeys(group for groups in given.get("lr_groups", ()) for group, _ in groups))
+
+def _unknown_groups(section: Node, given: Mapping[str, tuple[Any, ...]]) -> Iterator[tuple[str, str]]:
+    """(key, rule) of multipliers of groups that there are not, or not beside the others."""
     if "lr_groups" in section.value and "lr_groups" not in given:
         return  # the groups are not known
-    named = {name.partition(".")[2] for name in multipliers}
-    for name in multipliers:
-        group = name.partition(".")[2]
-        if group in own or (group in RESERVED_GROUPS and not (own and group in ("top", "deep"))):
-            if group == "backbone" and named & {"top", "deep"}:
-                findings.add(
-                    where(name),
-                    f"recipe.{name}",
-                    "must not stand beside top or deep, which divide the backbone: name those two only",
-                )
-            continue
-        groups = ("head", "backbone", *own) if own else RESERVED_GROUPS
-        rule = f"must name one of the groups {listed(groups)} but got {group[:60]!r}"
-        findings.add(where(name), f"recipe.{name}", rule + (did_you_mean(group, groups) or _own_groups(own)))
-
-
-def _own_groups(own: tuple[str, ...]) -> str:
-    return "" if own else ": groups of your own are named under lr_groups"
+    own = tuple(dict.fromkeys(group for groups in given.get("lr_groups", ()) for group, _ in groups))
+    groups = ("head", "backbone", *own) if own else RESERVED_GROUPS
+    named = {name.partition(".")[2]: name for name in given if name.startswith(MULTIPLIER + ".")}
+    for group, name in named.items():
+        if group not in groups:
+            hint = did_you_mean(group, groups) or ("" if own else ": groups of your own are named under lr_groups")
+            yield name, f"must name one of the groups {listed(groups)} but got {group[:60]!r}{hint}"
+        elif group == "backbone" and named.keys() & {"top", "deep"}:
+            yield name, "must not stand beside top or deep, which divide the backbone: name those two only"
 
 
 def conflicts(given: Mapping[str, tuple[Any, ...]]) -> list[tuple[str, str]]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Literal
 
 from searchft.recipe import Recipe
 from searchft.recipe.fields import NOTHING, SECTIONS
-from searchft.space.choices import label, same
+from searchft.space.choices import identity, label, same
 from searchft.space.space import Space
 from searchft.wording import shown
 
@@ -33,62 +34,39 @@ class Difference(str):
 
 def differences(old: Space, new: Space) -> list[Difference]:
     """In sentences, how `new` differs from `old`, what stops a study first. Empty: they run the same."""
-    found = [
-        *_study(old, new),
-        *_settings("data", old.data, new.data),
-        *_recipe(old, new),
-        *_settings("search", old.search, new.search),
-        *_rows(old, new),
-    ]
-    return sorted(found, key=lambda difference: ("other", "gained", "search").index(difference.kind))
+    found = [*_settings("data", old.data, new.data), *_recipe(old, new), *_settings("search", old.search, new.search)]
+    if old.name != new.name:
+        found.insert(0, Difference(f"study was {shown(old.name)} and is {shown(new.name)}", "other"))
+    return sorted([*found, *_rows(old, new)], key=lambda difference: ("other", "gained", "search").index(difference.kind))
 
 
-def _study(old: Space, new: Space) -> list[Difference]:
-    return [Difference(f"study was {shown(old.name)} and is {shown(new.name)}", "other")] if old.name != new.name else []
-
-
-def _settings(section: str, old: Any, new: Any) -> list[Difference]:
+def _settings(section: str, old: Any, new: Any) -> Iterator[Difference]:
     """What a field decides says whether a study can go on: another seed or another split is another study."""
-    # `root` is where the space file stands: a moved folder with the same images is the same ground, and whether the
-    # images are the same is for their fingerprint to say.
-    found: list[Difference] = []
     for key, field in SECTIONS[section].items():
         before, after = getattr(old, field.name, None), getattr(new, field.name, None)
-        kind: Kind = "search" if field.row.decides == NOTHING else "other"
+        # `root` is where the space file stands; whether a moved folder holds the same images is for their fingerprint to say.
         if key != "root" and not same(before, after):
-            found.append(Difference(f"{section}.{key} was {shown(before)} and is {shown(after)}", kind))
-    return found
+            kind: Kind = "search" if field.row.decides == NOTHING else "other"
+            yield Difference(f"{section}.{key} was {shown(before)} and is {shown(after)}", kind)
 
 
-def _recipe(old: Space, new: Space) -> list[Difference]:
-    found: list[Difference] = []
-    names = [*_given(old), *(name for name in _given(new) if name not in _given(old))]
-    for name in names:
-        before, after = _choices(old, name), _choices(new, name)
-        lost = [b for b in before if not any(same(a, b) for a in after)]
-        gained = [a for a in after if not any(same(a, b) for b in before)]
+def _recipe(old: Space, new: Space) -> Iterator[Difference]:
+    for name in dict.fromkeys((*_given(old), *_given(new))):
+        before = {identity(choice): _text(name, choice) for choice in _choices(old, name)}
+        after = {identity(choice): _text(name, choice) for choice in _choices(new, name)}
+        lost = [text for choice, text in before.items() if choice not in after]
+        gained = [text for choice, text in after.items() if choice not in before]
         key = f"recipe.{name}"
         if lost and gained and len(before) == len(after) == 1:
-            found.append(Difference(f"{key} was {_text(name, before[0])} and is {_text(name, after[0])}", "other"))
-        elif lost:
-            found.append(Difference(f"{key} lost {_texts(name, lost)}", "other"))
-        if gained and not (lost and len(before) == len(after) == 1):
-            # Lost choices already stop the study; new ones beside them are told, but change nothing about that.
-            found.append(Difference(f"{key} gained {_texts(name, gained)}", "gained"))
-        if not lost and not gained and [*map(str, before)] != [*map(str, after)]:
-            found.append(
-                Difference(
-                    f"{key} lists its choices in another order: {_texts(name, before)}, now {_texts(name, after)}", "other"
-                )
-            )
-        elif gained and not lost and not _in_order(before, after):
-            found.append(Difference(f"{key} lists its old choices in another order", "other"))
-    return found
-
-
-def _in_order(before: tuple[Any, ...], after: tuple[Any, ...]) -> bool:
-    kept = [a for a in after if any(same(a, b) for b in before)]
-    return all(same(a, b) for a, b in zip(kept, before, strict=True))
+            yield Difference(f"{key} was {lost[0]} and is {gained[0]}", "other")
+            continue
+        if lost:
+            yield Difference(f"{key} lost {', '.join(lost)}", "other")
+        if gained:
+            yield Difference(f"{key} gained {', '.join(gained)}", "gained")
+        if not lost and [choice for choice in after if choice in before] != list(before):
+            orders = f": {', '.join(before.values())}, now {', '.join(after.values())}" if not gained else ""
+            yield Difference(f"{key} lists its {'old ' if gained else ''}choices in another order{orders}", "other")
 
 
 def _rows(old: Space, new: Space) -> list[Difference]:
@@ -134,7 +112,3 @@ def _text(name: str, value: Any) -> str:
         return "not given"
     shown_label = label(name, value)
     return shown_label if isinstance(shown_label, str) and shown_label else shown(shown_label)
-
-
-def _texts(name: str, values: list[Any] | tuple[Any, ...]) -> str:
-    return ", ".join(_text(name, value) for value in values)

@@ -5,13 +5,15 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import islice, product
 from typing import Any
 
 from searchft.errors import Problem
 from searchft.recipe import HEAD, BackboneFacts, Opening, Recipe, SpaceFacts, open_parameters
-from searchft.recipe.fields import OPENING, STRATEGIES, names_that_decide
+from searchft.recipe.fields import NETWORK, OPENING, names_that_decide
 from searchft.space.choices import EXCLUSIVE, MULTIPLIER
 from searchft.space.space import Space
 from searchft.wording import did_you_mean, listed
@@ -22,28 +24,24 @@ WIDE = 4
 
 def validate(space: Space, facts: SpaceFacts) -> list[Problem]:
     """Errors that the facts show. Architectures that the facts do not know are skipped: who described them has said why."""
-    problems: list[Problem] = []
+    problems: dict[Problem, None] = {}
+
+    def refuse(key: str, rule: str) -> None:
+        problems[Problem(space.where(key), key, rule)] = None
+
     # A count beyond one network's tensors opens all of it: only beyond every network's is it a mistake.
     most = max((len(backbone.parameters) for _, backbone in _networks(space, facts)), default=0)
     for recipe, backbone in _networks(space, facts):
         for opener in EXCLUSIVE:
             for value in _choices(space, opener):
-                rule = _opener_rule(recipe, backbone, opener, value, most)
-                if rule:
-                    problems.append(Problem(space.where(f"recipe.{opener}"), f"recipe.{opener}", rule))
-        for groups in _choices(space, "lr_groups"):
-            for group, stages in groups:
-                for stage in stages:
-                    if stage not in backbone.stage_names:
-                        problems.append(
-                            Problem(
-                                space.where(f"recipe.lr_groups.{group}"),
-                                f"recipe.lr_groups.{group}",
-                                f"must name stages of {backbone.backbone} ({listed(backbone.stage_names)}) but got {stage!r}"
-                                + did_you_mean(stage, backbone.stage_names),
-                            )
-                        )
-    return list(dict.fromkeys(problems))
+                if rule := _opener_rule(recipe, backbone, opener, value, most):
+                    refuse(f"recipe.{opener}", rule)
+        names = backbone.stage_names
+        for group, stages in (pair for groups in _choices(space, "lr_groups") for pair in groups):
+            for stage in (stage for stage in stages if stage not in names):
+                rule = f"must name stages of {backbone.backbone} ({listed(names)}) but got {stage!r}"
+                refuse(f"recipe.lr_groups.{group}", rule + did_you_mean(stage, names))
+    return list(problems)
 
 
 def notes(space: Space, facts: SpaceFacts) -> list[Problem]:
@@ -71,20 +69,15 @@ def notes(space: Space, facts: SpaceFacts) -> list[Problem]:
     if "norm" in _choices(space, "parameters"):
         for _, backbone in networks:
             if not any(parameter.kind.startswith("norm") for parameter in backbone.parameters):
-                note("recipe.parameters", f"norm opens nothing but the head: {backbone.backbone} has no normalisation layers")
+                note("recipe.parameters", f"norm opens nothing but the head: {backbone.backbone} has no normalization layers")
     if True in _choices(space, "auxiliary") and not any(backbone.has_auxiliary_heads for _, backbone in networks):
         note("recipe.auxiliary", f"has no effect: {listed(_names(networks))} has no auxiliary heads")
     if True in _choices(space, "final_softmax"):
-        note(
-            "recipe.final_softmax",
-            "puts a softmax before the cross entropy, which has one: a known mistake, kept for comparison",
-        )
-    softmaxes = [path for recipe, _ in networks for path in _softmax_edits(recipe)]
-    for path in dict.fromkeys(softmaxes):
-        note(
-            "recipe.edits",
-            f"{path} puts a softmax into the network: before the cross entropy, which has one, it is a known mistake",
-        )
+        rule = "puts a softmax before the cross entropy, which has one: a known mistake, kept for comparison"
+        note("recipe.final_softmax", rule)
+    for path in (path for recipe, _ in networks for path in _softmax_edits(recipe)):
+        rule = f"{path} puts a softmax into the network: before the cross entropy, which has one, it is a known mistake"
+        note("recipe.edits", rule)
     widest = max((width for widths in _choices(space, "head_widths") for width in widths), default=0)
     if widest > WIDE * size > 0:
         note("recipe.head_widths", f"a hidden layer of {widest} is very wide for {size} training images")
@@ -123,32 +116,15 @@ def _opener_rule(recipe: Recipe, backbone: BackboneFacts, opener: str, value: An
 
 
 def list_openings(space: Space, facts: SpaceFacts) -> Iterator[tuple[Recipe, BackboneFacts, Opening]]:
-    """Every distinct opening of the space, each opener's choice with every network and every other deciding value."""
-    deciding = [d for d in space.dimensions if d.name in (*names_that_decide(OPENING), "lr_groups")]
-    for recipe, backbone in _networks(space, facts):
-        pending: list[Recipe] = [recipe]
-        for dimension in deciding:
-            pending = [replace(one, **{dimension.name: choice}) for one in pending for choice in dimension.choices][:10_000]
-        if "strategy" in space.by_name:
-            pending = [
-                replace(one, **{k: v for k, v in STRATEGIES[s].items() if k in ("unfrozen", "parameters")})
-                for one in pending
-                for s in space.by_name["strategy"].choices
-                if _takes(s, one, _choices(space, "weights"))
-            ]
-        for one in dict.fromkeys(pending):
-            try:
-                yield one, backbone, open_parameters(one, backbone)
-            except ValueError:
-                continue  # `validate` says so
-
-
-def _takes(strategy: str, recipe: Recipe, weights: tuple[Any, ...]) -> bool:
-    """Whether the strategy begins with the recipe's network: `scratch` with random values only, the others with the space's."""
-    values = STRATEGIES[strategy]
-    if values.get("adapters", recipe.adapters) != recipe.adapters:
-        return False
-    return recipe.weights == values["weights"] if "weights" in values else not weights or recipe.weights in weights
+    """Every opening of the space: each combination of what decides a network and what opens it, the first 10,000."""
+    names = ("strategy", *names_that_decide(NETWORK, OPENING), "lr_groups")
+    deciding = [d for d in space.dimensions if d.name in names]
+    for combination in islice(product(*(d.choices for d in deciding)), 10_000):
+        recipe = space.resolve({d.name: choice for d, choice in zip(deciding, combination, strict=True)})
+        backbone = facts.backbones.get(recipe.architecture())
+        if backbone is not None:
+            with contextlib.suppress(ValueError):  # `validate` says so
+                yield recipe, backbone, open_parameters(recipe, backbone)
 
 
 def _softmax_edits(recipe: Recipe) -> Iterator[str]:

@@ -36,11 +36,11 @@ SCHEDULES: Mapping[str, Callable[[Recipe, int, int], float]] = {
 
 
 def lr_factor(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
-    """Factor on every learning rate at an optimiser step.
+    """Factor on every learning rate at an optimizer step.
 
     Args:
-        step: 0-based count of optimiser steps since the start of the trial.
-        steps_per_epoch: optimiser steps in one epoch, at least 1.
+        step: 0-based count of optimizer steps since the start of the trial.
+        steps_per_epoch: optimizer steps in one epoch, at least 1.
 
     Linear warm-up (from 1/n to 1 over n = warmup_epochs x steps_per_epoch steps) multiplies the schedule.
     """

@@ -106,7 +106,7 @@ KNOWN = {"weights_sha256": "0" * 64}
         (
             ("parameters: [all, norm]", "unfrozen: all"),
             {**KNOWN, "norms": ""},
-            ["x.yaml:6: recipe.parameters: norm opens nothing but the head: torchvision/small has no normalisation layers"],
+            ["x.yaml:6: recipe.parameters: norm opens nothing but the head: torchvision/small has no normalization layers"],
         ),
         (("auxiliary: true",), KNOWN, ["x.yaml:6: recipe.auxiliary: has no effect: torchvision/small has no auxiliary heads"]),
         (("auxiliary: true",), {**KNOWN, "has_auxiliary_heads": True}, []),
