@@ -260,7 +260,9 @@ class WriteChecks:
         self._at_begin: Callable[[Any], None] | None = None
         self._number: int | None = None
         self._sessions.remove()
-        self._sessions.configure(autoflush=False)  # a trial's parameters are inserted together, not before each of Optuna's queries
+        self._sessions.configure(
+            autoflush=False
+        )  # a trial's parameters are inserted together, not before each of Optuna's queries
         sqlalchemy.event.listen(self._sessions, "after_begin", self._check_begin)
         sqlalchemy.event.listen(self._sessions, "before_commit", self._check_number)
 
