@@ -14,7 +14,7 @@ import searchft
 PACKAGE = Path(searchft.__file__).parent
 LEVELS = (
     {"errors"},
-    {"faults", "garbage", "machine", "uncompiled"},
+    {"faults", "machine", "tuning"},
     {"files"},
     {"recipe"},
     {"space", "models", "data"},

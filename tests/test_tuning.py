@@ -1,4 +1,4 @@
-"""torch's compiler stays out of our processes, and is all there for whoever asks for it."""
+"""torch's compiler stays out of our processes, and is all there for whoever asks for it; freed memory stays until it is given back."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ import pytest
 import torch
 
 import searchft
-from searchft.uncompiled import bare_step
+from searchft.tuning import bare_step
 
 
-def ask(code: str) -> str:
+def answer(code: str) -> str:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
 
 
 TRAINING = """
 import sys, torch
 import searchft.train.fit, searchft.data.transforms, searchft.facts
-from searchft.uncompiled import bare_step, timm, torchvision
+from searchft.tuning import bare_step, timm, torchvision
 model = timm.create_model("test_resnet", num_classes=3)
 optimizer = torch.optim.AdamW([{"params": list(model.parameters())}], fused=True)
 model(torch.rand(2, 3, 32, 32)).sum().backward()
@@ -29,40 +29,32 @@ bare_step(optimizer)()
 optimizer.load_state_dict(optimizer.state_dict())
 print("torch._dynamo" in sys.modules, "sympy" in sys.modules)
 """
+COMPILING = """
+boxes = torchvision.ops.roi_align(torch.rand(1, 3, 8, 8), torch.tensor([[0, 0.0, 0, 4, 4]]), 2)
+print(tuple(boxes.shape), tuple(torch.compile(model, backend='eager')(torch.rand(2, 3, 32, 32)).shape))
+import torch._dynamo.utils; print(sys.modules['torch._dynamo.utils'].__file__.endswith('utils.py'))
+"""
+IMPORTED_BEFORE = """
+import sys, torch._dynamo as before, torch.compiler; disable = torch.compiler.disable
+from searchft.tuning import timm, torchvision
+print(sys.modules['torch._dynamo'] is before, torch.compiler.disable is disable)
+"""
+ANOTHER_NAME = """
+import sys, searchft.tuning as t
+with t._without_compiler():
+    from torch._dynamo.utils import counters
+    import torch._dynamo.config
+print(counters is sys.modules['torch._dynamo.utils'].counters, 'torch._dynamo.config' in sys.modules)
+"""
 
 
-def test_training_does_not_import_the_compiler() -> None:
-    assert ask(TRAINING) == "False False"
+def test_training_does_not_import_the_compiler_and_whoever_compiles_finds_it() -> None:
+    assert answer(TRAINING + COMPILING).splitlines() == ["False False", "(1, 3, 2, 2) (2, 3)", "True"]
 
 
-def test_the_compiler_is_there_for_whoever_compiles() -> None:
-    boxes = "torchvision.ops.roi_align(torch.rand(1, 3, 8, 8), torch.tensor([[0, 0.0, 0, 4, 4]]), 2).shape"
-    later = (
-        f"print(tuple({boxes}), tuple(torch.compile(model, backend='eager')(torch.rand(2, 3, 32, 32)).shape))\n"
-        "import torch._dynamo.utils; print(sys.modules['torch._dynamo.utils'].__file__.endswith('utils.py'))"
-    )
-    assert ask(TRAINING + later).splitlines() == ["False False", "(1, 3, 2, 2) (2, 3)", "True"]
-
-
-def test_a_compiler_that_was_imported_before_stays_as_it_is() -> None:
-    code = (
-        "import torch._dynamo as before, torch.compiler; disable = torch.compiler.disable\n"
-        "from searchft.uncompiled import timm, torchvision\n"
-        "import sys; print(sys.modules['torch._dynamo'] is before, torch.compiler.disable is disable)"
-    )
-    assert ask(code) == "True True"
-
-
-def test_a_name_that_is_asked_for_meanwhile_is_the_compilers_own() -> None:
-    code = (
-        "import sys, searchft.uncompiled as u\n"
-        "with u._without_compiler():\n"
-        "    from torch._dynamo.utils import counters\n"
-        "    from torch._dynamo import utils\n"
-        "    import torch._dynamo.config\n"
-        "print(counters is sys.modules['torch._dynamo.utils'].counters, type(utils).__name__, 'torch._dynamo.config' in sys.modules)"
-    )
-    assert ask(code) == "True module True"
+@pytest.mark.parametrize("code", [IMPORTED_BEFORE, ANOTHER_NAME])
+def test_the_compiler_is_its_own_for_whoever_asks_for_it(code: str) -> None:
+    assert answer(code) == "True True"
 
 
 @pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW])
@@ -82,9 +74,30 @@ def test_a_bare_step_is_the_optimisers_step(kind: type[torch.optim.Optimizer]) -
 
 def test_torchvision_and_timm_are_taken_from_there_only() -> None:
     for path in Path(searchft.__file__).parent.rglob("*.py"):
-        if path.name == "uncompiled.py":
+        if path.name == "tuning.py":
             continue
         for node in ast.walk(ast.parse(path.read_text())):
             names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             assert not {n.split(".")[0] for n in names} & {"timm", "torchvision"}, f"{path}:{node.lineno}"
+
+
+MEMORY = """
+import psutil, torch
+from searchft.tuning import give_back_memory, keep_freed_memory
+keep_freed_memory()
+rss = lambda: psutil.Process().memory_info().rss >> 20
+before = rss()
+block = torch.ones(64 << 20)
+del block
+kept = rss() - before
+give_back_memory()
+print(kept, rss() - before)
+"""
+
+
+def test_freed_memory_is_kept_until_it_is_given_back() -> None:
+    if answer("from searchft.tuning import keep_freed_memory; print(keep_freed_memory())") == "False":
+        pytest.skip("needs glibc")
+    kept, left = map(int, answer(MEMORY).split())
+    assert kept > 200 and left < 50

@@ -12,7 +12,7 @@ import torch
 from searchft.features.prefix import MICRO_BATCH
 from searchft.features.store import FORMAT
 from searchft.recipe import BackboneFacts, Numerics, digest
-from searchft.uncompiled import timm, torchvision
+from searchft.tuning import timm, torchvision
 
 FEATURES_VERSION = 1
 """Raised whenever a change of ours makes the prefix compute other values."""

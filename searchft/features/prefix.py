@@ -21,7 +21,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from searchft.features.divide import divide, kept_digest
 from searchft.recipe import Numerics
-from searchft.uncompiled import timm
+from searchft.tuning import timm
 
 MICRO_BATCH = 64
 """Images that go through the prefix together, always."""

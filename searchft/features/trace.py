@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from searchft.uncompiled import timm, torchvision
+from searchft.tuning import timm, torchvision
 
 RANDOM_MODULES: tuple[type[nn.Module], ...] = (
     nn.modules.dropout._DropoutNd,

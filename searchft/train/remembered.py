@@ -21,7 +21,7 @@ from searchft.features import MICRO_BATCH
 from searchft.files import write_json
 from searchft.machine import processor_name
 from searchft.recipe import Keeping, Numerics, digest
-from searchft.uncompiled import timm, torchvision
+from searchft.tuning import timm, torchvision
 
 VERSION = 2
 """Raised whenever something else is measured, or measured otherwise."""

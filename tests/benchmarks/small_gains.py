@@ -12,7 +12,7 @@ import time
 
 STEP = """
 import sys, time
-from searchft.execution.allocator import keep_freed_memory
+from searchft.tuning import keep_freed_memory
 if sys.argv[1] == "kept":
     keep_freed_memory()
 import timm, torch
@@ -47,7 +47,7 @@ print(f"{1000 * min(seconds[1:]):.1f} ms")
 
 IMPORT = """
 import sys
-from searchft.garbage import collect_rarely, leave_quickly
+from searchft.tuning import collect_rarely, leave_quickly
 if sys.argv[1] == "rarely":
     collect_rarely()
 import optuna, timm, torch, torchvision
@@ -57,11 +57,11 @@ if sys.argv[1] == "rarely":
 
 UNCOMPILED = """
 import sys
-from searchft.garbage import collect_rarely, leave_quickly
+from searchft.tuning import collect_rarely, leave_quickly
 collect_rarely()
 import torch
 if sys.argv[1] == "without":
-    from searchft.uncompiled import bare_step, timm, torchvision
+    from searchft.tuning import bare_step, timm, torchvision
 else:
     import timm, torchvision
 weight = torch.nn.Parameter(torch.zeros(3))
