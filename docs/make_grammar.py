@@ -1,26 +1,25 @@
-"""Writes docs/grammar.md from the schema itself: rules from space/schema.py, meanings and defaults from the dataclasses.
+"""Writes docs/grammar.md and spaces/schema.json from the table of fields.
 
-Usage: .venv/bin/python docs/make_grammar.py     (a test holds that the page is current)
+Usage: python docs/make_grammar.py     (tests hold that both are current)
 """
 
 from __future__ import annotations
 
-import ast
-import dataclasses
-import inspect
+import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from searchft.recipe import DataSettings, Recipe
-from searchft.space.schema import DATA_KEYS, LAYERS, RECIPE_KEYS, SEARCH_KEYS, STUDY_VALUES, _checker
-from searchft.space.settings import SearchSettings
-from searchft.space.strategies import STRATEGIES
+from searchft.recipe.fields import SECTIONS, Field
+from searchft.recipe.kinds import LAYERS, Kind
+from searchft.space.schema import space_schema
 
 PAGE = Path(__file__).with_name("grammar.md")
+SCHEMA = Path(__file__).parents[1] / "spaces" / "schema.json"
 
 HEAD = """# The grammar of a space
 
-<!-- Written by docs/make_grammar.py from the schema: do not edit. -->
+<!-- Written by docs/make_grammar.py from the table of fields (searchft/recipe/fields.py): do not edit. -->
 
 A space is one YAML file with the keys `study`, `data`, `recipe` and `search`. It is read by a strict reader: duplicate and unknown
 keys, aliases and tags are refused, `true` is not 1, `"0.5"` is not 0.5, and `1e-3` is a number. Every problem is reported at once,
@@ -29,13 +28,23 @@ with its line. `--set recipe.epochs=5` on the command line overrides any value.
 Under `recipe` a scalar is fixed and a list is a set of choices. Where one value is a list itself (`head_widths`, `stages`), choices are
 a list of lists, or `{choices: [...]}`: `head_widths: [256, 128]` is one head with two hidden layers, `head_widths: [[], [256]]` are two
 choices. `lr_multipliers` and `lr_groups` map names; each multiplier may be a set of choices.
+
+An editor that speaks to yaml-language-server (VS Code with its YAML extension) completes and checks a space whose first line is
+`# yaml-language-server: $schema=PATH`; `searchft schema --out PATH` writes the schema.
 """
 
 TAIL = """
 ## Enqueued rows
 
 `search.enqueue` is a list of named configurations that are tried first: `{name: Baseline, unfrozen: head}`. Each value is one of the
-choices given under `recipe`, or the fixed value; what a row does not say is the first choice.
+choices given under `recipe`, or the fixed value; what a row does not say is the first choice. A row whose `seed` is a list is a row for
+each of them.
+
+## Edits
+
+`MODULE.ATTRIBUTE: value` sets an attribute. `MODULE.keep: n` keeps a container's first n modules, `MODULE.append: [LAYER, ...]` adds to
+it, `MODULE.replace: LAYER` takes a module's place; a layer is `ReLU` or `{Conv2d: {in_channels: 3, out_channels: 8, kernel_size: 3}}`,
+of these: LAYERS.
 
 ## What `unfrozen` may be
 
@@ -50,23 +59,6 @@ with nothing open is not asked for.
 """
 
 
-def meanings(cls: type) -> dict[str, str]:
-    """Field to the text that stands below it in its class."""
-    body = ast.parse(inspect.getsource(cls)).body[0]
-    assert isinstance(body, ast.ClassDef)
-    found = {}
-    for field, text in zip(body.body, body.body[1:], strict=False):
-        if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
-            assert isinstance(field.target, ast.Name)
-            found[field.target.id] = " ".join(str(text.value.value).split())
-    return found
-
-
-def defaults(cls: Any) -> dict[str, Any]:
-    """Field to default, where it has one."""
-    return {f.name: f.default for f in dataclasses.fields(cls) if f.default is not dataclasses.MISSING}
-
-
 def shown(value: Any) -> str:
     """A default as one writes it in YAML."""
     if value is None or value == "":
@@ -74,68 +66,45 @@ def shown(value: Any) -> str:
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"
     if isinstance(value, tuple):
-        return "`{" + ", ".join(f"{k}: {v:g}" for k, v in value) + "}`" if value and isinstance(value[0], tuple) else "`[]`"
+        return "`{" + ", ".join(f"{k}: {v:g}" for k, v in value) + "}`" if value else "`[]`"
     return f"`{value:g}`" if isinstance(value, float) else f"`{value}`"
 
 
-def rule_of(section: str, name: str) -> str:
+def table(section: str) -> Iterator[str]:
+    """The lines of a section."""
+    yield from ("| key | meaning | value | default |", "| --- | --- | --- | --- |")
+    for field in SECTIONS[section].values():
+        if field.key:
+            meaning = field.row.meaning + (f" It has an effect {field.row.when.says}." if field.row.when else "")
+            cells = (f"`{field.key}`", meaning, rule(field), shown(field.default))
+            yield "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def rule(field: Field) -> str:
     """The rule that messages state."""
-    return _checker(section, name)[1].removeprefix("must be ").removeprefix("must ").replace("lie in ", "in ")
+    if field.kind.shape == "groups":
+        return f"group names to numbers {rule_text(field.kind)}, each a value or a list of choices"
+    return rule_text(field.kind)
 
 
-def table(
-    section: str, keys: tuple[str, ...], words: dict[str, str], values: dict[str, Any], rules: dict[str, str]
-) -> list[str]:
-    lines = ["| key | meaning | value | default |", "| --- | --- | --- | --- |"]
-    for key in keys:
-        rule = rules[key] if key in rules else rule_of(section, key)
-        cells = (f"`{key}`", words.get(key, ""), rule, shown(values.get(key)))
-        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-    return lines
+def rule_text(kind: Kind) -> str:
+    """A kind's rule without its "must"."""
+    return kind.rule.removeprefix("must be ").removeprefix("must ").replace("lie in ", "in ")
 
 
 def page() -> str:
     """The whole page."""
-    recipe_words = meanings(Recipe) | {
-        "strategy": "A macro over several of these values: "
-        + "; ".join(
-            f"`{name}` = {', '.join(f'{k}: {v}' for k, v in row.items()) or 'as given'}" for name, row in STRATEGIES.items()
-        )
-    }
-    search_words = meanings(SearchSettings)
-    search_words |= {"timeout": search_words.get("timeout_s", ""), "enqueue": "Named configurations to try first, see below."}
-    search_values = defaults(SearchSettings)
-    search_values["timeout"] = search_values.pop("timeout_s")
-    data_rules = {
-        "split": "counts per class (whole numbers) or shares, for train, val and test; `seed` beside them",
-        "folders": "train, val, test to names of sub-folders",
-    }
-    recipe_rules = {"lr_multipliers": "group names to factors in (0, 1000], each a scalar or a list of choices"}
-    recipe_rules["edits"] = (
-        rule_of("recipe", "edits") + f"; `MODULE.keep: n`, `MODULE.append` and `.replace` build {', '.join(LAYERS)}"
-    )
-    lines = [
-        HEAD,
-        "## study",
-        "",
-        f"The study's name: {_checker('', 'study')[1].removeprefix('must be ')}.",
-        "",
-        "## data",
-        "",
-        *table("data", tuple(k for k in DATA_KEYS if k != "root"), meanings(DataSettings), defaults(DataSettings), data_rules),
-        "",
-        "## recipe",
-        "",
-        *table("recipe", RECIPE_KEYS, recipe_words, defaults(Recipe), recipe_rules),
-        "",
-        "## search",
-        "",
-        *table("search", SEARCH_KEYS, search_words, search_values, {"enqueue": "a list of rows"}),
-        TAIL,
-    ]
-    assert STUDY_VALUES
-    return "\n".join(lines)
+    lines = [HEAD, "## study", "", f"The study's name: {rule(SECTIONS['']['study'])}."]
+    for section in ("data", "recipe", "search"):
+        lines += ["", f"## {section}", "", *table(section)]
+    return "\n".join([*lines, TAIL.replace("LAYERS", ", ".join(LAYERS))])
+
+
+def schema() -> str:
+    """The schema's file."""
+    return json.dumps(space_schema(), indent=1, ensure_ascii=False) + "\n"
 
 
 if __name__ == "__main__":
     PAGE.write_text(page(), encoding="utf-8")
+    SCHEMA.write_text(schema(), encoding="utf-8")

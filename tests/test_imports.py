@@ -13,7 +13,7 @@ import searchft
 
 PACKAGE = Path(searchft.__file__).parent
 LEVELS = (
-    {"errors"},
+    {"errors", "wording"},
     {"faults", "machine", "tuning"},
     {"files"},
     {"recipe"},

@@ -12,7 +12,6 @@ an error becomes a message and an exit code.
 from __future__ import annotations
 
 import contextlib
-import difflib
 import errno
 import importlib
 import os
@@ -30,6 +29,7 @@ from searchft.cli.signals import leave_undisturbed
 from searchft.cli.verbs import VERBS, verb_named
 from searchft.errors import SearchftError
 from searchft.tuning import collect_rarely, leave_quickly
+from searchft.wording import near
 
 EXAMPLE = """\b
 Example:
@@ -57,9 +57,9 @@ class VerbGroup(click.Group):
         name = args[0]
         if verb_named(name) is None and not name.startswith("-"):
             known = [verb.name for verb in VERBS]
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean '{near[0]}'?" if near else f"the verbs are {', '.join(known)}."
-            if not near and name.endswith((".yaml", ".yml")):
+            meant = near(name, known)
+            hint = f"did you mean '{meant}'?" if meant else f"the verbs are {', '.join(known)}."
+            if not meant and name.endswith((".yaml", ".yml")):
                 hint = f"did you mean 'searchft run {name}'?"
             raise click.UsageError(f"unknown verb '{name}', {hint}", ctx)
         return super().resolve_command(ctx, args)

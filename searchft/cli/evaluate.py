@@ -133,16 +133,16 @@ def _source_of(data: str) -> str:
 
 def _matched(labels: np.ndarray, classes: tuple[str, ...], config: dict[str, Any]) -> np.ndarray:
     """Labels in the checkpoint's class order. Raises InputError for classes that the checkpoint does not know."""
-    import difflib
-
     import numpy as np
+
+    from searchft.wording import near
 
     known = {name: index for index, name in enumerate(config["classes"])}
     used = {classes[label] for label in set(labels.tolist())}
     unknown = sorted(used - set(known))
     if unknown:
-        near = difflib.get_close_matches(unknown[0], list(known), n=1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        meant = near(unknown[0], known)
+        hint = f" (did you mean {meant!r}?)" if meant else ""
         more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
         rule = f"must have only classes that the checkpoint knows (labels.txt) but has {unknown[0]!r}{hint}{more}"
         raise InputError(rule, "DATA")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from searchft.cli.output import emit, emit_json, say
-from searchft.cli.studies import FoundStudy, find_study, json_option, storage_option, studies_option
+from searchft.cli.studies import FoundStudy, find_study, json_option, say_if_read_only, storage_option, studies_option
 from searchft.errors import ChangedGroundError, InputError, NothingCompletedError
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ def command(
 
     check_target(out, force)
     with found.open() as ledger:
+        say_if_read_only(ledger)
         space, facts = ledger.space(), ledger.facts()
         record = _chosen(ledger, number)
         delta = _weights_of(found, record)

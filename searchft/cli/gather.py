@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from searchft.cli.studies import FoundStudy
+from searchft.cli.studies import FoundStudy, say_if_read_only
 
 if TYPE_CHECKING:
     from searchft.report.content import ReportInput
@@ -27,6 +27,7 @@ def gather(found: FoundStudy) -> ReportInput:
     from searchft.search.records import best
 
     with found.open() as ledger:
+        say_if_read_only(ledger)
         space, facts, records = ledger.space(), ledger.facts(), ledger.records()
         tests, masked, environment = test_scores(ledger), ledger.url, ledger.environment()
     first = best(records)

@@ -1,6 +1,6 @@
-"""`searchft init`: looks at a folder or table of photos and writes a commented space that runs.
+"""`searchft init`: looks at a folder or table of images and writes a commented space that runs.
 
-Nothing is asked that can be seen: image size follows from the photos' size, the split from their counts, the batch sizes
+Nothing is asked that can be seen: image size follows from the images' size, the split from their counts, the batch sizes
 from the training set, the weights from what can be had here. `searchft run FOLDER` calls `space_of_folder` below.
 """
 
@@ -31,15 +31,15 @@ if TYPE_CHECKING:
 
 EPILOG = """\b
 Example:
-  searchft init photos/                 (one sub-folder of photos per class)
+  searchft init photos/                 (one sub-folder of images per class)
   searchft init labels.csv --out pets.yaml
   searchft init orl_faces --backbone torchvision/mobilenet_v3_small"""
 
 MOST_HEADERS = 2000
-"""Photos whose size is read: enough for a median, quick on a network drive."""
+"""Images whose size is read: enough for a median, quick on a network drive."""
 
 MOST_UNREADABLE = 0.1
-"""Share of unreadable photos that is left out with a word; with more, a person should convert them first."""
+"""Share of unreadable images that is left out with a word; with more, a person should convert them first."""
 
 STUDY_DATABASE = "study.db"
 
@@ -57,7 +57,7 @@ class Start:
 
 @dataclass(frozen=True)
 class Sizes:
-    """Width and height of the photos, in pixels."""
+    """Width and height of the images, in pixels."""
 
     counted: int
     smallest: int
@@ -79,7 +79,7 @@ class Sizes:
 def command(data: str, out: Path | None, backbone: str, force: bool, as_json: bool) -> None:
     """Look at DATA (a folder of class folders, a CSV table path,label, or a source such as orl_faces) and write a space.
 
-    Says what is there: classes, counts, sizes, unreadable files, photos that stand in two splits. The photos are decoded
+    Says what is there: classes, counts, sizes, unreadable files, images that stand in two splits. The images are decoded
     once on the way; the search finds them decoded.
     """
     path, seen = write_space(data, out, backbone, force, say=(lambda text: None) if as_json else emit)
@@ -90,13 +90,13 @@ def command(data: str, out: Path | None, backbone: str, force: bool, as_json: bo
 
 
 def space_of_folder(folder: Path) -> Path:
-    """The space file for a folder of photos: NAME.yaml here if it is there and about this folder, else written now.
+    """The space file for a folder of images: NAME.yaml here if it is there and about this folder, else written now.
 
     This is what `searchft run FOLDER` calls. Raises InputError for a study's folder, and where NAME.yaml is about
     something else.
     """
     if (folder / STUDY_DATABASE).is_file():
-        rule = f"is a study, not photos: searchft show {_quoted(str(folder))} shows it, searchft run SPACE.yaml goes on with it"
+        rule = f"is a study, not images: searchft show {_quoted(str(folder))} shows it, searchft run SPACE.yaml goes on with it"
         raise InputError(rule, str(folder))
     path = Path(f"{study_name(folder.absolute().name)}.yaml")
     if not path.is_file():
@@ -115,7 +115,7 @@ def space_of_folder(folder: Path) -> Path:
 
 
 def write_space(data: str, out: Path | None, backbone: str, force: bool, say: Any) -> tuple[Path, dict[str, Any]]:
-    """Looks at `data` and writes its space; returns the file and what was seen. `say` is told line by line.
+    """Looks at `data` and writes its space; returns the file and what was seen. `say` takes a line for people.
 
     Raises InputError with everything that keeps the data from being searched; nothing is written then.
     """
@@ -161,7 +161,7 @@ def write_space(data: str, out: Path | None, backbone: str, force: bool, say: An
 def study_name(text: str) -> str:
     """A study's name made of a folder's: other signs become `_`."""
     name = re.sub(r"[^A-Za-z0-9._-]+", "_", text).strip("._-")[:60]
-    return name or "photos"
+    return name or "images"
 
 
 def _source_and_name(data: str) -> tuple[str, str]:
@@ -175,7 +175,7 @@ def _source_and_name(data: str) -> tuple[str, str]:
         return f"folder:{path.absolute()}", study_name(path.absolute().name)
     if path.is_file():
         if path.suffix.lower() not in (".csv", ".tsv"):
-            raise InputError("must be a folder with a sub-folder of photos per class, or a table ending in .csv", str(path))
+            raise InputError("must be a folder with a sub-folder of images per class, or a table ending in .csv", str(path))
         return f"csv:{path.absolute()}", study_name(path.stem)
     kind, _, rest = data.partition(":")
     if kind in ("folder", "csv", "torchvision") and rest:
@@ -184,11 +184,11 @@ def _source_and_name(data: str) -> tuple[str, str]:
         return data, study_name(rest)
     if data in ("orl_faces", "fashion_mnist"):
         return data, data
-    raise InputError("must be a folder of photos, a CSV table or a source such as orl_faces, but there is nothing here", data)
+    raise InputError("must be a folder of images, a CSV table or a source such as orl_faces, but there is nothing here", data)
 
 
 def _sizes(records: Records) -> Sizes | None:
-    """Sizes of (a spread of) the photos from their headers; None where none can be read."""
+    """Sizes of (a spread of) the images from their headers; None where none can be read."""
     import numpy as np
     from PIL import Image
 
@@ -206,7 +206,7 @@ def _sizes(records: Records) -> Sizes | None:
                     found.append(image.size)
             else:
                 found.append(content.size)
-        except Exception:  # what is wrong with a photo is said when it is decoded
+        except Exception:  # what is wrong with an image is said when it is decoded
             continue
     if not found:
         return None
@@ -219,7 +219,7 @@ def _count_lines(records: Records, sizes: Sizes | None) -> list[str]:
     """What is there, in words."""
     counts = Counter(record.label for record in records.records)
     named = sorted(((counts[i], name) for i, name in enumerate(records.classes)), reverse=True)
-    lines = [f"data      {records.where}: {len(records.records)} photos in {_some(len(records.classes), 'class', 'classes')}"]
+    lines = [f"data      {records.where}: {len(records.records)} images in {_some(len(records.classes), 'class', 'classes')}"]
     shown = named if len(named) <= 12 else [*named[:6], *named[-3:]]
     words = [f"{name} {count}" for count, name in shown]
     if len(shown) < len(named):
@@ -248,11 +248,11 @@ def _trouble_lines(images: Images, said: Sequence[str]) -> list[str]:
         if len(facts.unreadable) > 10:
             lines.append(f"  and {len(facts.unreadable) - 10} more")
     if facts.leaks:
-        stand = _some(len(facts.leaks), "photo stands", "photos stand")
+        stand = _some(len(facts.leaks), "image stands", "images stand")
         lines.append(f"LEAKS     {stand}, byte for byte, in more than one split: remove the copies")
         lines += [f"  {' = '.join(group)}" for group in facts.leaks[:10]]
     if not facts.unreadable and not facts.leaks:
-        lines.append("checked   every photo can be read, none stands in two splits")
+        lines.append("checked   every image can be read, none stands in two splits")
     return lines
 
 
@@ -284,7 +284,7 @@ def _start(asked: str) -> Start:
 def _data_choices(records: Records, sizes: Sizes | None) -> dict[str, Any]:
     """Image size, resize and split, decided by what was seen."""
     typical = sizes.typical if sizes else 224
-    # The network's strides make 32 px a step; nothing is gained beyond what the photos hold, and 224 is what it was trained at.
+    # The network's strides make 32 px a step; nothing is gained beyond what the images hold, and 224 is what it was trained at.
     choices: dict[str, Any] = {"image_size": max(64, min(224, typical // 32 * 32))}
     choices["resize"] = "squash" if sizes is None or sizes.aspect <= 1.4 else "pad"
     given = {record.split for record in records.records if record.split}
@@ -308,72 +308,80 @@ def _data_choices(records: Records, sizes: Sizes | None) -> dict[str, Any]:
 def _space_text(
     name: str, settings: DataSettings, images: Images, records: Records, sizes: Sizes | None, start: Start, path: Path
 ) -> str:
-    """The space as YAML with a comment to each line that was decided."""
+    """The space as YAML. What a key means comes from the table of fields, why it has this value from here."""
     from searchft.recipe import DataSettings
 
     facts = images.facts
     train = dict(facts.counts)["train"]
-    size = sum(train)
+    size, unreadable = sum(train), len(facts.unreadable)
     batches = [8, 16] if size < 100 else [16, 32] if size < 1000 else [32, 64] if size < 10_000 else [64, 128]
-    hidden = 256 if size >= 64 else 64  # not far wider than the photos are many
-    epochs = 12 if size < 3000 else 8
-    uneven = max(train) > 3 * min(train)
+    hidden = 256 if size >= 64 else 64  # not far wider than the images are many
     own = any(record.split for record in records.records)
+    split = ", ".join(f"{part}: {share:g}" for part, share in settings.split)
+    why = "of the training folder, which has no val beside it" if own else "shares of each class, always the same ones"
+    seen = f"the images' shorter side is typically {sizes.typical} px" if sizes else "the usual size"
     lines = [
-        f"# Written by `searchft init`: {size} photos to train on, {len(facts.classes)} classes. Change what you like.",
+        f"# Written by `searchft init`: {size} images to train on, {len(facts.classes)} classes. Change what you like.",
         f"# Command: searchft run {_quoted(str(path))}",
         f"study: {json.dumps(study_name(name))}",
         "",
         "data:",
         f"  source: {json.dumps(_portable(settings.source, path), ensure_ascii=False)}",
     ]
-    if not (own and any(record.split == "val" for record in records.records)):
-        parts = ", ".join(f"{split}: {share:g}" for split, share in settings.split)
-        why = "of the training folder, which has no val beside it" if own else "shares of each class, always the same ones"
-        lines.append(f"  split: {{{parts}, seed: 0}}   # {why}")
-    seen = f"the photos' shorter side is typically {sizes.typical} px" if sizes else "the usual size"
+    if not any(record.split == "val" for record in records.records):
+        lines.append(_line(f"split: {{{split}, seed: 0}}", why))
     lines += [
-        f"  image_size: {settings.image_size}   # {seen}; larger sees more and takes longer",
-        f"  resize: {settings.resize}   # squash changes the aspect, crop cuts off, pad fills with black",
+        _line(f"image_size: {settings.image_size}", f"{_meaning('data', 'image_size')} Here {seen}."),
+        _line(f"resize: {settings.resize}", _meaning("data", "resize")),
     ]
-    unreadable = len(facts.unreadable)
-    if unreadable > DataSettings.max_unreadable * (unreadable + sum(facts.size(split) for split, _ in facts.counts)):
-        share = unreadable / (unreadable + sum(facts.size(split) for split, _ in facts.counts))
-        why = f"{_some(unreadable, 'file', 'files')} could not be read when this was written; more stop the run"
-        lines.append(f"  max_unreadable: {math.ceil(share * 100) / 100:g}   # {why}")
-    lines += [
-        "",
-        "recipe:                               # a scalar is fixed, a list is a set of choices",
-        f"  backbone: {start.backbone}",
-        f"  weights: {start.weights}   # {start.why}",
-    ]
+    share = unreadable / (unreadable + sum(facts.size(part) for part, _ in facts.counts))
+    if share > DataSettings.max_unreadable:
+        files = _some(unreadable, "file", "files")
+        why = f"{files} could not be read when this was written; more stop the run"
+        lines.append(_line(f"max_unreadable: {math.ceil(share * 100) / 100:g}", why))
+    lines += ["", _line("recipe:", "A scalar is fixed, a list is a set of choices.", indent="")]
+    lines += [_line(f"backbone: {start.backbone}"), _line(f"weights: {start.weights}", start.why)]
     if start.fallback:
-        lines.append(f"  weights_fallback: {start.fallback}   # random weights where those cannot be had; said aloud")
+        lines.append(_line(f"weights_fallback: {start.fallback}", "random weights where those cannot be had; said aloud"))
+    for key, value in (
+        ("unfrozen", "[head, 1, 2, all]"),
+        ("head_widths", f"[[], [{hidden}]]"),
+        ("dropout", "[0.0, 0.5]"),
+        ("lr", "[3e-3, 1e-3, 3e-4]"),
+        ("lr_multipliers", "{top: [1.0, 0.3], deep: [1.0, 0.1]}"),
+        ("batch_size", f"[{', '.join(map(str, batches))}]"),
+    ):
+        lines.append(_line(f"{key}: {value}", _meaning("recipe", key)))
+    if max(train) > 3 * min(train):
+        why = f"{_meaning('recipe', 'class_weights')} The classes are uneven: {min(train)} to {max(train)} images."
+        lines.append(_line("class_weights: [none, balanced]", why))
     lines += [
-        "  unfrozen: [head, 1, 2, all]         # how much trains: a number counts stages from the end",
-        f"  head_widths: [[], [{hidden}]]".ljust(38) + f"# one linear layer, or a hidden layer of {hidden} before it",
-        "  dropout: [0.0, 0.5]",
-        "  lr: [3e-3, 1e-3, 3e-4]",
-        "  lr_multipliers: {top: [1.0, 0.3], deep: [1.0, 0.1]}   # the last open stage, and the open ones below it",
-        f"  batch_size: [{', '.join(map(str, batches))}]",
-    ]
-    if uneven:
-        lines.append(f"  class_weights: [none, balanced]     # the classes are uneven: {min(train)} to {max(train)} photos")
-    lines += [
-        f"  epochs: {epochs}",
-        "  # horizontal_flip: 0.5              # more varied photos, but nothing can be stored: every epoch takes longer",
+        _line(f"epochs: {12 if size < 3000 else 8}"),
+        _line("# horizontal_flip: 0.5", "more varied images, but nothing can be stored: every epoch takes longer"),
         "",
         "search:",
-        "  sampler: tpe",
-        "  pruner: median                      # stops what is worse than half of the others were at that epoch",
-        "  trials: 24",
-        "  seed: 0",
-        "  enqueue:                            # tried first, to compare with",
+        *(
+            _line(f"{key}: {value}", _meaning("search", key))
+            for key, value in (("sampler", "tpe"), ("pruner", "median"), ("trials", 24))
+        ),
+        _line("seed: 0"),
+        _line("enqueue:", "Tried first, to compare with."),
         "    - {name: linear probe, unfrozen: head, head_widths: []}",
         "    - {name: last stage, unfrozen: 1, head_widths: []}",
         "",
     ]
     return "\n".join(lines)
+
+
+def _line(text: str, comment: str = "", indent: str = "  ") -> str:
+    return f"{indent + text:<42}# {comment}" if comment else indent + text
+
+
+def _meaning(section: str, key: str) -> str:
+    """What the table of fields says of a key."""
+    from searchft.recipe.fields import SECTIONS
+
+    return SECTIONS[section][key].row.meaning.replace("`", "")
 
 
 def _portable(source: str, path: Path) -> str:
@@ -388,14 +396,14 @@ def _portable(source: str, path: Path) -> str:
 
 def _progress(say: Any) -> Any:
     """A line when decoding begins that takes a while."""
-    told: list[bool] = []
+    said: list[bool] = []
 
-    def hear(done: int, total: int) -> None:
-        if not told and total > 2000 and done < total:
-            told.append(True)
-            say(f"decoding  {total} photos, once for all searches")
+    def show(done: int, total: int) -> None:
+        if not said and total > 2000 and done < total:
+            said.append(True)
+            say(f"decoding  {total} images, once for all searches")
 
-    return hear
+    return show
 
 
 def _some(count: int, one: str, more: str) -> str:

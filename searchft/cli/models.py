@@ -68,13 +68,12 @@ def _exact(pattern: str | None) -> str | None:
 
 
 def _near(pattern: str) -> str:
-    import difflib
-
     from searchft.models import list_backbones
+    from searchft.wording import near
 
     known = {name.partition("/")[2]: name for name in reversed(list_backbones(None))}
-    close = difflib.get_close_matches(pattern.rpartition("/")[2], list(known), n=1)
-    return f", did you mean {known[close[0]]!r}?" if close else ""
+    meant = near(pattern.rpartition("/")[2], known)
+    return f", did you mean {known[meant]!r}?" if meant else ""
 
 
 def _recipe(name: str) -> Recipe:

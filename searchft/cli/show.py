@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from searchft.cli.output import emit, emit_json, emit_renderable
-from searchft.cli.studies import find_study, json_option, storage_option, studies_option
+from searchft.cli.studies import find_study, json_option, say_if_read_only, storage_option, studies_option
 
 EPILOG = """\b
 Example:
@@ -25,6 +25,7 @@ def command(study: str, limit: int, studies: Path, storage: str, as_json: bool) 
     """Show STUDY (a name, or a path to its folder): the best trial, and every other. Works while it runs."""
     found = find_study(study, studies, storage)
     with found.open() as ledger:
+        say_if_read_only(ledger)
         space, facts, records = ledger.space(), ledger.facts(), ledger.records()
         masked = ledger.url
     from searchft.report.leaderboard import leaderboard, summary_json

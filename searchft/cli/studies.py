@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +10,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from searchft.cli.output import say
 from searchft.errors import InputError
+from searchft.wording import near
 
 if TYPE_CHECKING:
     from searchft.search.ledger import Ledger
@@ -67,6 +68,14 @@ class FoundStudy:
         return self.folder / "trials" / f"{number:04d}"
 
 
+def say_if_read_only(ledger: Ledger) -> None:
+    """One sentence where another version of searchft made the study."""
+    from searchft.recipe import is_read_only
+
+    if is_read_only(ledger.environment()):
+        say(f"note: {ledger.name} was made by another version of searchft: it can be read, but not gone on with")
+
+
 def check_writable(studies: Path) -> None:
     """Raises InputError where no study can be made in this folder: better at once than after looking at every photo."""
     standing = next(folder for folder in (studies.absolute(), *studies.absolute().parents) if folder.exists())
@@ -95,9 +104,9 @@ def find_study(study: str, studies: Path, storage: str = "") -> FoundStudy:
         return FoundStudy(name, folder, storage)
     if not (folder / DATABASE_NAME).is_file():
         known = [path.parent.name for path in sorted(studies.glob(f"*/{DATABASE_NAME}"))]
-        near = difflib.get_close_matches(study, known, n=1)
-        if near:
-            hint = f"did you mean '{near[0]}'?"
+        meant = near(study, known)
+        if meant:
+            hint = f"did you mean '{meant}'?"
         elif known:
             hint = f"there are {', '.join(known[:8])}"
         else:

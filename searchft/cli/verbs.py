@@ -34,6 +34,7 @@ VERBS: tuple[Verb, ...] = (
     Verb("evaluate", "evaluate", "Score an exported checkpoint on labelled pictures."),
     Verb("compare", "compare", "Show how far two checkpoints' layers lie apart, or one's from its start."),
     Verb("models", "models", "List the backbones, or print the stages of one."),
+    Verb("schema", "schema", "Print the JSON schema of a space, for editors."),
     Verb("cache", "cache", "Show what the shared stores hold, or clear them."),
 )
 

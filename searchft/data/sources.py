@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import unicodedata
 from collections import Counter
@@ -21,6 +20,7 @@ from searchft.data.records import Records, some
 from searchft.data.torchvision_sets import read_torchvision
 from searchft.errors import InputError, Problem
 from searchft.recipe import DataSettings
+from searchft.wording import near
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,8 @@ def read_source(settings: DataSettings, cache: Path) -> Records:
     source = SOURCES.get(kind)
     if source is None or bool(source.argument) != bool(colon):
         known = {name: f"{name}:{row.argument}" if row.argument else name for name, row in SOURCES.items()}
-        near = difflib.get_close_matches(kind, SOURCES, 1)
-        hint = f", did you mean {known[near[0]]!r}?" if near else ""
+        meant = near(kind, SOURCES)
+        hint = f", did you mean {known[meant]!r}?" if meant else ""
         rule = f"must be one of {', '.join(known.values())} but got {settings.source!r}{hint}"
         raise InputError(Problem(settings.source, "data.source", rule))
     records = source.read(settings, argument, cache)

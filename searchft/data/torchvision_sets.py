@@ -8,7 +8,6 @@ whole. torchvision is imported only when such a set is read.
 from __future__ import annotations
 
 import contextlib
-import difflib
 import os
 import socket
 import sys
@@ -26,6 +25,7 @@ from searchft.data.records import Content, Record, Records, printable
 from searchft.errors import InputError, Problem, first_line
 from searchft.files import lock_file
 from searchft.recipe import DataSettings
+from searchft.wording import near
 
 KEY = "data.source"
 
@@ -207,9 +207,8 @@ def read_torchvision(settings: DataSettings, written: str, cache: Path) -> Recor
 def _unknown(name: str) -> str:
     if name in NOT_CLASSIFICATION:
         return f"must name a classification set, but {name} has {NOT_CLASSIFICATION[name]}"
-    lower = {known.lower(): known for known in TORCHVISION_SETS}
-    near = difflib.get_close_matches(name.lower().replace("-", "").replace("_", ""), lower, 1, 0.6)
-    hint = f", did you mean {lower[near[0]]}?" if near else "."
+    meant = near(name.replace("-", "").replace("_", ""), TORCHVISION_SETS)
+    hint = f", did you mean {meant}?" if meant else "."
     return f"must name one of torchvision's classification sets but got {name!r}{hint} Known: {', '.join(TORCHVISION_SETS)}"
 
 

@@ -122,8 +122,8 @@ STEPS: tuple[tuple[str, int, Callable[[Tensor, Tensor, Any, int], Tensor]], ...]
     ("grayscale", 1, lambda v, u, p, _: some(v, u, p, lambda images: F.rgb_to_grayscale(images, num_output_channels=3))),
 )
 """In the order of execution: the recipe's field with the strength (0: off), how many random values in [0, 1) an image takes, and
-what makes planes [B, C, S, S] in [0, 1] of planes, draws [B, n], strength and image size. All values are drawn, whatever is switched
-on, so that a switch leaves the others' values as they were; a further row would change every image of every recipe."""
+what makes planes [B, C, S, S] in [0, 1] of planes, draws [B, n], strength and image size. All are drawn in one call, whatever is
+switched on, so that a switch leaves the others' values as they were; a step added later draws in a call of its own, after these."""
 
 
 def centre_crop(planes: Tensor, size: int) -> Tensor:

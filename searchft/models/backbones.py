@@ -6,7 +6,6 @@ Weights, edits and our head come later (weights.py, edits.py, heads.py).
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from searchft.models.code import build_own, parts_of
 from searchft.models.convnets import PAIRS, build_convnet
 from searchft.models.families import Family, family_of
 from searchft.models.seeding import seeded
+from searchft.wording import near_names
 
 LIBRARIES = ("torchvision", "timm", "searchft", "python")
 PLACEHOLDER_CLASSES = 7
@@ -59,7 +59,7 @@ class BackboneName:
 
 def near(word: str, known: Sequence[str]) -> str:
     """`, did you mean 'x' or 'y'?` if something known is close to the word, else an empty string."""
-    close = difflib.get_close_matches(word, known, n=3, cutoff=0.6)
+    close = near_names(word, known)
     return f", did you mean {' or '.join(map(repr, close))}?" if close else ""
 
 

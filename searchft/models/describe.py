@@ -35,7 +35,7 @@ def describe_backbone(recipe: Recipe, seed: int) -> BackboneFacts:
     name = parse_backbone(recipe.backbone)
     source, fell_back = _find(recipe, name, seed)
     mean, std, size = preprocessing(name, source.weights)
-    if recipe.normalisation == "none":
+    if recipe.normalization == "none":
         mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
     probe = size if recipe.own_edits() or recipe.head_replaces != "last" else 0
     template = make_template(recipe, name, source, probe)

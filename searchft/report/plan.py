@@ -155,7 +155,7 @@ def _name(recipe: Recipe, facts: SpaceFacts, opening: Opening) -> str:
         parts.append(recipe.adapters)
     if canonical.weights == "none":
         parts.append("random weights")
-    if recipe.normalisation != "weights":
+    if recipe.normalization != "weights":
         parts.append("pixels from 0 to 1")
     if recipe.own_edits():
         parts.append(f"{len(recipe.own_edits())} edits")

@@ -7,66 +7,33 @@ rate of a group with nothing open, or a dropout without a hidden layer, is left 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
-from typing import Any
+import dataclasses
+from collections.abc import Collection, Iterator
 
-from searchft.recipe import HEAD, BackboneFacts, Opening, Recipe, SpaceFacts, open_parameters
+from searchft.recipe import HEAD, BackboneFacts, Opening, Recipe, SpaceFacts, norm_matters, open_parameters
+from searchft.recipe.fields import AUGMENTATION, NETWORK, NEW_HEAD, RECIPE, STRATEGIES, TRAINING, names_that_decide
 from searchft.report.formats import rate_text
 from searchft.space import Space
 
-STRATEGY_FIELDS = ("unfrozen", "parameters", "norm", "adapters", "weights")
-"""What the macro `strategy` decides: where it varies, these do."""
-
-
-@dataclass(frozen=True)
-class Phrase:
-    """How one varying field of a recipe is said."""
-
-    field: str
-    words: Callable[[Any], str]
-
-
-ARCHITECTURE_PHRASES: tuple[Phrase, ...] = (
-    Phrase("edits", lambda edits: "edits " + " ".join(f"{name}={value}" for name, value in edits) if edits else "no edits"),
-    Phrase("head_replaces", lambda v: "whole classifier replaced" if v == "classifier" else "last layer replaced"),
-    Phrase("normalisation", lambda v: "pixels as they are" if v == "none" else "pixels normalised"),
-    Phrase("adapters", lambda v: "no adapters" if v == "none" else f"{v} adapters"),
-    Phrase("auxiliary", lambda v: "auxiliary heads trained" if v else "no auxiliary heads"),
-)
-TRAINING_PHRASES: tuple[Phrase, ...] = (
-    Phrase("momentum", lambda v: f"momentum {v:g}"),
-    Phrase("weight_decay", lambda v: f"weight decay {rate_text(v)}"),
-    Phrase("schedule", lambda v: f"{v} schedule"),
-    Phrase("lr_gamma", lambda v: f"gamma {v:g}"),
-    Phrase("lr_step_epochs", lambda v: f"a drop every {v} epochs"),
-    Phrase("warmup_epochs", lambda v: f"warm-up {v:g} epochs" if v else "no warm-up"),
-    Phrase("epochs", lambda v: f"{v} epochs"),
-    Phrase("head_first_epochs", lambda v: f"head first for {v} epochs" if v else "no head start"),
-    Phrase("label_smoothing", lambda v: f"label smoothing {v:g}" if v else "no label smoothing"),
-    Phrase("class_weights", lambda v: "balanced classes" if v == "balanced" else "plain class weights"),
-    Phrase("clip_norm", lambda v: f"gradients clipped at {v:g}" if v else "no clipping"),
-    Phrase("patience", lambda v: f"patience {v}" if v else "no early stop"),
-    Phrase("final_softmax", lambda v: "a softmax too many" if v else "no final softmax"),
-    Phrase("horizontal_flip", lambda v: f"flips {v:g}" if v else "no flips"),
-    Phrase("rotation", lambda v: f"rotation {v:g}°" if v else "no rotation"),
-    Phrase("brightness", lambda v: f"brightness ±{v:g}" if v else "brightness as is"),
-    Phrase("contrast", lambda v: f"contrast ±{v:g}" if v else "contrast as is"),
-    Phrase("saturation", lambda v: f"saturation ±{v:g}" if v else "saturation as is"),
-    Phrase("hue", lambda v: f"hue ±{v:g}" if v else "hue as is"),
-    Phrase("grayscale", lambda v: f"grey {v:g}" if v else "in colour"),
-    Phrase("crop_scale", lambda v: f"crops from {v:g}" if v != 1.0 else "no crops"),
-    Phrase("augment_views", lambda v: f"{v} fixed views" if v else "fresh views"),
-    Phrase("precision", lambda v: f"{v} precision"),
-    Phrase("seed", lambda v: f"seed {v}"),
-)
+_SAID_APART = {
+    "backbone",
+    "weights",
+    "head_widths",
+    "head_activation",
+    "dropout",
+    "input_dropout",
+    "optimizer",
+    "lr",
+    "batch_size",
+}
+"""Said in places of their own, by the code below; every other field is said as the table says."""
 
 
 def varying_fields(space: Space) -> frozenset[str]:
     """The recipe fields that the space leaves open."""
     fields = {dimension.name.partition(".")[0] for dimension in space.dimensions if len(dimension.choices) > 1}
     if "strategy" in fields:
-        fields = (fields - {"strategy"}) | set(STRATEGY_FIELDS)
+        fields = (fields - {"strategy"}) | {field for values in STRATEGIES.values() for field in values}
     return frozenset(fields)
 
 
@@ -84,11 +51,8 @@ def architecture_in_words(recipe: Recipe, facts: SpaceFacts, varying: Collection
     if "weights" in varying:
         parts.append(f"weights {backbone.weights if backbone else recipe.weights}")
     parts += [_opening_words(recipe, backbone, opening, varying), _head_words(recipe, varying)]
-    own = {"edits": recipe.own_edits()}  # edits written for another backbone have no effect here
-    for phrase in ARCHITECTURE_PHRASES:
-        if phrase.field in varying:
-            parts.append(phrase.words(own.get(phrase.field, getattr(recipe, phrase.field))))
-    return ", ".join(parts)
+    # Edits written for another backbone have no effect here.
+    return ", ".join([*parts, *_phrases(dataclasses.replace(recipe, edits=recipe.own_edits()), varying, NETWORK, NEW_HEAD)])
 
 
 def training_in_words(recipe: Recipe, facts: SpaceFacts, varying: Collection[str] = ()) -> str:
@@ -102,12 +66,17 @@ def training_in_words(recipe: Recipe, facts: SpaceFacts, varying: Collection[str
     if canonical.layer_decay != 1.0:
         factors.append(f"×{canonical.layer_decay:g} a stage")
     parts.append(f"{rate} ({', '.join(factors)})" if factors else rate)
-    for phrase in TRAINING_PHRASES:
-        value = getattr(canonical, phrase.field)
-        # What canonical() put back at its default has no effect in this recipe: silence is truer than a number.
-        if phrase.field in varying and (value == getattr(recipe, phrase.field)):
-            parts.append(phrase.words(value))
-    return ", ".join(parts)
+    # What canonical() put back at its default has no effect in this recipe: silence is truer than a number.
+    effective = {name for name in varying if getattr(canonical, name) == getattr(recipe, name)}
+    return ", ".join([*parts, *_phrases(canonical, effective, TRAINING, AUGMENTATION)])
+
+
+def _phrases(recipe: Recipe, varying: Collection[str], *deciding: str) -> Iterator[str]:
+    """The varying fields that decide one of these, as the table says them."""
+    for name in names_that_decide(*deciding):
+        if name in varying and name not in _SAID_APART and RECIPE[name].row.says is not None:
+            value = getattr(recipe, name)
+            yield RECIPE[name].in_words(value, rate_text(value) if isinstance(value, float) else "")
 
 
 def _resolved(recipe: Recipe, facts: SpaceFacts) -> tuple[Recipe, BackboneFacts | None, Opening | None]:
@@ -146,7 +115,7 @@ def _opening_words(recipe: Recipe, backbone: BackboneFacts | None, opening: Open
         words += " (biases only)"
     elif recipe.parameters == "norm":
         words += " (norms only)"
-    if "norm" in varying and (backbone is None or opening is None or backbone.has_norms_among(opening)):
+    if "norm" in varying and (backbone is None or opening is None or norm_matters(backbone, opening)):
         words += {
             "frozen": ", norms frozen",
             "affine": ", norm statistics frozen",

@@ -40,6 +40,7 @@ from searchft.errors import InputError, StorageError
 from searchft.faults import fault
 from searchft.machine import processor_name
 from searchft.recipe import Recipe, SpaceFacts
+from searchft.recipe.fields import RENAMED
 from searchft.search.claims import ClaimLostError, Claims, FolderClaims, NoClaims, PostgresClaims
 from searchft.search.records import COMPLETE, FAILED, PRUNED, RUNNING, Label, TrialRecord, Trials, best
 from searchft.search.rows import NumberTaken, add_trial, end_trial, put_epoch
@@ -646,7 +647,7 @@ def _record(trial: FrozenTrial, recipe: Recipe | None = None) -> TrialRecord:
         number=trial.number,
         name=attributes.get("name", ""),
         state=_STATES[trial.state],
-        params=MappingProxyType(dict(trial.params)),
+        params=MappingProxyType({RENAMED.get(name, name): label for name, label in trial.params.items()}),
         recipe=recipe or Recipe.from_json(attributes["recipe"]),
         key=attributes["key"],
         value=trial.value if trial.state.is_finished() else None,

@@ -15,14 +15,14 @@ from typing import Any
 from searchft.errors import ChangedGroundError, InputError, Problem, StorageError
 from searchft.faults import fault
 from searchft.files import cache_folder, remove_leftovers, write_atomic
-from searchft.recipe import SpaceFacts
+from searchft.recipe import KEY_VERSION, SpaceFacts, is_read_only
 from searchft.search.changed import ground_changes
 from searchft.search.ground import Ground, choose_ground
 from searchft.search.ledger import Ledger, environment
 from searchft.search.lock import FolderLock
 from searchft.search.records import TrialRecord
 from searchft.search.storage import mask_url
-from searchft.space import Space, notes
+from searchft.space import Space, differences, notes
 
 
 @dataclass
@@ -88,10 +88,18 @@ def open_study(
                 f"the study {name} disappeared while it was being opened: run again", storage and mask_url(storage)
             )
     try:
+        old_environment = ledger.environment()
+        if is_read_only(old_environment):
+            rule = (
+                f"{name} was made by another version of searchft, which computes and counts configurations in another way: it can be "
+                "shown, reported and exported, not gone on with. Run with --fresh to begin anew (the old one is kept aside), or give "
+                "it a new name under study"
+            )
+            raise ChangedGroundError(Problem(space.where("study"), "study", rule))
         facts, images = ground.describe(space, cache_folder())
-        old_space, old_facts, old_environment = ledger.space(), ledger.facts(), ledger.environment()
+        old_space, old_facts = ledger.space(), ledger.facts()
         facts = replace(facts, numerics=old_facts.numerics, keeping=old_facts.keeping)
-        changes = old_space.differences(replace(space, name=name))
+        changes = differences(old_space, replace(space, name=name))
         refused = [str(c) for c in changes if c.kind == "other"]
         refused += ground_changes(old_facts, facts, _old_images(old_environment), images)
         if refused:
@@ -157,7 +165,7 @@ def _create(
 
 
 def _pin(ledger: Ledger, space: Space, facts: SpaceFacts, images: Path) -> None:
-    made_with: dict[str, Any] = environment()
+    made_with: dict[str, Any] = environment() | {"key_version": KEY_VERSION}
     try:
         made_with["images"] = str(images.relative_to(cache_folder()))
     except ValueError:

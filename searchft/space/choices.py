@@ -1,27 +1,28 @@
 """The rule that makes a recipe a space: a scalar is fixed, a list is a set of choices.
 
-Where one value is itself a list or a mapping (`LIST_VALUED`, `MAPPING_VALUED`), choices are a list of those, or
+Where one value is itself a list or a mapping (its kind's `shape`), choices are a list of those, or
 `{choices: […]}`, which every key understands.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
+from searchft.recipe.fields import SECTIONS, STRATEGIES
+from searchft.recipe.kinds import RESERVED_GROUPS, Label
+from searchft.space.check import KEYS, check, unknown_key
 from searchft.space.findings import Findings
-from searchft.space.schema import ELSEWHERE, NESTED_KEYS, OTHER_WORDS, RECIPE_KEYS, RESERVED_GROUPS, check
-from searchft.space.strategies import conflicts
-from searchft.space.wording import did_you_mean, listed, near, plain_json, shown
 from searchft.space.yaml_reader import Node
+from searchft.wording import did_you_mean, got, listed, shown
 
-LIST_VALUED = ("head_widths", "stages")
-MAPPING_VALUED = ("edits", "lr_groups")
 MAX_CHOICES = 1000
 """Of one key. A finer grid is not a search."""
 EXCLUSIVE = ("unfrozen", "stages", "unfrozen_tensors")
 """Three ways to say what is open: a space takes one."""
 MULTIPLIER = "lr_multipliers"
+RECIPE = SECTIONS["recipe"]
 
 
 def same(a: Any, b: Any) -> bool:
@@ -38,25 +39,9 @@ def identity(value: Any) -> Any:
     return value
 
 
-def label(name: str, value: Any) -> str | int | float | bool | None:
+def label(name: str, value: Any) -> Label:
     """What the persistent study shows for a value in Recipe's form: 0.5, "layer4", "256+128", "linear" for no hidden layer."""
-    if name == "head_widths":
-        return "+".join(map(str, value)) or "linear"
-    if name == "stages":
-        return "+".join(value) or "none"
-    if name == "edits":
-        # JSON keeps the number 1 and the text "1" apart, which `labels` must.
-        return ", ".join(f"{key}={new if _bare(new) else plain_json(new)}" for key, new in value) or "none"
-    if name == "lr_groups":
-        return ", ".join(f"{group}={'+'.join(stages)}" for group, stages in value)
-    assert value is None or isinstance(value, str | int | float | bool)
-    return value
-
-
-def _bare(value: Any) -> bool:
-    return (
-        isinstance(value, str) and re.fullmatch(r"[A-Za-z_][A-Za-z_0-9]*", value) is not None and value not in ("true", "false")
-    )
+    return RECIPE[name.partition(".")[0]].kind.label(value)
 
 
 def read_recipe(section: Node, findings: Findings) -> dict[str, tuple[Any, ...]]:
@@ -64,8 +49,8 @@ def read_recipe(section: Node, findings: Findings) -> dict[str, tuple[Any, ...]]
     given: dict[str, tuple[Any, ...]] = {}
     for name, node in section.value.items():
         key = f"recipe.{name}"
-        if name not in RECIPE_KEYS:
-            findings.add(node.where, key, unknown_key(name, RECIPE_KEYS, "recipe"))
+        if name not in RECIPE:
+            findings.add(node.where, key, unknown_key(name, KEYS["recipe"], "recipe"))
         elif name == MULTIPLIER:
             _read_multipliers(node, given, findings)
         elif (choices := read_choices(name, node, key, findings)) is not None:
@@ -76,22 +61,6 @@ def read_recipe(section: Node, findings: Findings) -> dict[str, tuple[Any, ...]]
         )
     _check_together(section, given, findings)
     return given
-
-
-def unknown_key(name: str, known: tuple[str, ...], section: str) -> str:
-    """The rule for a key that does not exist, with what was probably meant or where it belongs."""
-    if name == "<<":
-        return "must be written out but got the merge key <<: merges are not read"
-    first, _, rest = name.partition(".")
-    if rest and first in known and first in NESTED_KEYS:
-        return f"unknown key {name[:60]!r}: write {first}: {{{rest[:60]}: …}}"
-    if name in ELSEWHERE:
-        return f"unknown key {name!r} here: it belongs {ELSEWHERE[name]}"
-    meant = near(name, known) or (OTHER_WORDS.get(name.lower(), "") if OTHER_WORDS.get(name.lower()) in known else "")
-    if meant:
-        return f"unknown key {name[:60]!r}, did you mean {meant!r}?"
-    belongs = f"{section}'s keys are" if section else "the keys are"
-    return f"unknown key {name[:60]!r}: {belongs} {listed(known)}"
 
 
 def read_choices(name: str, node: Node, key: str, findings: Findings) -> tuple[Any, ...] | None:
@@ -106,7 +75,7 @@ def read_choices(name: str, node: Node, key: str, findings: Findings) -> tuple[A
         if candidate.broken:
             sound = False
             continue
-        value, rule = check("recipe", name, candidate.plain())
+        value, rule = check(RECIPE[name].kind, candidate.plain())
         if rule:
             findings.add(candidate.where, key, rule)
             sound = False
@@ -138,11 +107,11 @@ def _candidates(name: str, node: Node, key: str, findings: Findings) -> list[Nod
             findings.add(
                 inner.where,
                 f"{key}.choices",
-                f"must be a list but got {_got(inner.plain())}: write choices: [{_bracket(inner)}]",
+                f"must be a list but got {got(inner.plain())}: write choices: [{_bracket(inner)}]",
             )
             return None
         return _not_empty(inner, key, findings)
-    if isinstance(value, dict) and name not in MAPPING_VALUED:
+    if isinstance(value, dict) and RECIPE[name].kind.shape != "mapping":
         findings.add(
             node.where,
             key,
@@ -151,7 +120,7 @@ def _candidates(name: str, node: Node, key: str, findings: Findings) -> list[Nod
         return None
     if not isinstance(value, list):
         return [node]
-    if name in LIST_VALUED:
+    if RECIPE[name].kind.shape == "list":
         nested = [isinstance(item.value, list) for item in value]
         if not any(nested):
             return [node]
@@ -165,10 +134,6 @@ def _candidates(name: str, node: Node, key: str, findings: Findings) -> list[Nod
                 )
             return None
     return _not_empty(node, key, findings)
-
-
-def _got(value: Any) -> str:
-    return "no value" if value is None else shown(value)
 
 
 def _bracket(node: Node) -> str:
@@ -191,7 +156,7 @@ def _read_multipliers(node: Node, given: dict[str, tuple[Any, ...]], findings: F
             findings.add(
                 node.where,
                 f"recipe.{MULTIPLIER}",
-                f"must map groups to multipliers but got {_got(node.plain())}: choices stand inside, as in {{top: [1.0, 0.6]}}",
+                f"must map groups to multipliers but got {got(node.plain())}: choices stand inside, as in {{top: [1.0, 0.6]}}",
             )
         return
     for group, child in node.value.items():
@@ -244,3 +209,29 @@ def _check_together(section: Node, given: dict[str, tuple[Any, ...]], findings: 
 
 def _own_groups(own: tuple[str, ...]) -> str:
     return "" if own else ": groups of your own are named under lr_groups"
+
+
+def conflicts(given: Mapping[str, tuple[Any, ...]]) -> list[tuple[str, str]]:
+    """(key, rule) of each value of `given` (choices per recipe key, `strategy` among them) that a strategy overrides.
+
+    Weights beside `scratch` are a conflict only where every choice is `scratch`: elsewhere they are the others' weights. So
+    is `unfrozen` only where no choice is `partial`.
+    """
+    found: dict[str, str] = {}
+    strategies = given.get("strategy", ())
+    for strategy in strategies:
+        for field, value in STRATEGIES[strategy].items():
+            if field in ("weights", "weights_fallback") and strategies != (strategy,):
+                continue
+            if field == "unfrozen" and "partial" in strategies:
+                continue
+            for key in same_question(field):
+                if key in given and (key != field or given[key] != (value,)) and key not in found:
+                    sets = f"sets {field} to {value}" if value != "" else f"needs no {field}"
+                    found[key] = f"must not stand beside strategy {strategy}, which {sets}: remove one of the two"
+    return list(found.items())
+
+
+def same_question(field: str) -> tuple[str, ...]:
+    """The recipe values that say the same as `field`, in other words, and itself."""
+    return EXCLUSIVE if field in EXCLUSIVE else (field,)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from searchft.recipe import Recipe
+from searchft.recipe.fields import NOTHING, SECTIONS
 from searchft.space.choices import label, same
-from searchft.space.wording import shown
-
-if TYPE_CHECKING:
-    from searchft.space.space import Space
+from searchft.space.space import Space
+from searchft.wording import shown
 
 Kind = Literal["search", "gained", "other"]
 
@@ -33,9 +31,15 @@ class Difference(str):
         return (Difference, (str(self), self.kind))
 
 
-def compare(old: Space, new: Space) -> list[Difference]:
-    """The differences, those that stop a study first."""
-    found = [*_study(old, new), *_data(old, new), *_recipe(old, new), *_search(old, new), *_rows(old, new)]
+def differences(old: Space, new: Space) -> list[Difference]:
+    """In sentences, how `new` differs from `old`, what stops a study first. Empty: they run the same."""
+    found = [
+        *_study(old, new),
+        *_settings("data", old.data, new.data),
+        *_recipe(old, new),
+        *_settings("search", old.search, new.search),
+        *_rows(old, new),
+    ]
     return sorted(found, key=lambda difference: ("other", "gained", "search").index(difference.kind))
 
 
@@ -43,14 +47,17 @@ def _study(old: Space, new: Space) -> list[Difference]:
     return [Difference(f"study was {shown(old.name)} and is {shown(new.name)}", "other")] if old.name != new.name else []
 
 
-def _data(old: Space, new: Space) -> list[Difference]:
+def _settings(section: str, old: Any, new: Any) -> list[Difference]:
+    """What a field decides says whether a study can go on: another seed or another split is another study."""
     # `root` is where the space file stands: a moved folder with the same images is the same ground, and whether the
     # images are the same is for their fingerprint to say.
-    return [
-        _changed(f"data.{f.name}", getattr(old.data, f.name), getattr(new.data, f.name), "other")
-        for f in fields(old.data)
-        if f.name != "root" and not same(getattr(old.data, f.name), getattr(new.data, f.name))
-    ]
+    found: list[Difference] = []
+    for key, field in SECTIONS[section].items():
+        before, after = getattr(old, field.name, None), getattr(new, field.name, None)
+        kind: Kind = "search" if field.row.decides == NOTHING else "other"
+        if key != "root" and not same(before, after):
+            found.append(Difference(f"{section}.{key} was {shown(before)} and is {shown(after)}", kind))
+    return found
 
 
 def _recipe(old: Space, new: Space) -> list[Difference]:
@@ -82,20 +89,6 @@ def _recipe(old: Space, new: Space) -> list[Difference]:
 def _in_order(before: tuple[Any, ...], after: tuple[Any, ...]) -> bool:
     kept = [a for a in after if any(same(a, b) for b in before)]
     return all(same(a, b) for a, b in zip(kept, before, strict=True))
-
-
-def _search(old: Space, new: Space) -> list[Difference]:
-    # The seed is every recipe's seed unless it has its own, and the sampler's: another seed is another study.
-    return [
-        _changed(
-            f"search.{f.name.removesuffix('_s')}",
-            getattr(old.search, f.name),
-            getattr(new.search, f.name),
-            "other" if f.name == "seed" else "search",
-        )
-        for f in fields(old.search)
-        if not same(getattr(old.search, f.name), getattr(new.search, f.name))
-    ]
 
 
 def _rows(old: Space, new: Space) -> list[Difference]:
@@ -131,25 +124,17 @@ def _choices(space: Space, name: str) -> tuple[Any, ...]:
         return space.by_name[name].choices
     if name in space.fixed:
         return (space.fixed[name],)
-    if name == "strategy":
-        return (None,)
     if "." in name:
         return (1.0,)
-    if name == "seed":
-        return (space.search.seed,)
-    return (Recipe.__dataclass_fields__[name].default,)
+    return (space.search.seed if name == "seed" else SECTIONS["recipe"][name].default,)
 
 
 def _text(name: str, value: Any) -> str:
     if value is None:
         return "not given"
-    shown_label = label(name.partition(".")[0], value)
+    shown_label = label(name, value)
     return shown_label if isinstance(shown_label, str) and shown_label else shown(shown_label)
 
 
 def _texts(name: str, values: list[Any] | tuple[Any, ...]) -> str:
     return ", ".join(_text(name, value) for value in values)
-
-
-def _changed(key: str, before: Any, after: Any, kind: Kind) -> Difference:
-    return Difference(f"{key} was {shown(before)} and is {shown(after)}", kind)

@@ -8,16 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from searchft.errors import InputError
-from searchft.recipe import DataSettings
+from searchft.recipe import DataSettings, SearchSettings
 from searchft.space.choices import read_recipe
 from searchft.space.enqueue import EnqueuedRow, read_enqueue
 from searchft.space.findings import Findings
 from searchft.space.overrides import apply, read_overrides
 from searchft.space.sections import read_data, read_search, read_study, top_level
-from searchft.space.settings import SearchSettings
 from searchft.space.space import Dimension, Space, asking_place
-from searchft.space.wording import near
 from searchft.space.yaml_reader import MAX_BYTES, Node, read_yaml
+from searchft.wording import near
 
 RELATIVE_SOURCES = ("folder:", "csv:")
 """Data sources that hold a path."""

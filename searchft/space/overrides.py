@@ -9,21 +9,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from searchft.errors import InputError
+from searchft.recipe.fields import SECTIONS
 from searchft.space.findings import Findings
-from searchft.space.schema import TOP_KEYS
-from searchft.space.wording import did_you_mean
 from searchft.space.yaml_reader import Node, read_yaml, unprintable
+from searchft.wording import did_you_mean
 
 FLAG = "--set"
 EXAMPLE = "recipe.epochs=5"
-OPEN_MAPPINGS = (
-    ("data", "split"),
-    ("data", "folders"),
-    ("recipe", "edits"),
-    ("recipe", "lr_multipliers"),
-    ("recipe", "lr_groups"),
-)
-"""Keys with a mapping inside: what follows their name, dots included, is one key of it."""
+TOP_KEYS = ("study", "data", "recipe", "search")
 
 
 @dataclass(frozen=True)
@@ -62,12 +55,8 @@ def read_overrides(texts: Sequence[str], findings: Findings) -> list[Override]:
         if path is None:
             section = key.partition(".")[0]
             hint = did_you_mean(section, TOP_KEYS)
-            findings.add(
-                where,
-                key[:60],
-                "must name a key: study, data.KEY, recipe.KEY or search.KEY"
-                + (f"{hint}" if hint and section not in TOP_KEYS else ""),
-            )
+            rule = "must name a key: study, data.KEY, recipe.KEY or search.KEY"
+            findings.add(where, key[:60], rule + (hint if section not in TOP_KEYS else ""))
             continue
         inner = Findings(where)
         try:
@@ -88,8 +77,9 @@ def _path(key: str) -> tuple[str, ...] | None:
     if section not in TOP_KEYS or not rest:
         return None
     name, _, inner = rest.partition(".")
-    if inner and (section, name) in OPEN_MAPPINGS:
-        return (section, name, inner)
+    field = SECTIONS[section].get(name)
+    if inner and field is not None and field.kind.shape in ("mapping", "groups"):
+        return (section, name, inner)  # what follows the name, dots included, is one key of the mapping
     return (section, rest)
 
 

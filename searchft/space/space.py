@@ -13,47 +13,21 @@ from functools import cached_property
 from itertools import product
 from typing import Any
 
-from searchft.recipe import DataSettings, Recipe, SpaceFacts
-from searchft.space.choices import MULTIPLIER, identity, label, same
-from searchft.space.differences import Difference, compare
+from searchft.recipe import DataSettings, Recipe, SearchSettings, SpaceFacts
+from searchft.recipe.facts import to_plain, to_tuples
+from searchft.recipe.fields import NETWORK, RENAMED, SECTIONS, STRATEGIES, names_that_decide
+from searchft.recipe.kinds import Label
+from searchft.space.choices import MULTIPLIER, identity, label
 from searchft.space.enqueue import EnqueuedRow
 from searchft.space.overrides import key_of, place_of
-from searchft.space.schema import RECIPE_KEYS
-from searchft.space.settings import SearchSettings
-from searchft.space.strategies import STRATEGIES
-
-FIRST = (
-    *(
-        "strategy",
-        "backbone",
-        "weights",
-        "weights_fallback",
-        "edits",
-        "head_replaces",
-        "adapters",
-        "normalisation",
-        "auxiliary",
-    ),
-    *("unfrozen", "stages", "unfrozen_tensors", "parameters", "norm"),
-    *("head_widths", "head_activation", "dropout", "input_dropout"),
-    *("optimizer", "schedule", "epochs", "batch_size", "lr", "lr_groups", MULTIPLIER),
-)
-"""Asking order: what decides whether others matter comes before them (no momentum without sgd). The rest as in Recipe."""
-
-ASKING_ORDER = (*FIRST, *(key for key in RECIPE_KEYS if key not in FIRST and key not in ("augment_views", "seed")))
-ASKING_ORDER = (*ASKING_ORDER, "augment_views", "seed")  # views matter only where something augments
-
-ARCHITECTURE = ("strategy", "backbone", "weights", "weights_fallback", "edits", "head_replaces", "adapters", "normalisation")
-"""What `Recipe.architecture` depends on."""
 
 MEMO_SIZE = 100_000
-
-Label = str | int | float | bool | None
+_ASKING_ORDER = {name: place for place, name in enumerate(SECTIONS["recipe"])}
 
 
 def asking_place(name: str) -> int:
     """Where a dimension comes in the asking order; multipliers of one space keep their order among themselves."""
-    return ASKING_ORDER.index(name.partition(".")[0])
+    return _ASKING_ORDER[name.partition(".")[0]]
 
 
 @dataclass(frozen=True)
@@ -68,7 +42,7 @@ class Dimension:
     @cached_property
     def labels(self) -> tuple[Label, ...]:
         """What the persistent study shows for each choice: 0.5, "layer4", "256+128", "linear". Distinct too."""
-        return tuple(label(self.name.partition(".")[0], choice) for choice in self.choices)
+        return tuple(label(self.name, choice) for choice in self.choices)
 
     def index(self, choice: Any) -> int:
         """Position of a choice. Raises ValueError if it is none."""
@@ -80,13 +54,6 @@ class Dimension:
     @cached_property
     def _places(self) -> Mapping[Any, int]:
         return {identity(choice): i for i, choice in enumerate(self.choices)}
-
-    def index_of_label(self, shown: Any) -> int:
-        """Position of a label. Raises ValueError if it is none."""
-        for i, known in enumerate(self.labels):
-            if same(known, shown):
-                return i
-        raise ValueError(f"{self.name} must be one of {self.labels} but got {shown!r}")
 
 
 @dataclass(frozen=True)
@@ -157,7 +124,7 @@ class Space:
 
     def architectures(self) -> dict[str, Recipe]:
         """`Recipe.architecture()` of every network in the space to one recipe that has it: what facts must describe."""
-        deciding = [dimension for dimension in self.dimensions if dimension.name in ARCHITECTURE]
+        deciding = [d for d in self.dimensions if d.name in ("strategy", *names_that_decide(NETWORK))]
         found: dict[str, Recipe] = {}
         for combination in product(*(dimension.choices for dimension in deciding)):
             recipe = self.resolve({d.name: choice for d, choice in zip(deciding, combination, strict=True)})
@@ -173,7 +140,7 @@ class Space:
         choice, or all but one of them: two values may mask each other's effect (parameters: norm masks unfrozen in a
         network without norms), and a dimension is dropped only if nothing still open can bring its effect back.
         """
-        memo = self._active_memo(facts)
+        memo = self._memo("active", facts)
         base = {d.name: chosen.get(d.name, d.choices[0]) for d in self.dimensions if d.name != name}
         asked = (name, *(self.by_name[n].index(choice) if n in chosen else -1 for n, choice in base.items()))
         if asked not in memo:
@@ -183,7 +150,7 @@ class Space:
                 if other.name != name and other.name not in chosen
                 for choice in other.choices[1:]
             )
-        return memo[asked]
+        return bool(memo[asked])
 
     def recipes(self, facts: SpaceFacts) -> Iterator[tuple[dict[str, Any], Recipe]]:
         """Every configuration once, by key: the choices that matter and the recipe. Always in the same order.
@@ -215,47 +182,31 @@ class Space:
         return any(key != first for key in keys)
 
     def _key(self, chosen: Mapping[str, Any], facts: SpaceFacts) -> str:
-        memo = self._key_memo(facts)
+        memo = self._memo("key", facts)
         asked = tuple(d.index(chosen[d.name]) for d in self.dimensions)
         if asked not in memo:
-            if len(memo) >= MEMO_SIZE:
-                memo.clear()
             memo[asked] = self.resolve(chosen).key(facts)
-        return memo[asked]
+        return str(memo[asked])
 
     @cached_property
     def _memos(self) -> dict[str, Any]:
         return {}
 
-    def _memo_of(self, kind: str, facts: SpaceFacts) -> dict[Any, Any]:
+    def _memo(self, kind: str, facts: SpaceFacts) -> dict[Any, Any]:
         # Facts are not hashable; a study has one of them, so the memo serves the last one seen, by identity.
         if self._memos.get("facts") is not facts:
             self._memos.clear()
             self._memos.update(facts=facts, key={}, active={})
         memo: dict[Any, Any] = self._memos[kind]
-        if len(memo) > MEMO_SIZE:
+        if len(memo) >= MEMO_SIZE:
             memo.clear()
         return memo
-
-    def _key_memo(self, facts: SpaceFacts) -> dict[tuple[int, ...], str]:
-        return self._memo_of("key", facts)
-
-    def _active_memo(self, facts: SpaceFacts) -> dict[tuple[Any, ...], bool]:
-        return self._memo_of("active", facts)
 
     # --- what the study shows and keeps ----------------------------------------------------------------------------
 
     def labels_of(self, chosen: Mapping[str, Any]) -> dict[str, Label]:
-        """The labels of choices; `choices_of` gives equal choices back. Raises as `resolve`."""
+        """The labels of choices. Raises as `resolve`."""
         return {name: self.by_name[name].labels[self.by_name[name].index(choice)] for name, choice in chosen.items()}
-
-    def choices_of(self, labels: Mapping[str, Any]) -> dict[str, Any]:
-        """The choices of labels. Raises KeyError for an unknown dimension, ValueError for an unknown label."""
-        return {name: self.by_name[name].choices[self.by_name[name].index_of_label(shown)] for name, shown in labels.items()}
-
-    def differences(self, other: Space) -> list[Difference]:
-        """In sentences, how `other` (newer) differs from this space; each knows its `kind`. Empty: they run the same."""
-        return compare(self, other)
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON data; `from_json` gives an equal space back."""
@@ -263,9 +214,9 @@ class Space:
             "name": self.name,
             "data": self.data.to_json(),
             "search": self.search.to_json(),
-            "fixed": {name: _plain(value) for name, value in self.fixed.items()},
-            "dimensions": [{"name": d.name, "choices": _plain(d.choices)} for d in self.dimensions],
-            "enqueue": [{"name": row.name, "chosen": {n: _plain(v) for n, v in row.chosen.items()}} for row in self.enqueue],
+            "fixed": to_plain(self.fixed),
+            "dimensions": [{"name": d.name, "choices": to_plain(d.choices)} for d in self.dimensions],
+            "enqueue": [{"name": row.name, "chosen": to_plain(row.chosen)} for row in self.enqueue],
             "source": self.source,
             "text": self.text,
             "lines": dict(self.lines),
@@ -274,24 +225,20 @@ class Space:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Space:
-        """The space that `to_json` wrote."""
+        """The space that `to_json` wrote, here or in a study of an earlier version."""
+
+        def values(raw: Mapping[str, Any]) -> dict[str, Any]:
+            return {RENAMED.get(name, name): to_tuples(value) for name, value in raw.items()}
+
         return cls(
             name=data["name"],
             data=DataSettings.from_json(data["data"]),
             search=SearchSettings.from_json(data["search"]),
-            fixed={name: _tuples(value) for name, value in data["fixed"].items()},
-            dimensions=tuple(Dimension(d["name"], _tuples(d["choices"])) for d in data["dimensions"]),
-            enqueue=tuple(EnqueuedRow(r["name"], {n: _tuples(v) for n, v in r["chosen"].items()}) for r in data["enqueue"]),
+            fixed=values(data["fixed"]),
+            dimensions=tuple(Dimension(RENAMED.get(d["name"], d["name"]), to_tuples(d["choices"])) for d in data["dimensions"]),
+            enqueue=tuple(EnqueuedRow(row["name"], values(row["chosen"])) for row in data["enqueue"]),
             source=data["source"],
             text=data["text"],
             lines=dict(data["lines"]),
             overrides=tuple(data["overrides"]),
         )
-
-
-def _plain(value: Any) -> Any:
-    return [_plain(item) for item in value] if isinstance(value, tuple | list) else value
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(_tuples(item) for item in value) if isinstance(value, list | tuple) else value

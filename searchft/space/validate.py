@@ -11,14 +11,10 @@ from typing import Any
 
 from searchft.errors import Problem
 from searchft.recipe import HEAD, BackboneFacts, Opening, Recipe, SpaceFacts, open_parameters
-from searchft.space.choices import MULTIPLIER
+from searchft.recipe.fields import OPENING, STRATEGIES, names_that_decide
+from searchft.space.choices import EXCLUSIVE, MULTIPLIER
 from searchft.space.space import Space
-from searchft.space.strategies import STRATEGIES
-from searchft.space.wording import did_you_mean, listed
-
-OPENERS = ("unfrozen", "stages", "unfrozen_tensors")
-OPENING = ("strategy", *OPENERS, "parameters", "norm", "lr_groups")
-"""What decides which parameters train."""
+from searchft.wording import did_you_mean, listed
 
 WIDE = 4
 """Units of a hidden layer per training image from which on a note says so."""
@@ -30,7 +26,7 @@ def validate(space: Space, facts: SpaceFacts) -> list[Problem]:
     # A count beyond one network's tensors opens all of it: only beyond every network's is it a mistake.
     most = max((len(backbone.parameters) for _, backbone in _networks(space, facts)), default=0)
     for recipe, backbone in _networks(space, facts):
-        for opener in OPENERS:
+        for opener in EXCLUSIVE:
             for value in _choices(space, opener):
                 rule = _opener_rule(recipe, backbone, opener, value, most)
                 if rule:
@@ -128,12 +124,10 @@ def _opener_rule(recipe: Recipe, backbone: BackboneFacts, opener: str, value: An
 
 def _openings(space: Space, facts: SpaceFacts) -> Iterator[tuple[Recipe, BackboneFacts, Opening]]:
     """Every distinct opening of the space, each opener's choice with every network and every other deciding value."""
-    deciding = [d for d in space.dimensions if d.name in OPENING]
+    deciding = [d for d in space.dimensions if d.name in (*names_that_decide(OPENING), "lr_groups")]
     for recipe, backbone in _networks(space, facts):
         pending: list[Recipe] = [recipe]
         for dimension in deciding:
-            if dimension.name == "strategy":
-                continue  # each strategy's networks and openings come from `architectures` and below
             pending = [replace(one, **{dimension.name: choice}) for one in pending for choice in dimension.choices][:10_000]
         if "strategy" in space.by_name:
             pending = [

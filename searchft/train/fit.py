@@ -141,8 +141,7 @@ def _epoch(
     """
     network, inputs, device = phase.network, phase.train, phase.network.device
     trained = network.trained
-    order = torch.randperm(inputs.size, generator=torch.Generator().manual_seed(mixed_seed(seed, 1, epoch)))
-    batches = batch_indices(order, recipe.batch_size)
+    batches = batch_indices(epoch_order(inputs.size, seed, epoch), recipe.batch_size)
     steps_per_epoch = len(batches)
     loss_sum = torch.zeros((), device=device)
     correct = torch.zeros((), dtype=torch.int64, device=device)
@@ -218,6 +217,11 @@ def evaluate(phase: _Phase) -> Evaluation:
         accuracy=int(right.sum()) / inputs.size,
         balanced_accuracy=float((hits[present].double() / totals[present]).mean()),
     )
+
+
+def epoch_order(size: int, seed: int, epoch: int) -> Tensor:
+    """The order of an epoch's images, int64 [size], whatever ran before it."""
+    return torch.randperm(size, generator=torch.Generator().manual_seed(mixed_seed(seed, 1, epoch)))
 
 
 def batch_indices(order: Tensor, batch_size: int) -> list[Tensor]:

@@ -95,7 +95,7 @@ class SplitInputs:
                 data.device,
                 view,
                 size,
-                _augmentation_text(recipe) if augments else "",
+                augmentation_text(recipe) if augments else "",
             )
             began = time.perf_counter()
             stored = data.store.values(key, self.size, self._computer(kept, recipe.seed, view))
@@ -177,5 +177,8 @@ def mixed_seed(*parts: int) -> int:
     return state >> 1
 
 
-def _augmentation_text(recipe: Recipe) -> str:
-    return ",".join(f"{name}={getattr(recipe, name)}" for name in AUGMENTATIONS) + f",seed={recipe.seed}"
+def augmentation_text(recipe: Recipe) -> str:
+    """What stored views are called after: the augmentations that are on, and the seed. One that comes to the table changes no name."""
+    default = Recipe(recipe.backbone)
+    names = [name for name in AUGMENTATIONS if getattr(recipe, name) != getattr(default, name)]
+    return ",".join(f"{name}={getattr(recipe, name)}" for name in names) + f",seed={recipe.seed}"

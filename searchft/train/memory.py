@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from searchft.models import build_model, freeze, set_modes
-from searchft.recipe import BackboneFacts, Opening, Recipe, SpaceFacts, digest, open_parameters, trained_parameters
+from searchft.recipe import OPTIMIZERS, BackboneFacts, Opening, Recipe, SpaceFacts, digest, open_parameters, trained_parameters
 
 
 def activation_bytes(
@@ -99,10 +99,6 @@ class PeakMemory:
         fixed, per_image = self._counted[name]
         trained = trained_parameters(recipe, self.facts)
         network = sum(parameter.size for parameter in backbone.parameters)
-        values = 2 * network + trained * (2 + OPTIMIZER_STATES[recipe.optimizer])
+        values = 2 * network + trained * (2 + OPTIMIZERS[recipe.optimizer].states)
         batch = min(recipe.batch_size, self.facts.data.train_size)
         return PROCESS_BYTES + 4 * values + fixed + per_image * batch
-
-
-OPTIMIZER_STATES = {"sgd": 1, "adam": 2, "adamw": 2}
-"""Numbers that an optimiser keeps per trained parameter."""

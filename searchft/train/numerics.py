@@ -60,7 +60,7 @@ _SUFFIX_BUDGET_S = 0.6
 
 DECIDING = (
     *("strategy", "backbone", "weights", "weights_fallback", "edits", "head_replaces", "adapters", "auxiliary"),
-    *("unfrozen", "stages", "unfrozen_tensors", "parameters", "norm", "normalisation", "precision"),
+    *("unfrozen", "stages", "unfrozen_tensors", "parameters", "norm", "normalization", "precision"),
 )
 """The dimensions that decide network, opening and precision."""
 

@@ -1,39 +1,20 @@
-"""Recipe -> torch optimiser with one parameter group per effective learning rate."""
+"""Recipe -> torch optimizer with one parameter group per effective learning rate."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+import importlib
+from collections.abc import Mapping
 
 import torch
 from torch import nn
 
-from searchft.recipe import HEAD, Opening, Recipe
-
-
-def _sgd(groups: list[dict[str, Any]], recipe: Recipe) -> torch.optim.Optimizer:
-    return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay, fused=True)
-
-
-def _adam(groups: list[dict[str, Any]], recipe: Recipe) -> torch.optim.Optimizer:
-    return torch.optim.Adam(groups, lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
-
-
-def _adamw(groups: list[dict[str, Any]], recipe: Recipe) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(groups, lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
-
-
-OPTIMIZERS: Mapping[str, Callable[[list[dict[str, Any]], Recipe], torch.optim.Optimizer]] = {
-    "sgd": _sgd,
-    "adam": _adam,
-    "adamw": _adamw,
-}
+from searchft.recipe import HEAD, OPTIMIZERS, Opening, Recipe
 
 
 def build_optimizer(
     recipe: Recipe, opening: Opening, parameters: Mapping[str, nn.Parameter], head: Mapping[str, nn.Parameter]
 ) -> torch.optim.Optimizer:
-    """The recipe's optimiser over the open backbone parameters and the head.
+    """The recipe's optimizer over the open backbone parameters and the head.
 
     Args:
         parameters: every parameter of the model by name.
@@ -47,7 +28,11 @@ def build_optimizer(
     for name in opening.parameters:
         by_rate.setdefault(rates[name], []).append(parameters[name])
     groups = [{"params": members, "lr": recipe.lr * rate, "base_lr": recipe.lr * rate} for rate, members in by_rate.items()]
-    return OPTIMIZERS[recipe.optimizer](groups, recipe)
+    row = OPTIMIZERS[recipe.optimizer]
+    module, name = row.build.split(":")
+    arguments = {field: getattr(recipe, field) for field in row.takes} | ({"fused": True} if row.fused else {})
+    optimizer: torch.optim.Optimizer = getattr(importlib.import_module(module), name)(groups, lr=recipe.lr, **arguments)
+    return optimizer
 
 
 def set_lr(optimizer: torch.optim.Optimizer, factor: float) -> None:

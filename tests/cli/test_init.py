@@ -30,7 +30,7 @@ def photos(tmp_path: Path, shared_cache: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_a_folder_becomes_a_space_that_loads(photos: Path, searchft: Run) -> None:
     result = searchft("init", "my photos")
     assert result.code == 0
-    assert "52 photos in 2 classes" in result.out and "dog & co 40, cat 12" in result.out
+    assert "52 images in 2 classes" in result.out and "dog & co 40, cat 12" in result.out
     assert "shorter side 150 px at least" in result.out and "searchft run my_photos.yaml" in result.out
     space = load_space("my_photos.yaml")
     assert space.data.source == "folder:my photos", "relative, so that both may move"
@@ -55,7 +55,7 @@ def test_unreadable_files_and_leaks_are_named(photos: Path, searchft: Run) -> No
     (photos / "train" / "cat" / "broken.jpg").write_bytes(b"\xff\xd8\xff no photo")
     result = searchft("init", photos, "--out", "split.yaml")
     assert result.code == 0, result.err
-    assert "LEAKS     6 photos" in result.out and "UNREADABLE 1 file is left out" in result.out and "broken.jpg" in result.out
+    assert "LEAKS     6 images" in result.out and "UNREADABLE 1 file is left out" in result.out and "broken.jpg" in result.out
     assert "split:" not in Path("split.yaml").read_text().split("recipe:")[0], "the split is the folders' own"
     answer = searchft("init", photos, "--out", "again.yaml", "--json").json
     assert len(answer["leaks"]) == 6 and answer["images"] == {"train": 112, "val": 6}
@@ -139,11 +139,11 @@ def test_run_folder_writes_the_space_once_and_then_uses_it(photos: Path) -> None
 
 def test_a_studys_folder_is_no_folder_of_photos(small_study, searchft: Run) -> None:  # type: ignore[no-untyped-def]
     result = searchft("run", small_study.folder)
-    assert result.code == 2 and "is a study, not photos" in result.err
+    assert result.code == 2 and "is a study, not images" in result.err
 
 
 @pytest.mark.parametrize(
-    ("text", "name"), [("Häuser & Co", "H_user_Co"), ("..", "photos"), ("a b", "a_b"), ("x" * 99, "x" * 60)]
+    ("text", "name"), [("Häuser & Co", "H_user_Co"), ("..", "images"), ("a b", "a_b"), ("x" * 99, "x" * 60)]
 )
 def test_study_names_are_made_of_folders(text: str, name: str) -> None:
     assert study_name(text) == name

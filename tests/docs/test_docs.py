@@ -32,10 +32,10 @@ def test_the_grammar_page_is_what_the_schema_says() -> None:
 
 
 def test_every_key_of_the_recipe_stands_in_the_grammar() -> None:
-    from searchft.space.schema import RECIPE_KEYS
+    from searchft.recipe.fields import SECTIONS
 
     text = (ROOT / "docs" / "grammar.md").read_text()
-    assert [key for key in RECIPE_KEYS if f"| `{key}` |" not in text] == []
+    assert [key for key in SECTIONS["recipe"] if f"| `{key}` |" not in text] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
@@ -46,10 +46,10 @@ def test_links_to_files_lead_somewhere(page: Path) -> None:
 
 
 def test_the_readmes_space_says_what_the_shipped_one_does() -> None:
-    from searchft.space import load_space, parse_space
+    from searchft.space import differences, load_space, parse_space
 
     (shown,) = code_blocks("README.md", "yaml")
-    assert parse_space(shown).differences(load_space(ROOT / "spaces" / "quickstart.yaml")) == []
+    assert differences(parse_space(shown), load_space(ROOT / "spaces" / "quickstart.yaml")) == []
 
 
 def test_the_readmes_snippet_has_at_most_ten_lines_and_is_what_export_writes() -> None:

@@ -207,7 +207,7 @@ def test_what_is_wrong_in_the_users_code_is_told_with_its_place(
 
 
 def test_pixels_may_go_in_as_they_are() -> None:
-    recipe = Recipe("torchvision/resnet18", weights="none", normalisation="none")
+    recipe = Recipe("torchvision/resnet18", weights="none", normalization="none")
     facts = describe_backbone(recipe, 0)
     assert (facts.mean, facts.std) == ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
     assert recipe.architecture() != Recipe("torchvision/resnet18", weights="none").architecture()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import io
 import os
 import pickle
 import socket
 import time
+from collections.abc import Callable
 from email.message import Message
 from pathlib import Path
 
@@ -196,6 +198,13 @@ def test_timms_own_file_is_read_by_timm(tmp_path: Path, donor: torch.nn.Module, 
     assert facts.weights == "r160_in1k"
     state = build_model(recipe, facts, 3, 0).state_dict()
     assert torch.equal(state["stem.0.weight"], load_file(tmp_path / "model.safetensors")["stem.0.weight"])
+
+
+@pytest.mark.parametrize(
+    "loader", [timm.models.load_state_dict, timm.models.load_checkpoint, timm.models.load_state_dict_from_hf]
+)
+def test_timms_loaders_run_no_code_unless_told_to(loader: Callable[..., object]) -> None:
+    assert inspect.signature(loader).parameters["weights_only"].default is True
 
 
 def test_a_file_that_changed_since_the_study_began_is_noticed(tmp_path: Path, donor: torch.nn.Module) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from searchft.recipe import Recipe, SpaceFacts
-from searchft.report.words import ARCHITECTURE_PHRASES, TRAINING_PHRASES, recipe_in_words, varying_fields, weights_in_words
+from searchft.report.words import recipe_in_words, varying_fields, weights_in_words
 from searchft.space import Space, parse_space
 
 
@@ -75,17 +75,6 @@ def test_edits_of_another_backbone_are_not_said(facts: SpaceFacts) -> None:
 def test_a_recipe_that_the_facts_do_not_know_still_has_words(space: Space, facts: SpaceFacts) -> None:
     stranger = dataclasses.replace(space.resolve({"unfrozen": "layer4"}), backbone="timm/other")
     assert "layer4" in recipe_in_words(stranger, facts)
-
-
-def test_every_recipe_field_that_may_vary_has_words() -> None:
-    said = {phrase.field for phrase in (*ARCHITECTURE_PHRASES, *TRAINING_PHRASES)}
-    elsewhere = {
-        *("backbone", "weights", "weights_fallback", "unfrozen", "stages", "unfrozen_tensors", "parameters", "norm"),
-        *("head_widths", "head_activation", "dropout", "input_dropout"),
-        *("optimizer", "lr", "lr_multipliers", "lr_groups", "layer_decay", "batch_size", "validate_every"),
-    }
-    assert {field.name for field in dataclasses.fields(Recipe)} == said | elsewhere
-    assert not said & elsewhere
 
 
 def test_a_strategy_that_varies_makes_its_fields_vary() -> None:

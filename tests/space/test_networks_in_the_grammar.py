@@ -90,21 +90,3 @@ def test_notes_name_a_softmax_by_edit_and_a_layer_wider_than_the_data(
     assert not any("very wide" in note for note in told)
     told = [str(note) for note in notes(space, facts_of(space, train=20))]
     assert any("a hidden layer of 128 is very wide for 20 training images" in note for note in told)
-
-
-def test_a_key_is_what_it_was_before_normalisation_could_be_chosen(
-    space_of: Callable[..., Space], facts_of: Callable[..., SpaceFacts], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from searchft.recipe import Recipe
-
-    space = space_of("unfrozen: layer2")
-    facts = facts_of(space)
-    key = space.resolve({}).key(facts)
-    to_json = Recipe.to_json
-
-    def older(self: Recipe) -> dict[str, object]:
-        return {name: value for name, value in to_json(self).items() if name != "normalisation"} | {"normalisation": "weights"}
-
-    monkeypatch.setattr(Recipe, "to_json", older)
-    assert space.resolve({}).key(facts) == key
-    assert "normalisation" in Recipe.__dataclass_fields__

@@ -124,7 +124,7 @@ def test_the_orchid_space_is_a_ladder_a_zoo_and_four_mistakes() -> None:
     names = list(rows)
     ladder = [rows[name] for name in names[:6]]
     assert [
-        sum((r.horizontal_flip > 0, r.rotation > 0, r.hue > 0, r.grayscale > 0, r.normalisation == "weights")) for r in ladder
+        sum((r.horizontal_flip > 0, r.rotation > 0, r.hue > 0, r.grayscale > 0, r.normalization == "weights")) for r in ladder
     ] == [*(0, 1, 2, 3, 4, 5)]
     for recipe in rows.values():
         alexnet = recipe.backbone == "torchvision/alexnet"
@@ -148,7 +148,7 @@ def test_the_vgg_space_is_the_notebooks_classifier() -> None:
     (recipe,) = rows_of("cifar10_vgg16").values()
     assert dict(recipe.edits) == {"avgpool.output_size": 3} and recipe.head_replaces == "classifier"
     assert (recipe.head_widths, recipe.lr, recipe.batch_size, recipe.epochs) == ((512, 128), 1e-3, 1024, 5)
-    assert (recipe.normalisation, recipe.unfrozen, recipe.dropout) == ("none", "head", 0.0)
+    assert (recipe.normalization, recipe.unfrozen, recipe.dropout) == ("none", "head", 0.0)
 
 
 @pytest.mark.parametrize("path", sorted((SPACES / "offline").glob("*.yaml")), ids=lambda path: path.stem)

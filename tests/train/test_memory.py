@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from searchft.models import build_model, freeze, head_parameters, set_modes
-from searchft.recipe import open_parameters, trained_parameters
-from searchft.train.memory import OPTIMIZER_STATES, PROCESS_BYTES, PeakMemory, saved_bytes
+from searchft.recipe import OPTIMIZERS, open_parameters, trained_parameters
+from searchft.train.memory import PROCESS_BYTES, PeakMemory, saved_bytes
 from searchft.train.optimizers import build_optimizer
 
 SIDE = 32
@@ -24,7 +24,7 @@ def model_of(recipe, facts):
     return model, backbone, opening
 
 
-@pytest.mark.parametrize("optimizer", sorted(OPTIMIZER_STATES))
+@pytest.mark.parametrize("optimizer", sorted(OPTIMIZERS))
 def test_an_optimiser_keeps_as_many_numbers_as_the_table_says(optimizer, recipe, facts):
     recipe = dataclasses.replace(recipe, unfrozen="layer4", optimizer=optimizer, momentum=0.9)
     model, backbone, opening = model_of(recipe, facts)
@@ -32,7 +32,7 @@ def test_an_optimiser_keeps_as_many_numbers_as_the_table_says(optimizer, recipe,
     model(torch.randn(4, 3, SIDE, SIDE)).sum().backward()
     built.step()
     kept = sum(t.numel() for state in built.state.values() for t in state.values() if t.dim() > 0)
-    assert kept == OPTIMIZER_STATES[optimizer] * trained_parameters(recipe, facts)
+    assert kept == OPTIMIZERS[optimizer].states * trained_parameters(recipe, facts)
 
 
 @pytest.mark.parametrize("unfrozen", ["head", "layer4", "all"])
@@ -40,7 +40,7 @@ def test_the_estimate_at_any_batch_size_is_what_a_real_step_keeps(unfrozen, reci
     peak = PeakMemory(facts, SIDE)
     base = dataclasses.replace(recipe, unfrozen=unfrozen, batch_size=1)
     model, backbone, _ = model_of(base, facts)
-    numbers = 2 * sum(p.size for p in backbone.parameters) + trained_parameters(base, facts) * (2 + OPTIMIZER_STATES["sgd"])
+    numbers = 2 * sum(p.size for p in backbone.parameters) + trained_parameters(base, facts) * (2 + OPTIMIZERS["sgd"].states)
     for batch in (8, 64):
         told = peak(dataclasses.replace(base, batch_size=batch)) - PROCESS_BYTES - 4 * numbers
         assert told == pytest.approx(saved_bytes(model, SIDE, batch, 40, device="cpu"), rel=0.05, abs=200_000)

@@ -8,55 +8,17 @@ import json
 
 import pytest
 
-from searchft.recipe import (
-    BackboneFacts,
-    DataFacts,
-    DataSettings,
-    Numerics,
-    ParameterFacts,
-    Recipe,
-    SpaceFacts,
-    StageFacts,
-    numerics_name,
-    open_parameters,
-)
+from searchft.recipe import DataSettings, Numerics, Recipe, SpaceFacts, numerics_name, open_parameters
+from tests import invented
 
-STAGES = (StageFacts("stem", ("conv1", "bn1")), StageFacts("layer1", ("layer1",)), StageFacts("layer2", ("layer2",)))
-CONVOLUTIONS = (
-    ("stem", "conv1", "bn1"),
-    ("layer1", "layer1.0.conv", "layer1.0.bn"),
-    ("layer2", "layer2.0.conv", "layer2.0.bn"),
-)
 BASE = Recipe("torchvision/small", unfrozen="all")
+PRETRAINED = {"weights": "IMAGENET1K_V1", "weights_sha256": "0" * 64, "weights_source": "a file"}
 
 
 def facts(norms: str = "batch", bias: bool = False, train: int = 80, **values: object) -> SpaceFacts:
     """Three stages with a convolution each and BatchNorms, LayerNorms (`layer`) or no norms."""
-    parameters: list[ParameterFacts] = []
-    for stage, convolution, norm in CONVOLUTIONS:
-        parameters.append(ParameterFacts(convolution + ".weight", 100, stage, "weight"))
-        if bias:
-            parameters.append(ParameterFacts(convolution + ".bias", 4, stage, "bias"))
-        if norms:
-            parameters += [ParameterFacts(f"{norm}.{part}", 4, stage, f"norm_{part}") for part in ("weight", "bias")]
-    backbone = BackboneFacts(
-        backbone="torchvision/small",
-        weights="IMAGENET1K_V1",
-        weights_sha256="0" * 64,
-        weights_source="a file",
-        fell_back="",
-        stages=STAGES,
-        parameters=tuple(parameters),
-        batch_norms=tuple((norm, stage) for stage, _, norm in CONVOLUTIONS) if norms == "batch" else (),
-        head="fc",
-        num_features=8,
-        mean=(0.5, 0.5, 0.5),
-        std=(0.5, 0.5, 0.5),
-        input_size=32,
-    )
-    backbone = dataclasses.replace(backbone, **values)  # type: ignore[arg-type]
-    data = DataFacts("orl_faces", "f" * 64, ("a", "b"), (("train", (train // 2, train - train // 2)), ("val", (5, 5))))
-    return SpaceFacts(data, {BASE.architecture(): backbone})
+    backbone = invented.backbone("torchvision/small", norms, bias, **{**PRETRAINED, **values})
+    return SpaceFacts(invented.data(train), {BASE.architecture(): backbone})
 
 
 def opening_of(known: SpaceFacts, **values: object) -> tuple[str, ...]:

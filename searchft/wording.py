@@ -9,6 +9,8 @@ from typing import Any
 
 LONGEST = 80
 """Characters of a value that a message shows: enough to recognise it, too few to flood a terminal."""
+SHORT_WORD = 5
+"""Up to this length one slip of the pen is a near miss, and two are another word (`lora` is not `lr`)."""
 
 
 def shown(value: Any) -> str:
@@ -32,6 +34,11 @@ def _written(value: Any) -> str:
     return str(value)
 
 
+def got(value: Any) -> str:
+    """What was given, after `but got`: `no value`, or the value as `shown`."""
+    return "no value" if value is None else shown(value)
+
+
 def plain_json(value: Any) -> str:
     """A value as compact JSON on one line: keeps 1 and "1" apart."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
@@ -44,9 +51,23 @@ def listed(names: Iterable[Any]) -> str:
 
 def near(name: str, names: Iterable[str]) -> str:
     """The name that was probably meant, or an empty string. Case never counts as a difference."""
+    return next(iter(near_names(name, names, 1)), "")
+
+
+def near_names(name: str, names: Iterable[str], count: int = 3) -> list[str]:
+    """The names that may have been meant, likeliest first."""
     known = {known.lower(): known for known in names}
-    close = difflib.get_close_matches(name[:100].lower(), known, n=1, cutoff=0.6)
-    return known[close[0]] if close else ""
+    name = name[:100].lower()
+    close = difflib.get_close_matches(name, known, n=count, cutoff=0.7)
+    return [known[one] for one in close if len(name) > SHORT_WORD or _one_slip(name, one)]
+
+
+def _one_slip(a: str, b: str) -> bool:
+    """Whether one letter was changed, added, left out, or swapped with its neighbour."""
+    for _ in "ab":  # what they share at the beginning, then at the end
+        same = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+        a, b = a[same:][::-1], b[same:][::-1]
+    return max(len(a), len(b)) <= 1 or (len(a) == 2 and a == b[::-1])
 
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:

@@ -1,0 +1,33 @@
+"""`searchft schema`: the JSON schema of a space file, for editors that complete and check YAML."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from searchft.cli.output import emit
+
+EPILOG = """\b
+Example:
+  searchft schema --out space.schema.json
+and as the first line of a space, for VS Code's YAML extension and every other yaml-language-server:
+  # yaml-language-server: $schema=space.schema.json"""
+
+
+@click.command("schema", epilog=EPILOG)
+@click.option(
+    "--out", type=click.Path(path_type=Path), default=None, metavar="FILE", help="Write it there instead of printing it."
+)
+def command(out: Path | None) -> None:
+    """Print the JSON schema of a space file: every key with its meaning, values and default."""
+    import json
+
+    from searchft.space.schema import space_schema
+
+    text = json.dumps(space_schema(), indent=1, ensure_ascii=False)
+    if out is None:
+        emit(text)
+    else:
+        out.write_text(text + "\n", encoding="utf-8")
+        emit(f"written to {out}")
