@@ -12,11 +12,12 @@ Each is imported on first use: `import searchft` loads neither torch nor Optuna.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from searchft.errors import InputError
+from searchft.files import BEST_WEIGHTS, trial_folder
 from searchft.space import Space
 from searchft.space import load_space as _load_space
 
@@ -44,6 +45,8 @@ class FinishedStudy:
     """Every trial, by number."""
     why: str
     """`trials` (the budget is spent), `exhausted` (every configuration is known) or `timeout`."""
+    database_url: str = field(default="", repr=False)
+    """As `storage`, password and all: never to be shown. Empty: SQLite in the folder."""
 
     @property
     def best(self) -> TrialRecord | None:
@@ -56,7 +59,9 @@ class FinishedStudy:
         """The study as Optuna's own object, to read: plots, importances, trials as a data frame."""
         import optuna
 
-        return optuna.load_study(study_name=self.space.name, storage=self.storage)
+        from searchft.search.storage import open_storage
+
+        return optuna.load_study(study_name=self.space.name, storage=open_storage(self.database_url, self.folder, create=False))
 
     def export(self, out: Path | str, trial: int | None = None) -> Path:
         """Writes the best trial (or another) as a folder that plain PyTorch loads, and returns it. Raises InputError where its
@@ -68,7 +73,7 @@ class FinishedStudy:
             raise InputError("no such trial has completed", str(self.folder))
         out = Path(out)
         check_target(out)
-        delta = self.folder / "trials" / f"{record.number:04d}" / "best.safetensors"
+        delta = trial_folder(self.folder, record.number) / BEST_WEIGHTS
         about = {"study": self.space.name, "trial": record.number}
         metrics = {"search_val_accuracy": record.value}
         return export_trial(record.recipe, self.facts, self.space.data, delta, out, metrics, about)
@@ -136,9 +141,9 @@ def run(
         for event in session.events():
             tell(event)
             finished = event if isinstance(event, StudyFinished) else finished
-        url = study.ledger.url
+        url, masked = study.ledger.database_url, study.ledger.url
     assert finished is not None
-    return FinishedStudy(study.space, study.facts, study.folder, url, finished.records, finished.why)
+    return FinishedStudy(study.space, study.facts, study.folder, masked, finished.records, finished.why, url)
 
 
 def fit(

@@ -5,11 +5,10 @@
     SEARCHFT_FAULT=driver.reported:2:group     … with its whole process group; `other`: not itself but its driver, or
                                                its workers; `both`: these and itself
     SEARCHFT_FAULT=worker.job,worker.done:2    several, each on its own
-    SEARCHFT_FAULT_FOLDER=DIR                  every passing is written to DIR/passed, and a fault strikes once however
-                                               many processes read the same words (DIR/struck-… says that it has)
+    SEARCHFT_FAULT_FOLDER=DIR                  every passing is written to DIR/passed; a fault strikes once, whichever
+                                               process comes first (DIR/struck-… says that it has)
 
-Without these variables a point costs one comparison. They can only end the program, so whoever sets its environment
-gains nothing by them.
+Without these variables a point costs one comparison. They can only end the program: setting them gains nobody anything.
 """
 
 from __future__ import annotations
@@ -31,11 +30,11 @@ POINTS = MappingProxyType(
         "driver.suggested": "a trial is suggested, nothing of it written",
         "driver.started": "the trial stands in the database as running, no worker has it",
         "driver.dispatched": "a worker has it",
-        "driver.answered": "a repeat was answered from the record",
+        "driver.answered": "a duplicate was answered from the record",
         "driver.heard": "a worker reported an epoch, the database does not know of it",
         "driver.reported": "the epoch is in the database, the worker still waits for its answer",
         "ledger.finishing": "an ended trial's notes are in the database, its state is not",
-        "driver.told": "the trial has ended in the database, its folder is not tidied",
+        "driver.told": "the trial has ended in the database, its folder is not cleaned",
         "driver.tidying": "some of its files are gone",
         "driver.ending": "the last trial has ended, the workers still live",
         # the worker's
@@ -43,7 +42,7 @@ POINTS = MappingProxyType(
         "worker.locked": "the folder is locked, nothing is trained",
         "epoch.begun": "an epoch is about to be trained",
         "worker.epoch": "an epoch is trained and checkpointed, the driver does not know of it",
-        "worker.sent": "the driver was told of an epoch, its answer has not come",
+        "worker.sent": "an epoch was sent to the driver, its answer has not come",
         "worker.done": "a trial is trained to its end, the driver does not know of it",
         "checkpoint.best": "new best weights lie beside the checkpoint of the epoch before",
         "checkpoint.saved": "the checkpoint holds the epoch, nobody knows of it",
@@ -51,9 +50,9 @@ POINTS = MappingProxyType(
         "files.written": "a file's new content lies whole under a temporary name",
         "files.replaced": "it has taken its name",
         "store.writing": "some of the frozen part's values are written",
-        "store.written": "all of them, under a temporary name",
-        "store.renamed": "they have their name",
-        "images.writing": "decoded pictures lie under a temporary name",
+        "images.writing": "the images are decoded under a temporary name, without a manifest",
+        "cache.written": "an entry of the cache is whole, under a temporary name",
+        "cache.renamed": "it has its name",
     }
 )
 """Every name, and how things stand there."""
@@ -72,11 +71,11 @@ def fault(point: str, detail: str = "") -> None:
 
 def _pass(point: str, detail: str) -> None:
     if point not in POINTS:
-        raise KeyError(f"{point} is no fault point: write it into the table")
+        raise KeyError(f"{point} is no fault point: add it to POINTS")
     _passed[point] = count = _passed.get(point, 0) + 1
     if _FOLDER:
-        # One write to a file opened for appending: lines of several processes do not mix.
-        _append(Path(_FOLDER, "passed"), f"{point} {os.getpid()} {detail}\n")
+        with open(Path(_FOLDER, "passed"), "ab", buffering=0) as file:  # one write: lines of several processes do not mix
+            file.write(f"{point} {os.getpid()} {detail}\n".encode())
     for one in _FAULT.split(","):
         name, _, rest = one.partition(":")
         number, _, who = rest.partition(":")
@@ -84,21 +83,14 @@ def _pass(point: str, detail: str) -> None:
             _strike(who or "self")
 
 
-def _append(path: Path, line: str) -> None:
-    handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-    os.write(handle, line.encode())
-    os.close(handle)
-
-
 def _first(one: str) -> bool:
     """Whether nobody has struck in this way before."""
-    if not _FOLDER:
-        return True
     try:
-        os.close(os.open(Path(_FOLDER, f"struck-{one}"), os.O_WRONLY | os.O_CREAT | os.O_EXCL))
+        if _FOLDER:
+            os.close(os.open(Path(_FOLDER, f"struck-{one}"), os.O_WRONLY | os.O_CREAT | os.O_EXCL))
+        return True
     except FileExistsError:
         return False
-    return True
 
 
 def _strike(who: str) -> None:

@@ -1,13 +1,14 @@
 """Files that matter: written whole or not at all, read with a word about what is wrong.
 
 Every write goes to a temporary name in the same folder, is synced, and then renamed over the target: a kill or a full
-disk leaves the old file or the new one, never half of either.
+disk leaves the old file or the new one, never half of either. A sealed file ends with the SHA-256 of what stands before it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -22,9 +23,34 @@ import filelock
 from searchft.errors import StorageError
 from searchft.faults import fault
 
+LAST_CHECKPOINT = "last.ckpt"
+"""In a trial's folder: what its next epoch needs."""
+
+BEST_WEIGHTS = "best.safetensors"
+"""In a trial's folder: what its best epoch changed in the network."""
+
 _UMASK = os.umask(0o022)
 os.umask(_UMASK)
+_NETWORK_FILE_SYSTEMS = frozenset(
+    {
+        "nfs",
+        "nfs4",
+        "cifs",
+        "smb3",
+        "smbfs",
+        "sshfs",
+        "afs",
+        "ceph",
+        "lustre",
+        "gpfs",
+        "glusterfs",
+        "beegfs",
+        "pvfs2",
+        "orangefs",
+    }
+)
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG)
+_DIGEST_LENGTH = 64
 
 
 @contextlib.contextmanager
@@ -51,20 +77,24 @@ def replacing(path: Path, sync: bool = True) -> Iterator[IO[bytes]]:
         os.replace(temporary, path)
         temporary = None
         fault("files.replaced", path.name)
-        if not sync:
-            return
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        if sync:
+            sync_folder(path.parent)
     except OSError as error:
-        if error.errno in _DISK_ERRORS:
+        if is_disk_error(error):
             raise StorageError(f"cannot write {path}: {error.strerror}. Free some space and run again.", str(path)) from error
         raise
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def sync_folder(path: Path) -> None:
+    """Makes renames in a folder outlive a power cut."""
+    folder = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def write_atomic(path: Path, content: bytes) -> None:
@@ -86,6 +116,50 @@ def read_json(path: Path) -> Any:
         raise StorageError(f"{path} is damaged: {error}", str(path)) from error
 
 
+class Sealing:
+    """Writes to a file and knows the SHA-256 of what has passed."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.digest = hashlib.sha256()
+
+    def write(self, data: bytes) -> int:
+        self.digest.update(data)
+        return self._file.write(data)
+
+    def flush(self) -> None:
+        self._file.flush()
+
+
+@contextlib.contextmanager
+def replacing_sealed(path: Path, sync: bool = True) -> Iterator[Sealing]:
+    """As `replacing`; when the block ends, the file gets its seal."""
+    with replacing(path, sync) as file:
+        sealing = Sealing(file)
+        yield sealing
+        file.write(sealing.digest.hexdigest().encode())
+
+
+def read_sealed_bytes(path: Path) -> bytes:
+    """What was written before the seal. Raises FileNotFoundError, or StorageError if it is not what was written."""
+    content = Path(path).read_bytes()
+    payload, digest = content[:-_DIGEST_LENGTH], content[-_DIGEST_LENGTH:]
+    if hashlib.sha256(payload).hexdigest().encode() != digest:
+        raise StorageError(f"{path} is damaged: run again and it is built anew", str(path))
+    return payload
+
+
+def write_sealed(path: Path, value: Any, sync: bool = True) -> None:
+    """Replaces `path` by a sealed JSON value."""
+    with replacing_sealed(path, sync) as file:
+        file.write(json.dumps(value, separators=(",", ":")).encode())
+
+
+def read_sealed(path: Path) -> Any:
+    """The JSON value that `write_sealed` wrote; raises as `read_sealed_bytes`."""
+    return json.loads(read_sealed_bytes(path))
+
+
 def is_disk_error(error: OSError) -> bool:
     """Whether the disk is full, read-only or failing: nothing that a trial has done."""
     return error.errno in _DISK_ERRORS
@@ -101,6 +175,15 @@ def sha256_of(path: Path) -> str:
     """SHA-256 of a file's bytes, in hex."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def disk_bytes(path: Path) -> int:
+    """Bytes of a file or of all files below a folder; links are not followed, and what vanishes meanwhile counts nothing."""
+    total = 0
+    for file in (path, *path.rglob("*")):
+        with contextlib.suppress(OSError):
+            total += 0 if file.is_dir() and not file.is_symlink() else file.lstat().st_size
+    return total
 
 
 def cache_folder() -> Path:
@@ -121,6 +204,37 @@ def store_budget_bytes(folder: Path) -> int:
 
 
 def lock_file(path: Path) -> filelock.FileLock:
-    """An operating-system lock on `path` (released by the kernel when its holder dies)."""
+    """An operating-system lock on `path` (released by the kernel when its holder dies).
+
+    Raises StorageError where the file system has none: filelock would in silence let a file stand for a lock, which outlives the dead.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK):
+            rule = f"{path.parent} lies on a file system without locks ({error.strerror}): use a folder on another disk"
+            raise StorageError(rule, str(path.parent)) from error
+    finally:
+        os.close(folder)
     return filelock.FileLock(path, mode=0o644)
+
+
+def network_file_system(folder: Path, mounts: Path = Path("/proc/self/mounts")) -> str:
+    """The kind of network file system that `folder` lies on (`nfs4`, say); empty: none, or `mounts` does not tell."""
+    try:
+        lines = mounts.read_text().splitlines()
+    except OSError:
+        return ""
+    found = ("", "")
+    for _, point, kind, *_ in (line.split(" ") for line in lines):
+        point = point.replace("\\040", " ")
+        if folder.resolve().is_relative_to(point) and len(point) >= len(found[0]):
+            found = (point, kind)
+    return found[1] if found[1].removeprefix("fuse.") in _NETWORK_FILE_SYSTEMS else ""
+
+
+def trial_folder(study_folder: Path, number: int) -> Path:
+    """Where a trial keeps its checkpoint: `trials/0007`."""
+    return study_folder / "trials" / f"{number:04d}"

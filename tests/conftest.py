@@ -7,7 +7,6 @@ steps. Tests that change a study take a copy (`study_copy`).
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import signal
 from collections.abc import Callable, Iterator
@@ -61,13 +60,9 @@ class SmallStudy:
 def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A cache folder of the tests' own, for the whole session."""
     cache = tmp_path_factory.mktemp("cache")
-    before = os.environ.get("SEARCHFT_CACHE")
-    os.environ["SEARCHFT_CACHE"] = str(cache)
-    yield cache
-    if before is None:
-        del os.environ["SEARCHFT_CACHE"]
-    else:
-        os.environ["SEARCHFT_CACHE"] = before
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SEARCHFT_CACHE", str(cache))
+        yield cache
 
 
 @pytest.fixture(scope="session")
@@ -107,13 +102,14 @@ def small_study(tmp_path_factory: pytest.TempPathFactory, shared_cache: Path) ->
             ledger.start(trial, number)
             if number < 2:
                 for epoch, value in enumerate((0.05, 0.1 + 0.4 * number), start=1):
-                    ledger.report(number, epoch, value, {"train_loss": 3.0, "seconds": 1.5})
+                    ledger.report(number, epoch, value)
                 extra = {"train_accuracy": 0.75, "best_epoch": 2, "trained_parameters": 1000 + number}
+                extra["curves"] = {"train_loss": [3.0, 3.0], "seconds": [1.5, 1.5]}
                 ledger.finish(number, "complete", 0.1 + 0.4 * number, extra=extra)
                 save_delta(trial.recipe, facts, images, folder / "trials" / f"{number:04d}" / "best.safetensors", trial.key)
             elif number == 2:
-                ledger.report(number, 1, 0.025, {"seconds": 1.5})
-                ledger.finish(number, "pruned", reason="below the median")
+                ledger.report(number, 1, 0.025)
+                ledger.finish(number, "pruned", reason="below the median", extra={"curves": {"seconds": [1.5]}})
             elif number == 4:
                 ledger.finish(number, "failed", reason="the training loss became nan")
     return SmallStudy(studies)
@@ -135,16 +131,15 @@ def harness() -> ModuleType:
 @pytest.fixture
 def program(tmp_path: Path) -> Iterator[Callable[..., Any]]:
     """`program("name", text=…)`: the program in a folder of that name. Whatever still runs is ended after the test."""
-    made: list[Any] = []
+    made: list[tests.resilience.harness.Program] = []
 
     def make(name: str = "here", **settings: Any) -> Any:
         made.append(tests.resilience.harness.Program(tmp_path / name, **settings))
         return made[-1]
 
     yield make
-    for one in made:
-        for process in one.processes():
-            process.kill()
+    for process in [process for one in made for process in one.processes()]:
+        process.kill()
 
 
 @pytest.fixture(scope="session")
@@ -189,31 +184,27 @@ def save_delta(recipe, facts, images, path: Path, key: str = "", steps: int = 25
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Long tests begin first, so that no process waits for one at the end. Ray's stand apart from one another among them: only one
-    may run at a time, and a process that waits for another's does nothing."""
-    long = [item for item in items if item.get_closest_marker("slow")]
-    rays = [item for item in long if item.get_closest_marker("ray")]
-    others = [item for item in long if not item.get_closest_marker("ray")]
+    may run at a time, and a process that waits for another's does nothing. Quick ones that share a study stand together."""
+    quick, rays, others = [], [], []
+    for item in items:
+        marks = {mark.name for mark in item.iter_markers()}
+        (rays if "ray" in marks else others if marks & {"slow", "exhaustive"} else quick).append(item)
     for number, item in enumerate(rays):
-        others.insert(number * (len(long) // len(rays)), item)
-    items[:] = others + [item for item in items if not item.get_closest_marker("slow")]
+        others.insert(number * ((len(others) + len(rays)) // len(rays)), item)
+    quick.sort(key=lambda item: "small_study" not in item.fixturenames)
+    items[:] = others + quick
 
 
 @pytest.fixture(autouse=True)
 def one_cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Ray's tests run one at a time, in whatever process: one of them must find no other cluster on this machine."""
-    if request.node.get_closest_marker("ray") is None:
+    alone = request.node.get_closest_marker("ray")
+    with filelock.FileLock(tmp_path_factory.getbasetemp().parent / "ray.lock") if alone else contextlib.nullcontext():
         yield
-        return
-    with filelock.FileLock(tmp_path_factory.getbasetemp().parent / "ray.lock"):
-        yield
-
-
-def heed_signals() -> None:
-    """Signals that whoever started the tests ignores (nohup, a background job) count again, here and in every child."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is signal.SIG_IGN:
-            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
 
 with contextlib.suppress(ValueError):  # only a main thread may
-    heed_signals()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        # signals that whoever started the tests ignores (nohup, a background job) count again, here and in every child
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)

@@ -1,13 +1,14 @@
-"""Fills a study with notes and pictures for optuna-dashboard, on demand: made where somebody looks, never by the search.
+"""Fills a study with notes and figures for optuna-dashboard, on demand: made where somebody looks, never by the search.
 
-Learning curves of all finished trials come from the record. Confusion matrix and most confused photos need a trial's
-weights: they are made for the trials whose weights are kept, by a plain forward pass over the validation pictures.
+Learning curves of all finished trials come from the record. Confusion matrix and most confused images need a trial's
+weights: they are made for the trials whose weights are kept, by a plain forward pass over the validation images.
 """
 
 from __future__ import annotations
 
 import contextlib
 import threading
+from functools import partial
 from typing import TYPE_CHECKING
 
 from searchft.cli.studies import FoundStudy
@@ -43,50 +44,46 @@ class Annotator:
 
     def step(self, stop: threading.Event | None = None) -> int:
         """Notes and artifacts for every finished trial that lacks them; returns how many were added."""
+        from searchft.report.figures import png, trial_curve_figure
         from searchft.report.notes import add_artifact, artifact_store, attached, write_notes
 
         with self.found.open() as ledger:
-            study, space, facts, records = ledger._study, ledger.space(), ledger.facts(), ledger.records()
+            study, space, facts, records = ledger.optuna_study, ledger.space(), ledger.facts(), ledger.records()
             added = write_notes(study, space, facts, records)
             store, known = artifact_store(self.found.folder), attached(study)
             finished = [r for r in records if r.finished and r.answered_from is None]
-            from searchft.report.figures import png, trial_curve_figure
-
             for record in finished:
                 if record.curve and CURVE not in known.get(record.number, ()):
-                    added += add_artifact(study, store, record.number, CURVE, png(trial_curve_figure(record)))
+                    curve = png(partial(trial_curve_figure, record))
+                    added += add_artifact(study, store, record.number, CURVE, curve)
             for record in finished:
                 if stop is not None and stop.is_set():
                     break
                 if CONFUSION not in known.get(record.number, ()) and record.number not in self._asked:
-                    added += self._add_pictures(ledger, record, store)
+                    for name, content in self._mistakes(ledger, record):
+                        added += add_artifact(study, store, record.number, name, content)
         return added
 
-    def _add_pictures(self, ledger: Ledger, record: TrialRecord, store: object) -> int:
-        """Confusion matrix and most confused photos of a trial whose weights are kept."""
-        from searchft.cli.beside_trial import images_of_study, photos_of, val_predictions, weights_of
+    def _mistakes(self, ledger: Ledger, record: TrialRecord) -> list[tuple[str, bytes]]:
+        """Most confused images and confusion matrix of a trial whose weights are kept: (name, PNG)."""
+        from searchft.cli.trial_predictions import images_at, images_of_study, val_predictions, weights_of
         from searchft.report.figures import confusion_figure, mistakes_figure, png
-        from searchft.report.notes import add_artifact
 
         if weights_of(self.found, record) is None:
-            return 0
+            return []
         space, facts = ledger.space(), ledger.facts()
         if not self._looked:
             self._images, self._looked = images_of_study(facts, space.data), True
         if self._images is None:
-            return 0
+            return []
         self._asked.add(record.number)
         said = val_predictions(self.found, record, facts, space.data, self._images)
         if said is None:
-            return 0
-        classes = facts.data.classes
-        title = f"trial {record.number}, validation pictures"
-        picture = png(confusion_figure(said.confusion(len(classes)), classes, title))
-        worst = said.worst(12)
-        added = 0
+            return []
+        classes, worst, found = facts.data.classes, said.worst(12), []
         if worst:
-            captions = [(classes[said.truth[i]], classes[said.guess[i]], float(said.sure[i])) for i in worst]
-            photos = photos_of(self._images, "val", worst)
-            mistakes = png(mistakes_figure(photos, captions, f"surest mistakes of trial {record.number}"))
-            added += add_artifact(ledger._study, store, record.number, MISTAKES, mistakes)
-        return added + add_artifact(ledger._study, store, record.number, CONFUSION, picture)
+            title = f"surest mistakes of trial {record.number}"
+            images = images_at(self._images, "val", worst)
+            found.append((MISTAKES, png(partial(mistakes_figure, images, said.captions(worst, classes), title))))
+        title = f"trial {record.number}, validation images"
+        return [*found, (CONFUSION, png(partial(confusion_figure, said.confusion(len(classes)), classes, title)))]

@@ -1,61 +1,116 @@
-"""`searchft cache`: what the stores that all studies share take on the disk."""
+"""`searchft cache`: what is kept for all studies, and how to get rid of it."""
 
 from __future__ import annotations
 
+import re
 import shutil
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from searchft.cli.output import emit, emit_json
+from searchft.cli.output import emit, emit_json, say
 from searchft.cli.studies import json_option
-from searchft.errors import StorageError
+from searchft.errors import InputError, StorageError
+
+if TYPE_CHECKING:
+    from searchft.cache import Cache
 
 EPILOG = """\b
 Example:
   searchft cache
   searchft cache --clear"""
 
+CACHES = ("images", "features")
+"""Folders of entries: see `searchft.cache`."""
+
+OTHERS = {
+    "images/hashes": re.compile(r"[0-9a-f]{24}\.json"),
+    "weights": re.compile(r"[0-9a-f]{16}"),
+    "ray": re.compile(r"worker-\w+"),
+    "logs": re.compile(r"error-\d{8}-\d{6}-\d+\.log"),
+    "calibrations": re.compile(r"[0-9a-f]{32}\.json"),  # of earlier versions
+}
+"""What else is ours: names in folders. Anything else (data sets in `torchvision` too) was put there or asked for by a person."""
+
 
 @click.command("cache", epilog=EPILOG)
 @click.option(
-    "--clear", is_flag=True, help="Delete it all. Everything is rebuilt when it is needed; do not do it during a run."
+    "--clear", is_flag=True, help="Remove what no running search uses, after asking. It is rebuilt when it is needed."
 )
+@click.option("--yes", is_flag=True, help="Do not ask.")
 @json_option
-def command(clear: bool, as_json: bool) -> None:
-    """Show what the shared stores hold: decoded images, activations of frozen layers, measurements, logs. SEARCHFT_CACHE says where."""
-    from searchft.files import cache_folder
+def command(clear: bool, yes: bool, as_json: bool) -> None:
+    """Show what the cache holds: decoded images, values of frozen layers, weights, logs. SEARCHFT_CACHE says where."""
+    from searchft.cache import Cache
+    from searchft.files import cache_folder, disk_bytes
     from searchft.report.formats import size_text
 
     root = cache_folder()
-    parts = {entry.name: _size_bytes(entry) for entry in sorted(root.iterdir())} if root.is_dir() else {}
+    caches = [Cache(root / name) for name in CACHES]
+    parts = {cache.root.name: sum(entry.size_bytes for entry in cache.entries()) for cache in caches}
+    for path in _others(root):
+        part = path.relative_to(root).parts[0]
+        parts[part] = parts.get(part, 0) + disk_bytes(path)
+    total, freed = sum(parts.values()), 0
+    lines = [f"{size_text(size):>10}  {name}" for name, size in (*parts.items(), (f"in {root}", total))]
     if clear:
-        try:
-            for name in parts:
-                entry = root / name
-                if entry.is_dir() and not entry.is_symlink():
-                    shutil.rmtree(entry)
-                else:
-                    entry.unlink()
-        except OSError as error:
-            raise StorageError(f"cannot clear {root}: {error.strerror}", str(root)) from error
-    total = sum(parts.values())
+        if not yes:
+            if as_json or not sys.stdin.isatty():
+                raise InputError("needs --yes where nobody can be asked", "searchft cache --clear")
+            say("\n".join(lines))
+            if not click.confirm("Remove these?", default=False, err=True):
+                say("nothing was removed")
+                return
+        freed = _clear(root, caches)
+        used = f"; {size_text(total - freed)} stay, because a search uses them" if freed < total else ""
+        lines = [f"removed {', '.join(parts)} from {root}: {size_text(freed)}{used}"]
+    ours = {name.partition("/")[0] for name in (*CACHES, *OTHERS)}
+    foreign = sorted(path.name for path in root.iterdir() if path.name not in ours) if root.is_dir() else []
     if as_json:
-        emit_json({"folder": str(root), "size_bytes": total, "parts": parts, "cleared": clear})
+        answer = {"folder": str(root), "size_bytes": total, "parts": parts, "foreign": foreign}
+        emit_json({**answer, "cleared": clear, "freed_bytes": freed})
         return
-    for name, size in parts.items():
-        emit(f"{size_text(size):>10}  {name}")
-    emit(f"{size_text(total):>10}  {'cleared from' if clear else 'in'} {root}")
+    if foreign:
+        lines.append(f"not ours, and never removed: {', '.join(foreign)}")
+    emit("\n".join(lines))
 
 
-def _size_bytes(path: Path) -> int:
-    """Bytes of a file or of all files below a folder; what vanishes meanwhile counts nothing."""
-    if path.is_file() or path.is_symlink():
-        return path.lstat().st_size
-    total = 0
-    for file in path.rglob("*"):
-        try:
-            total += file.lstat().st_size if not file.is_dir() else 0
-        except OSError:
-            continue
-    return total
+def _clear(root: Path, caches: list[Cache]) -> int:
+    """Removes what is ours and not in use; gives the bytes freed. Raises StorageError where the disk refuses."""
+    from searchft.files import disk_bytes
+
+    try:
+        freed = sum(cache.clear() for cache in caches)
+        others = list(_others(root))
+        in_use = [path for path in others if path.parent.name == "ray" and _lives(path)]
+        for path in others:
+            if path in in_use or (in_use and path.parent.name == "weights"):  # workers read weights again for each network
+                continue
+            freed += disk_bytes(path)
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        return freed
+    except OSError as error:
+        raise StorageError(f"cannot clear {root}: {error.strerror}", str(root)) from error
+
+
+def _lives(worker: Path) -> bool:
+    """Whether a Ray worker that this folder belongs to lives: it holds a lock there."""
+    from searchft.files import lock_file
+
+    try:
+        with lock_file(worker / "alive.lock").acquire(blocking=False):
+            return False
+    except TimeoutError:
+        return True
+
+
+def _others(root: Path) -> Iterator[Path]:
+    """What lies beside the caches' entries and carries a name of ours. A link is never followed."""
+    for folder, name in OTHERS.items():
+        if (root / folder).is_dir():
+            yield from (
+                path for path in sorted((root / folder).iterdir()) if name.fullmatch(path.name) and not path.is_symlink()
+            )

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from wsgiref.simple_server import WSGIServer
 
 HOST = "127.0.0.1"
-"""optuna-dashboard has no authentication: it is never offered to other machines."""
+"""It is never offered to other machines: optuna-dashboard has no authentication, and ours is a token in an address."""
 
 OWN_NAMES = ("127.0.0.1", "localhost", "[::1]")
 """Names by which a browser on this machine may ask."""
@@ -46,13 +46,14 @@ Example:
 def command(study: str, port: int | None, studies: Path, storage: str) -> None:
     """Serve optuna-dashboard for STUDY on this machine only, until Ctrl-C. Works while the study runs."""
     found = find_study(study, studies, storage)
-    from searchft.search.storage import default_url, open_storage
+    from searchft.search.storage import open_storage
 
-    storage_here = open_storage(found.url or default_url(found.folder), found.folder, create=False)
+    storage_here = open_storage(found.url, found.folder, create=False)
     known = {s.study_name: s._study_id for s in storage_here.get_all_studies()}
     if found.name not in known:
         raise InputError(f"there is no study '{found.name}' in this database", study)
     import os
+    import secrets
     import sys
     import threading
 
@@ -61,8 +62,9 @@ def command(study: str, port: int | None, studies: Path, storage: str) -> None:
     from searchft.cli.annotate import Annotator
     from searchft.report.notes import artifact_store
 
-    application = wsgi(storage_here, artifact_store=artifact_store(found.folder))
-    server = _listen(only_for_this_machine(with_lines_that_wrap(application)), port)
+    server, token = _listen(port), secrets.token_urlsafe(16)
+    application = with_lines_that_wrap(wsgi(storage_here, artifact_store=artifact_store(found.folder)))
+    server.set_app(only_for_this_user(application, token, server.server_port))
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     with contextlib.suppress(OSError, AttributeError):
         os.nice(10)  # a search beside us goes first
@@ -70,8 +72,9 @@ def command(study: str, port: int | None, studies: Path, storage: str) -> None:
     annotating = threading.Thread(target=Annotator(found).run, args=(stop,), daemon=True)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
-    say(f"http://{HOST}:{server.server_port}/dashboard/studies/{known[found.name]}")
-    say("Learning curves, confusion matrices and most confused photos appear in each trial's artifacts as they are made.")
+    say(f"http://{HOST}:{server.server_port}/dashboard/studies/{known[found.name]}?token={token}")
+    say("The token keeps other users of this machine out; your browser remembers it after the first visit.")
+    say("Learning curves, confusion matrices and most confused images appear in each trial's artifacts as they are made.")
     say("Ctrl-C ends it; a running search goes on.")
     annotating.start()
     try:
@@ -91,19 +94,40 @@ def command(study: str, port: int | None, studies: Path, storage: str) -> None:
         os._exit(0)
 
 
-def only_for_this_machine(application: Any) -> Any:
-    """A WSGI application that refuses (403) requests that do not name this machine as their host, or come from another's page.
+def only_for_this_user(application: Any, token: str, port: int) -> Any:
+    """A WSGI application that refuses (403) whoever does not know `token`, or does not come from this machine's own pages.
 
-    Binding to the loopback interface keeps other machines out, but not a page in the user's own browser whose name was
-    pointed at 127.0.0.1 (DNS rebinding), nor one that posts forms here.
+    The token comes in the address once, and as a cookie afterwards: without it any user of this machine could delete the study.
+    Binding to the loopback interface keeps other machines out, but not a page in the user's own browser whose name was pointed
+    at 127.0.0.1 (DNS rebinding), nor one that posts forms here.
     """
+    import hmac
+    from http.cookies import CookieError, SimpleCookie
+    from urllib.parse import parse_qs, quote
+
+    name = f"searchft-{port}"  # a browser's cookies are shared by all ports of a host
+
+    def refuse(start_response: Any, why: str) -> list[bytes]:
+        start_response("403 Forbidden", [("Content-Type", "text/plain; charset=utf-8")])
+        return [why.encode()]
 
     def guarded(environ: dict[str, Any], start_response: Any) -> Any:
         origin = environ.get("HTTP_ORIGIN", "")
-        if _names_us(environ.get("HTTP_HOST", "")) and (not origin or _names_us(origin.partition("://")[2])):
+        if not _names_us(environ.get("HTTP_HOST", "")) or (origin and not _names_us(origin.partition("://")[2])):
+            why = "This dashboard answers to 127.0.0.1 and localhost only. To share it, put a proxy with a login before it.\n"
+            return refuse(start_response, why)
+        try:
+            cookie = SimpleCookie(environ.get("HTTP_COOKIE", "")).get(name)
+        except CookieError:
+            cookie = None
+        if cookie is not None and hmac.compare_digest(cookie.value.encode(), token.encode()):
             return application(environ, start_response)
-        start_response("403 Forbidden", [("Content-Type", "text/plain; charset=utf-8")])
-        return [b"This dashboard answers to 127.0.0.1 and localhost only. To share it, put a proxy with a login before it.\n"]
+        given = parse_qs(environ.get("QUERY_STRING", "")).get("token", [""])[0]
+        if environ.get("REQUEST_METHOD") == "GET" and hmac.compare_digest(given.encode(), token.encode()):
+            remember = ("Set-Cookie", f"{name}={token}; Path=/; HttpOnly; SameSite=Lax")
+            start_response("303 See Other", [("Location", "/" + quote(environ.get("PATH_INFO", "").lstrip("/"))), remember])
+            return [b""]
+        return refuse(start_response, "Open the whole address that searchft dashboard printed, with its token.\n")
 
     return guarded
 
@@ -116,13 +140,13 @@ def with_lines_that_wrap(application: Any) -> Any:
             return application(environ, start_response)
         for name in ("HTTP_IF_MODIFIED_SINCE", "HTTP_IF_NONE_MATCH", "HTTP_RANGE", "HTTP_ACCEPT_ENCODING"):
             environ.pop(name, None)  # the page comes whole and plain, not as "nothing new"
-        told: list[Any] = []
-        body = application(environ, lambda status, headers, *rest: told.extend([status, headers]))
+        answer: list[Any] = []
+        body = application(environ, lambda status, headers, *rest: answer.extend([status, headers]))
         try:
             page = b"".join(body).replace(b"</head>", STYLE, 1)
         finally:
             getattr(body, "close", lambda: None)()
-        status, headers = told
+        status, headers = answer
         kept = [(name, value) for name, value in headers if name.lower() != "content-length"]
         start_response(status, [*kept, ("Content-Length", str(len(page)))])
         return [page]
@@ -136,7 +160,7 @@ def _names_us(host: str) -> bool:
     return (name if colon and port.isdigit() else host).lower() in OWN_NAMES
 
 
-def _listen(application: Any, asked: int | None) -> WSGIServer:
+def _listen(asked: int | None) -> WSGIServer:
     """A server on the port asked for, or on the first free one from the default on. Raises InputError where it is taken."""
     from socketserver import ThreadingMixIn
     from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
@@ -150,11 +174,7 @@ def _listen(application: Any, asked: int | None) -> WSGIServer:
             """A line per request is no news to anybody."""
 
     for port in [asked] if asked is not None else range(DEFAULT_PORT, DEFAULT_PORT + TRIES):
-        try:
-            server = Server((HOST, port), Handler)
-        except OSError:
-            continue
-        server.set_app(application)
-        return server
+        with contextlib.suppress(OSError):
+            return Server((HOST, port), Handler)
     taken = f"port {asked} is taken" if asked is not None else f"ports {DEFAULT_PORT} to {DEFAULT_PORT + TRIES - 1} are taken"
     raise InputError(f"{taken}: choose another", "--port")

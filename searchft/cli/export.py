@@ -15,6 +15,7 @@ import click
 from searchft.cli.output import emit, emit_json, say
 from searchft.cli.studies import FoundStudy, find_study, json_option, say_if_read_only, storage_option, studies_option
 from searchft.errors import ChangedGroundError, InputError, NothingCompletedError
+from searchft.files import BEST_WEIGHTS
 
 if TYPE_CHECKING:
     from searchft.data import Images
@@ -46,7 +47,6 @@ def command(
     Then score that very folder on the validation and test pictures, in plain float32, and note the result there.
     """
     found = find_study(study, studies, storage)
-    from searchft.cli.beside_ledger import save_test_score, test_scores
     from searchft.data import open_images
     from searchft.export.checkpoint import add_metrics, check_target, export_trial
     from searchft.files import cache_folder
@@ -70,9 +70,9 @@ def command(
         metrics = _scores(out, images, found, record)
         add_metrics(out, metrics)
         if metrics["test"]:
-            save_test_score(ledger, record.number, metrics["test"])
+            ledger.save_test_score(record.number, metrics["test"])
             if rows:
-                known = {record.number, *test_scores(ledger)}
+                known = {record.number, *ledger.load_test_scores()}
                 _score_rows(found, ledger, space, facts, images, known)
     answer = {"study": space.name, "trial": record.number, "out": str(out), "recipe_in_words": words, "metrics": metrics}
     if as_json:
@@ -109,7 +109,7 @@ def _chosen(ledger: Ledger, number: int | None) -> TrialRecord:
 
 def _weights_of(found: FoundStudy, record: TrialRecord) -> Path:
     """The trial's delta. Raises InputError where it is not kept any more."""
-    delta = found.trial_folder(record.number) / "best.safetensors"
+    delta = found.trial_folder(record.number) / BEST_WEIGHTS
     if not delta.is_file():
         rule = f"the weights of trial {record.number} are not kept (search.keep_checkpoints says how many of the best are)"
         raise InputError(rule, str(delta))
@@ -121,7 +121,7 @@ def _scores(out: Path, images: Images, found: FoundStudy, record: TrialRecord) -
 
     What it said of each picture is kept beside the trial, for the report.
     """
-    from searchft.cli.beside_trial import predict_split, save_predictions
+    from searchft.cli.trial_predictions import predict_split, save_predictions
     from searchft.export.score import scores
 
     metrics: dict[str, Any] = {}
@@ -144,8 +144,7 @@ def _say_if_other(record: TrialRecord, score: dict[str, Any] | None) -> None:
 
 def _score_rows(found: FoundStudy, ledger: Ledger, space: Space, facts: SpaceFacts, images: Images, known: set[int]) -> None:
     """Scores on the test pictures the enqueued rows whose weights are still there; says which are not."""
-    from searchft.cli.beside_ledger import save_test_score
-    from searchft.cli.beside_trial import predict_split, save_predictions
+    from searchft.cli.trial_predictions import predict_split, save_predictions
     from searchft.export.checkpoint import export_trial
     from searchft.export.score import scores
 
@@ -153,7 +152,7 @@ def _score_rows(found: FoundStudy, ledger: Ledger, space: Space, facts: SpaceFac
     for row in ledger.records():
         if not row.name or row.state != "complete" or row.answered_from is not None or row.number in known:
             continue
-        delta = found.trial_folder(row.number) / "best.safetensors"
+        delta = found.trial_folder(row.number) / BEST_WEIGHTS
         if not delta.is_file():
             gone.append(row.name)
             continue
@@ -162,6 +161,6 @@ def _score_rows(found: FoundStudy, ledger: Ledger, space: Space, facts: SpaceFac
             said = predict_split(Path(folder), images, "test")
         if said is not None:
             save_predictions(found, row, said)
-            save_test_score(ledger, row.number, scores(said.guess, said.truth, len(images.classes)))
+            ledger.save_test_score(row.number, scores(said.guess, said.truth, len(images.classes)))
     if gone:
         say(f"no test accuracy for {', '.join(gone)}: their weights are not kept (search.keep_checkpoints)")

@@ -23,21 +23,12 @@ def command(studies: Path, as_json: bool) -> None:
 
     Studies kept on a database server have no file here and are not listed.
     """
-    from searchft.search.storage import list_studies
+    from searchft.search.listing import list_studies
 
     found = list_studies(studies)
     if as_json:
-        entries = [
-            {
-                "name": s.name,
-                "folder": str(s.folder),
-                "counts": s.counts,
-                "best": s.best,
-                "changed": s.changed,
-                "problem": s.problem or None,
-            }
-            for s in found
-        ]
+        names = ("name", "counts", "best", "changed")
+        entries = [{**{n: getattr(s, n) for n in names}, "folder": str(s.folder), "problem": s.problem or None} for s in found]
         emit_json({"studies": entries})
         return
     if not found:

@@ -27,13 +27,11 @@ Example:
 def command(study: str, yes: bool, studies: Path, storage: str, as_json: bool) -> None:
     """Remove STUDY: its record, checkpoints and reports. Refused while it runs. Exported folders and shared stores stay."""
     found = find_study(study, studies, storage)
-    from searchft.cli.beside_ledger import delete_study
-    from searchft.search.storage import mask_url
 
     # The driver's own lock: held while we remove, so that no run can begin in between.
     with found.open(exclusive=True) as ledger:
         count = len(ledger.records())
-        where = f"{found.folder}" + (f" and {mask_url(found.url)}" if found.url else "")
+        where = f"{found.folder}" + (f" and {ledger.url}" if found.url else "")
         if not yes:
             if as_json or not sys.stdin.isatty():
                 raise InputError("needs --yes where nobody can be asked", "searchft rm")
@@ -41,7 +39,7 @@ def command(study: str, yes: bool, studies: Path, storage: str, as_json: bool) -
                 say("nothing was removed")
                 return
         if found.url:
-            delete_study(ledger)
+            ledger.delete()
         if found.folder.is_dir():
             _remove_folder(found.folder)
     if as_json:

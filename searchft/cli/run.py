@@ -185,7 +185,7 @@ def _annotate(study: ReadyStudy, records: list[Any]) -> None:
     from searchft.report.notes import write_notes
 
     with contextlib.suppress(Exception):
-        write_notes(study.ledger._study, study.space, study.facts, records)
+        write_notes(study.ledger.optuna_study, study.space, study.facts, records)
 
 
 def _again(space_file: Path) -> str:
@@ -199,7 +199,7 @@ def _again(space_file: Path) -> str:
             continue
         flag = max(parameter.opts, key=len)
         if name == "storage":
-            from searchft.search.storage import mask_url
+            from searchft.search.urls import mask_url
 
             words += [flag, mask_url(str(value))]
         elif isinstance(value, bool):
@@ -214,7 +214,7 @@ def _warn_of_a_password_in_sight(storage: str) -> None:
     """`ps` shows every user of this machine what stands on a command line."""
     source = click.get_current_context().get_parameter_source("storage")
     if source == click.core.ParameterSource.COMMANDLINE:
-        from searchft.search.storage import mask_url
+        from searchft.search.urls import mask_url
 
         if mask_url(storage) != storage:
             say("warning: every user of this machine can read the password in --storage (ps): set SEARCHFT_STORAGE instead")

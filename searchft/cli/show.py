@@ -31,18 +31,17 @@ def command(study: str, limit: int, studies: Path, storage: str, as_json: bool) 
     from searchft.report.leaderboard import leaderboard, summary_json
 
     if as_json:
-        summary = summary_json(space, facts, records, masked)
-        emit_json({key: value for key, value in summary.items() if key != "schema_version"})
+        emit_json(summary_json(space, facts, records, masked))
         return
+    from searchft.report.ground import data_in_words
     from searchft.report.progress import count_records, counts_in_words, is_unfinished
     from searchft.report.words import recipe_in_words, varying_fields
     from searchft.search.records import best
 
     counts = counts_in_words(count_records(records, space.search.trials), sum(map(is_unfinished, records)), every=True)
-    sizes = ", ".join(f"{facts.data.size(split)} {split}" for split, _ in facts.data.counts)
     first = best(records)
     emit(f"study {space.name}: {counts}")
-    emit(f"data {facts.data.source}: {len(facts.data.classes)} classes, {sizes}")
+    emit(f"data {data_in_words(facts)}")
     emit(f"storage {masked}")
     if first is not None:
         words = recipe_in_words(first.recipe, facts, varying_fields(space))

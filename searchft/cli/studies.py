@@ -12,6 +12,7 @@ import click
 
 from searchft.cli.output import say
 from searchft.errors import InputError
+from searchft.files import trial_folder
 from searchft.wording import near
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ class FoundStudy:
 
     def trial_folder(self, number: int) -> Path:
         """Where a trial keeps its checkpoint."""
-        return self.folder / "trials" / f"{number:04d}"
+        return trial_folder(self.folder, number)
 
 
 def say_if_read_only(ledger: Ledger) -> None:
@@ -92,7 +93,7 @@ def find_study(study: str, studies: Path, storage: str = "") -> FoundStudy:
 
     A path (anything with a slash, or a folder that exists here and holds a study) wins over a name.
     """
-    from searchft.search.storage import DATABASE_NAME
+    from searchft.search.urls import DATABASE_NAME
 
     as_path = Path(study)
     if "/" in study or (as_path / DATABASE_NAME).is_file():

@@ -1,16 +1,12 @@
 """The one decoder: whatever a phone, scanner or web site wrote becomes uint8 RGB of one size. Also used for predictions.
 
-What is decided here, once:
-
-- EXIF orientation is applied. Damaged EXIF data are ignored: the picture itself is still good.
-- Transparency is laid over white: cut-outs and logos are made for white pages, and colours hidden below full
-  transparency (often black or noise) must not reach the network.
-- Grey of 16 bits is scaled by its full range (0…65535 → 0…255), never cut off at 255. Grey of 32 bits has no known
-  range unless its values fit 16 bits; floating-point grey is read where it lies in [0, 1]. Anything else is refused.
+- EXIF orientation is applied; damaged EXIF data are ignored.
+- Transparency is laid over white: colours hidden below full transparency (often black or noise) must not reach the network.
+- Grey of 16 bits is scaled by its full range. Grey of 32 bits has no known range unless its values fit 16 bits; floating-point
+  grey is read where it lies in [0, 1]. Anything else is refused.
 - CMYK goes through Pillow's conversion (Adobe's inverted CMYK JPEGs come out right); colour profiles are ignored, as
-  torchvision's and timm's loaders do, because the pretrained weights saw such pictures.
-- Truncated files are unreadable: half a photo is not a photo.
-- JPEG's reduced-size decoding is not used: it is faster but gives other pixels than the reference pipelines.
+  torchvision's and timm's loaders do.
+- Truncated files are unreadable. JPEG's reduced-size decoding is not used: it gives other pixels than the reference pipelines.
 - Resizing is Pillow's (antialiased), with the rounding of torchvision's `Resize` and `CenterCrop`.
 """
 
@@ -33,7 +29,7 @@ DECODER_VERSION = 1
 """Raised whenever a change here alters pixels: old stores and fingerprints then stop being answers."""
 
 MAX_PIXELS = 89_478_485
-"""Pillow's own limit for a picture that is not suspicious: a quarter of a gigabyte in RGB."""
+"""Pillow's own limit for an image that is not suspicious: a quarter of a gigabyte in RGB. Holds while resizing too."""
 
 MAX_FILE_BYTES = 512 * 1024 * 1024
 """Larger files are not read into memory."""
@@ -50,11 +46,11 @@ RESIZES = ("squash", "crop", "pad")
 """Values of `data.resize`."""
 
 _opening = threading.Lock()
-"""Warnings filters belong to the whole process: one thread at a time reads headers under ours. Pixels decode in parallel."""
+"""Warning filters belong to the whole process: one thread at a time reads headers under ours. Pixels decode in parallel."""
 
 
 class UnreadableImage(InputError):
-    """This one picture cannot be read. `reason` says why, without the path."""
+    """This one image cannot be read. `reason` says why, without the path."""
 
     kind = "unreadable"
 
@@ -64,7 +60,7 @@ class UnreadableImage(InputError):
 
 
 def decode_image(source: Path | bytes | np.ndarray | Image.Image, size: int, resize: str, interpolation: str) -> np.ndarray:
-    """Decodes one picture to uint8 [size, size, 3], RGB.
+    """Decodes one image to uint8 [size, size, 3], RGB.
 
     `source` is a path, the bytes of a file, a uint8 array ([H, W] or [H, W, 3]) or an open PIL image; `resize` is one
     of RESIZES, `interpolation` a key of INTERPOLATIONS. Raises UnreadableImage with the reason (and the path, if given).
@@ -97,7 +93,7 @@ def _read(path: Path) -> bytes:
         raise UnreadableImage(foreign_reason(path.suffix))
     try:
         if path.is_dir():
-            raise UnreadableImage("is a folder, not a picture: name the pictures in it (FOLDER/*)")
+            raise UnreadableImage("is a folder, not an image: name the images in it (FOLDER/*)")
         if path.stat().st_size > MAX_FILE_BYTES:
             raise UnreadableImage(f"is larger than {MAX_FILE_BYTES // 2**20} MiB")
         return path.read_bytes()
@@ -106,7 +102,7 @@ def _read(path: Path) -> bytes:
 
 
 def foreign_reason(suffix: str) -> str:
-    """Why a picture with a suffix of FOREIGN is not read, and what to do."""
+    """Why an image with a suffix of FOREIGN is not read, and what to do."""
     return f"{suffix.lower().lstrip('.').upper()} is not a format that searchft reads; convert it to JPEG or PNG"
 
 
@@ -136,7 +132,7 @@ def _upright(image: Image.Image) -> Image.Image:
     image.load()
     try:
         return ImageOps.exif_transpose(image)
-    except Exception:  # damaged EXIF data: any parser error may come out, and the picture is good all the same
+    except Exception:  # damaged EXIF data: any parser error may come out, and the image is good all the same
         return image
 
 
@@ -165,19 +161,25 @@ def _grey_of_many_bits(image: Image.Image) -> Image.Image:
 
 def _resize(image: Image.Image, size: int, resize: str, method: Any) -> Image.Image:
     width, height = image.size
+    short, long = min(image.size), max(image.size)
     if resize == "squash":
-        return image if (width, height) == (size, size) else image.resize((size, size), method)
-    short, long = min(width, height), max(width, height)
+        return _scaled(image, size, size, method)
     if resize == "crop":
-        if short != size:
-            other = int(size * long / short)
-            width, height = (size, other) if width <= height else (other, size)
-            image = image.resize((width, height), method)
-        left, top = round((width - size) / 2), round((height - size) / 2)
+        other = int(size * long / short)
+        image = _scaled(image, *((size, other) if width <= height else (other, size)), method)
+        left, top = round((image.width - size) / 2), round((image.height - size) / 2)
         return image.crop((left, top, left + size, top + size))
-    if long != size:
-        width, height = max(1, round(width * size / long)), max(1, round(height * size / long))
-        image = image.resize((width, height), method)
+    image = _scaled(image, max(1, round(width * size / long)), max(1, round(height * size / long)), method)
     square = Image.new("RGB", (size, size))
-    square.paste(image, ((size - width) // 2, (size - height) // 2))
+    square.paste(image, ((size - image.width) // 2, (size - image.height) // 2))
     return square
+
+
+def _scaled(image: Image.Image, width: int, height: int, method: Any) -> Image.Image:
+    """Resized; refused where Pillow would hold more than MAX_PIXELS. It scales rows first: [image.height, width] lies between."""
+    if (width, height) == image.size:
+        return image
+    if width * max(height, image.height) > MAX_PIXELS:
+        rule = f"would take more than {MAX_PIXELS:,} pixels while it is resized; cut it to a less extreme shape"
+        raise UnreadableImage(f"is {image.width:,} × {image.height:,} and {rule}")
+    return image.resize((width, height), method)

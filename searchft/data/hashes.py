@@ -1,8 +1,7 @@
 """SHA-256 of every source image, remembered so that a second start does not read 100,000 files again.
 
-A file's digest is taken from memory only if path, size, modification and change time are what they were, and the file
-had been left alone for a while when it was hashed (a file written twice within one tick of the clock looks unchanged).
-Content decides everything else: touching a file costs one read and changes nothing.
+A remembered digest holds while path, size, modification and change time are what they were, if the file had been left alone for
+a while when it was hashed (a file written twice within one tick of the clock looks unchanged).
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -36,7 +36,7 @@ def thread_count() -> int:
 
 
 def digest_of(content: Content) -> str:
-    """SHA-256 in hex of a file's bytes, an array's values and shape, or a fetched picture's. Raises OSError, ValueError."""
+    """SHA-256 in hex of a file's bytes, an array's values and shape, or a fetched image's. Raises OSError, ValueError."""
     if isinstance(content, Path):
         return sha256_of(content)
     array = content if isinstance(content, np.ndarray) else np.asarray(content())
@@ -48,49 +48,53 @@ def source_digests(
 ) -> list[tuple[str, str]]:
     """For each record (digest, ""), or ("", reason) where it cannot be read.
 
-    `where` names the source: each has a file of its own in `cache` (written atomically; a damaged one is ignored).
+    `where` names the source: each has a file of its own in `cache`. `progress` receives (done, all) now and then.
     """
     memory = cache / "hashes" / f"{hashlib.sha256(where.encode('utf-8', 'surrogateescape')).hexdigest()[:24]}.json"
     known = _load(memory)
-    fresh: dict[str, list[object]] = {}
-    found: list[tuple[str, str] | None] = [None] * len(records)
+    found: list[tuple[str, str]] = [("", "")] * len(records)
+    fresh: dict[str, list[Any]] = {}
     todo: list[int] = []
     for i, record in enumerate(records):
-        if isinstance(record.content, Path):
-            path = str(record.content)
-            old = known.get(path)
-            # A missing file is the hashing's business, where it gets its reason.
-            if isinstance(old, list) and len(old) == 4 and isinstance(old[3], str) and old[:3] == _stamp(path):
-                found[i] = (old[3], "")
-                fresh[path] = old
-                continue
-        todo.append(i)
+        old = known.get(str(record.content)) if isinstance(record.content, Path) else None
+        if old is not None and old[:-1] == _stamp(record.content):
+            found[i] = (old[-1], "")
+            fresh[str(record.content)] = old
+        else:
+            todo.append(i)
 
-    def hash_some(indices: Sequence[int]) -> list[tuple[int, tuple[str, str], list[object] | None]]:
-        return [(i, *_hash(records[i].content)) for i in indices]
+    def hash_some(indices: Sequence[int]) -> int:
+        for i in indices:
+            content = records[i].content
+            try:
+                stamp = _stamp(content) if isinstance(content, Path) else None
+                if stamp is not None and stamp[0] > MAX_FILE_BYTES:
+                    found[i] = ("", f"is larger than {MAX_FILE_BYTES // 2**20} MiB")
+                    continue
+                found[i] = (digest_of(content), "")
+                if stamp is not None and time.time_ns() - max(stamp[1:]) > SETTLED_NS:
+                    fresh[str(content)] = [*stamp, found[i][0]]
+            except (OSError, ValueError) as error:
+                found[i] = ("", f"cannot be read: {getattr(error, 'strerror', None) or error}")
+        return len(indices)
 
     pool = ThreadPoolExecutor(thread_count())
     try:
-        chunks = [todo[start : start + _CHUNK] for start in range(0, len(todo), _CHUNK)]
         done = len(records) - len(todo)
-        for results in pool.map(hash_some, chunks):
-            for i, answer, remembered in results:
-                found[i] = answer
-                if remembered is not None:
-                    fresh[str(records[i].content)] = remembered
-            done += len(results)
+        for count in pool.map(hash_some, (todo[start : start + _CHUNK] for start in range(0, len(todo), _CHUNK))):
+            done += count
             if progress is not None:
                 progress(done, len(records))
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
     if fresh and fresh != known:
-        with contextlib.suppress(OSError, StorageError):  # only a memory: without it the next start reads the files again
+        with contextlib.suppress(OSError, StorageError):  # without it the next start only reads the files again
             write_atomic(memory, json.dumps(fresh, separators=(",", ":")).encode("ascii"))
-    return [answer for answer in found if answer is not None]
+    return found
 
 
-def _stamp(path: str) -> list[object] | None:
-    """Size, modification and change time, or None where there is no file."""
+def _stamp(path: Any) -> list[int] | None:
+    """Size, modification and change time, or None where there is no file: hashing it will say why."""
     try:
         state = os.stat(path)
     except OSError:
@@ -98,27 +102,10 @@ def _stamp(path: str) -> list[object] | None:
     return [state.st_size, state.st_mtime_ns, state.st_ctime_ns]
 
 
-def _hash(content: Content) -> tuple[tuple[str, str], list[object] | None]:
-    """(digest, reason), and what to remember of a file that has settled."""
-    if not isinstance(content, Path):
-        try:
-            return (digest_of(content), ""), None
-        except (OSError, ValueError) as error:
-            return ("", f"cannot be read: {error}"), None
-    try:
-        before = content.stat()
-        if before.st_size > MAX_FILE_BYTES:
-            return ("", f"is larger than {MAX_FILE_BYTES // 2**20} MiB"), None
-        digest = digest_of(content)
-        settled = time.time_ns() - max(before.st_mtime_ns, before.st_ctime_ns) > SETTLED_NS
-        return (digest, ""), [before.st_size, before.st_mtime_ns, before.st_ctime_ns, digest] if settled else None
-    except OSError as error:
-        return ("", f"cannot be read: {error.strerror or error}"), None
-
-
-def _load(memory: Path) -> dict[str, object]:
+def _load(memory: Path) -> dict[str, list[Any]]:
+    """[size, modification time, change time, digest] by path; nothing where the file is missing or damaged."""
     try:
         value = read_json(memory)
-    except (OSError, StorageError):
+        return {path: row for path, row in value.items() if len(row) == 4 and isinstance(row[3], str)}
+    except (OSError, StorageError, AttributeError, TypeError):
         return {}
-    return value if isinstance(value, dict) else {}

@@ -1,12 +1,11 @@
 """From a space's data settings to images ready for training: found, split, checked, decoded once, described.
 
 `open_images` is the driver's: it builds what is missing. `reopen_images` is a worker's: it only opens and checks what
-the driver has built. Both give the same `Images`.
+the driver has built. Both give the same `Images`. The settings themselves were checked when the space was read.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 from collections import Counter, defaultdict
@@ -16,14 +15,14 @@ from pathlib import Path
 
 import numpy as np
 
-from searchft.data.decode import INTERPOLATIONS, RESIZES
 from searchft.data.hashes import source_digests
 from searchft.data.records import SPLITS, Record, Records, some
 from searchft.data.sources import read_source
-from searchft.data.split import read_split, split_images
-from searchft.data.store import Preprocessing, open_store, read_sealed, read_store, write_sealed
+from searchft.data.split import split_images
+from searchft.data.store import Preprocessing, open_store, read_store
 from searchft.errors import InputError, Problem, StorageError
-from searchft.recipe import DataFacts, DataSettings, digest
+from searchft.files import read_sealed, write_sealed
+from searchft.recipe import DataFacts, DataSettings, SpaceFacts, digest
 
 KEY = "data.source"
 
@@ -70,13 +69,11 @@ class Images:
 def open_images(settings: DataSettings, cache: Path, progress: Callable[[int, int], None] | None = None) -> Images:
     """Finds, splits, checks and decodes the images of `settings`, or finds them decoded under `cache`.
 
-    `progress` hears (done, all) now and then while images are hashed and decoded. Raises InputError with everything
-    that is wrong with settings or data, StorageError where the disk fails.
+    `progress` receives (done, all) now and then while images are hashed and decoded. Raises InputError with everything
+    that is wrong with the data, StorageError where the disk fails.
     """
-    # Settings.
-    preprocessing = _check_settings(settings)
-
     # What there is, and where it goes.
+    preprocessing = Preprocessing(settings.store_size or settings.image_size, settings.resize, settings.interpolation)
     records = read_source(settings, cache)
     _check_share(records, len(records.records), records.unreadable, settings)
     splits = _assign(records, settings)
@@ -103,7 +100,7 @@ def open_images(settings: DataSettings, cache: Path, progress: Callable[[int, in
     # What it is, in words and numbers.
     facts = _describe(settings, preprocessing, records, rows, found, sorted(unreadable))
     view = {
-        "facts": dataclasses.asdict(facts),
+        "facts": SpaceFacts(facts, {}).to_json(),
         "size": preprocessing.size,
         "rows": [[split, record.label, record.name] for split, record in rows],
     }
@@ -124,16 +121,6 @@ def reopen_images(folder: Path) -> Images:
 
 
 def _images(folder: Path, view: Mapping, values: np.ndarray) -> Images:
-    raw = view["facts"]
-    facts = DataFacts(
-        source=raw["source"],
-        fingerprint=raw["fingerprint"],
-        classes=tuple(raw["classes"]),
-        counts=tuple((split, tuple(counts)) for split, counts in raw["counts"]),
-        unreadable=tuple(raw["unreadable"]),
-        leaks=tuple(tuple(group) for group in raw["leaks"]),
-        notes=tuple(raw["notes"]),
-    )
     rows = view["rows"]
     if len(rows) != len(values):
         raise StorageError(f"{folder} does not fit its images: run again and it is built anew", str(folder))
@@ -145,32 +132,7 @@ def _images(folder: Path, view: Mapping, values: np.ndarray) -> Images:
         labels = np.array([label for label, _ in mine], dtype=np.int64)
         splits[name] = ImageSplit(values[start:stop], labels, [text for _, text in mine])
         start = stop
-    return Images(folder, facts, view["size"], splits)
-
-
-def _check_settings(settings: DataSettings) -> Preprocessing:
-    problems = []
-    where = settings.source
-    size = settings.store_size or settings.image_size
-    if settings.image_size < 1:
-        problems.append(Problem(where, "data.image_size", f"must be at least 1 but got {settings.image_size}"))
-    if size < settings.image_size:
-        rule = f"must be 0 or at least image_size ({settings.image_size}) but got {settings.store_size}"
-        problems.append(Problem(where, "data.store_size", rule))
-    if settings.resize not in RESIZES:
-        problems.append(Problem(where, "data.resize", f"must be one of {', '.join(RESIZES)} but got {settings.resize!r}"))
-    if settings.interpolation not in INTERPOLATIONS:
-        rule = f"must be one of {', '.join(INTERPOLATIONS)} but got {settings.interpolation!r}"
-        problems.append(Problem(where, "data.interpolation", rule))
-    if not 0 <= settings.max_unreadable <= 1:
-        problems.append(Problem(where, "data.max_unreadable", f"must lie in [0, 1] but got {settings.max_unreadable}"))
-    try:
-        read_split(settings.split, where)
-    except InputError as error:
-        problems += error.problems
-    if problems:
-        raise InputError(problems)
-    return Preprocessing(size, settings.resize, settings.interpolation)
+    return Images(folder, SpaceFacts.from_json(view["facts"]).data, view["size"], splits)
 
 
 def _assign(records: Records, settings: DataSettings) -> list[str | None]:

@@ -1,7 +1,7 @@
 """What every source returns: images that are not decoded yet, each with its class and, if the source says so, its split.
 
-A record's content is a path, an array in memory, or a function that fetches the picture, so that a folder of photos, a
-CSV file and a packaged data set go the same way from here on.
+A record's content is a path, an array in memory, or a function that fetches the image, so that a folder, a CSV file and a
+packaged data set go the same way from here on.
 """
 
 from __future__ import annotations

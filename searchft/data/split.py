@@ -1,7 +1,7 @@
 """Divides images into train, val and test: stratified, seeded, and independent of the order in which files are found.
 
 Each image has a rank, the digest of (seed, class, name); a class's images are dealt out in the order of their ranks. So
-the split depends on nothing but names and seed, and a photo that comes or goes moves few others.
+the split depends on nothing but names and seed, and an image that comes or goes moves few others.
 """
 
 from __future__ import annotations
@@ -13,39 +13,6 @@ from collections.abc import Mapping, Sequence
 
 from searchft.data.records import SPLITS, some
 from searchft.errors import InputError, Problem
-
-
-def read_split(split: Sequence[tuple[str, float]], where: str = "") -> tuple[dict[str, float], bool]:
-    """The wanted split as {name: amount} for train, val and test, and whether amounts are counts per class.
-
-    Amounts are counts if any of them is at least 1, fractions otherwise; a split not named gets 0. Raises InputError
-    with every problem.
-    """
-    problems = []
-    wanted = dict(split)
-
-    def problem(key: str, rule: str) -> None:
-        problems.append(Problem(where, f"data.split{key}", rule))
-
-    for name, amount in wanted.items():
-        if name not in SPLITS:
-            problem("", f"must name only train, val and test but got {name!r}")
-        elif not isinstance(amount, int | float) or isinstance(amount, bool) or not math.isfinite(amount) or amount < 0:
-            problem(f".{name}", f"must be a count or a fraction, not negative, but got {amount!r}")
-    if problems:
-        raise InputError(problems)
-    counts = any(amount >= 1 for amount in wanted.values())
-    amounts = {name: wanted.get(name, 0) for name in SPLITS}
-    for name, amount in amounts.items():
-        if counts and amount != int(amount):
-            problem(f".{name}", f"must be a whole number, because others are counts per class, but got {amount}")
-        if name != "test" and amount == 0:
-            problem(f".{name}", "must be more than 0: train and val both need images")
-    if not counts and sum(amounts.values()) > 1 + 1e-9:
-        problem("", f"fractions must add up to at most 1 but add up to {sum(amounts.values()):g}")
-    if problems:
-        raise InputError(problems)
-    return amounts, counts
 
 
 def split_images(
@@ -65,9 +32,10 @@ def split_images(
     with one image has it in train. With `keep_test` the source has a test set of its own: test gets nothing here, and
     fractions of train and val are taken of each other (0.7 and 0.15 become 0.82 and 0.18).
 
-    Raises InputError if `split` is malformed or a class has fewer images than the counts ask for.
+    Amounts are counts if any of them is at least 1. Raises InputError if a class has fewer images than the counts ask for.
     """
-    amounts, counts = read_split(split, where)
+    amounts = dict.fromkeys(SPLITS, 0.0) | dict(split)
+    counts = any(amount >= 1 for amount in amounts.values())
     if keep_test:
         amounts["test"] = 0
         if not counts:

@@ -11,8 +11,6 @@ earnest, nor the other way round.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import os
 import time
 from collections.abc import Iterator
@@ -21,11 +19,12 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from searchft.errors import StorageError
 from searchft.execution.analytic import saturating_curve
 from searchft.execution.protocol import Job, WorkerSetup
 from searchft.execution.worker import Train, live_and_die_with, serve
 from searchft.faults import fault
-from searchft.files import replacing
+from searchft.files import BEST_WEIGHTS, LAST_CHECKPOINT, read_sealed, replacing, write_sealed
 from searchft.recipe import BackboneFacts, DataFacts, ParameterFacts, SpaceFacts, StageFacts
 from searchft.space import Space
 
@@ -89,7 +88,7 @@ def analytic_fit(job: Job) -> Iterator[AnalyticEpoch]:
     """As `train.fit.fit`: yields what the checkpoint holds, then computes on, checkpointing before it yields."""
     folder = Path(job.folder)
     seconds = float(os.environ.get(VARIABLE, "1")) / 1000
-    done = [dataclasses.replace(epoch, replayed=True) for epoch in _load(folder / "last.ckpt", job.key)]
+    done = [dataclasses.replace(epoch, replayed=True) for epoch in _load(folder / LAST_CHECKPOINT, job.key)]
     yield from done
     best = max((epoch.value for epoch in done), default=-1.0)
     for number in range(len(done) + 1, job.recipe.epochs + 1):
@@ -99,27 +98,22 @@ def analytic_fit(job: Job) -> Iterator[AnalyticEpoch]:
         done.append(result)
         if result.value > best:
             best = result.value
-            with replacing(folder / "best.safetensors", sync=False) as file:
+            with replacing(folder / BEST_WEIGHTS, sync=False) as file:
                 file.write(f"{job.key} {number}\n".encode() * 100)
             fault("checkpoint.best", f"{job.number} {number}")
-        _save(folder / "last.ckpt", job.key, done)
+        _save(folder / LAST_CHECKPOINT, job.key, done)
         fault("checkpoint.saved", f"{job.number} {number}")
         yield result
 
 
 def _save(path: Path, key: str, done: list[AnalyticEpoch]) -> None:
-    text = json.dumps({"key": key, "epochs": [[e.epoch, e.value, e.seconds] for e in done]}).encode()
-    with replacing(path, sync=False) as file:
-        file.write(hashlib.sha256(text).hexdigest().encode() + b"\n" + text)
+    write_sealed(path, {"key": key, "epochs": [[e.epoch, e.value, e.seconds] for e in done]}, sync=False)
 
 
 def _load(path: Path, key: str) -> list[AnalyticEpoch]:
     """The epochs of a checkpoint; none where it is missing, damaged or another recipe's."""
     try:
-        digest, _, text = path.read_bytes().partition(b"\n")
-    except FileNotFoundError:
+        stored = read_sealed(path)
+    except (FileNotFoundError, StorageError):
         return []
-    if hashlib.sha256(text).hexdigest().encode() != digest:
-        return []
-    stored = json.loads(text)
     return [AnalyticEpoch(*row) for row in stored["epochs"]] if stored["key"] == key else []

@@ -11,22 +11,20 @@ import contextlib
 import dataclasses
 import errno
 import hashlib
-import json
-import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
+from searchft.cache import MANIFEST, Cache
 from searchft.data.images import VIEW
-from searchft.data.store import read_sealed, read_store
+from searchft.data.store import PIXELS
 from searchft.errors import InputError, StorageError
 from searchft.execution.protocol import WorkerSetup
 from searchft.execution.ray_words import BigFile, ImagesNeeded, Outset, WeightsNeeded
-from searchft.files import is_disk_error, lock_file, replacing, sha256_of, write_atomic
+from searchft.files import BEST_WEIGHTS, LAST_CHECKPOINT, lock_file, read_sealed, replacing, sha256_of, write_atomic
 from searchft.recipe import SpaceFacts
 
-CHECKPOINT = ("best.safetensors", "last.ckpt")
+CHECKPOINT = (BEST_WEIGHTS, LAST_CHECKPOINT)
 """A trial's files, in the order in which they must be replaced: a checkpoint may lack behind its best weights, not lead."""
 
 PIECE_BYTES = 32 << 20
@@ -85,13 +83,14 @@ def what_it_needs(setup: WorkerSetup) -> Outset:
     """The driver's part: which images and weights a node must have. Raises StorageError where the images are gone."""
     folder = Path(setup.images)
     try:
-        index = read_sealed(folder.parent / "index.sealed")
+        manifest = read_sealed(folder.parent / MANIFEST)
+        (pixels,) = manifest["files"]
         images = ImagesNeeded(
             store=folder.parent.name,
             view=folder.name,
-            index=(folder.parent / "index.sealed").read_bytes(),
+            manifest=manifest,
             rows=(folder / VIEW).read_bytes(),
-            pixels=BigFile(str(folder.parent / "pixels.npy"), index["stamp"][0], index["sha256"]),
+            pixels=BigFile(str(folder.parent / PIXELS), pixels["bytes"], pixels["sha256"]),
         )
     except FileNotFoundError as error:
         raise StorageError(f"{folder} is gone: run again and it is built anew", str(folder)) from error
@@ -128,30 +127,25 @@ def settle(outset: Outset, cache: Path, fetch: Fetch) -> WorkerSetup:
 
 def settle_images(needed: ImagesNeeded, theirs: Path, cache: Path, fetch: Fetch) -> Path:
     """The folder of the images on this machine: the driver's if it is here too, else one below `cache`, filled if need be."""
-    index = json.loads(needed.index.partition(b"\n")[2])
-    if _same_pixels(theirs.parent, index["sha256"]) and _same_rows(theirs, needed):
+    sha256 = needed.pixels.sha256
+
+    def fits(manifest: Mapping[str, Any]) -> bool:
+        return bool(manifest["files"][0]["sha256"] == sha256)
+
+    def build(reserve: Callable[[int], Path]) -> dict[str, Any]:
+        write_fetched(reserve(needed.pixels.size_bytes) / PIXELS, needed.pixels, fetch)
+        return dict(needed.manifest)
+
+    if Cache(theirs.parent.parent).open(needed.store, fits=fits) is not None and _same_rows(theirs, needed):
         return theirs
-    root = cache / "images"
-    with lock_file(root / "locks" / f"{needed.store}.lock"):  # one worker of the machine fetches, the others find it
-        store = root / needed.store
-        if store.exists() and not _same_pixels(store, index["sha256"]):  # decoded otherwise here, or damaged
-            store = root / f"{needed.store}-{index['sha256'][:8]}"
-        if not _same_pixels(store, index["sha256"]):
-            shutil.rmtree(store, ignore_errors=True)
-            _build(needed, store, index["stamp"][1], fetch)
-        if not _same_rows(store / needed.view, needed):
-            write_atomic(store / needed.view / VIEW, needed.rows)
-    return store / needed.view
-
-
-def _same_pixels(store: Path, sha256: str) -> bool:
-    try:
-        if read_sealed(store / "index.sealed")["sha256"] != sha256:
-            return False
-        read_store(store)
-    except (OSError, StorageError):
-        return False
-    return True
+    images = Cache(cache / "images")  # one worker of the machine fetches, the others wait
+    here = images.open(needed.store)
+    decoded_otherwise = here is not None and not fits(here.manifest)
+    opened = images.open(needed.store + sha256[:8] if decoded_otherwise else needed.store, build, fits)
+    assert opened is not None  # it was fetched, or something was raised
+    if not _same_rows(opened.folder / needed.view, needed):
+        write_atomic(opened.folder / needed.view / VIEW, needed.rows)
+    return opened.folder / needed.view
 
 
 def _same_rows(view: Path, needed: ImagesNeeded) -> bool:
@@ -159,25 +153,6 @@ def _same_rows(view: Path, needed: ImagesNeeded) -> bool:
         return (view / VIEW).read_bytes() == needed.rows
     except OSError:
         return False
-
-
-def _build(needed: ImagesNeeded, store: Path, modified_ns: int, fetch: Fetch) -> None:
-    """Fetches a store into a folder of another name, then renames it. The caller holds its lock."""
-    for stale in store.parent.glob(f".{needed.store}.*"):
-        shutil.rmtree(stale, ignore_errors=True)
-    making = Path(tempfile.mkdtemp(dir=store.parent, prefix=f".{needed.store}."))
-    try:
-        write_fetched(making / "pixels.npy", needed.pixels, fetch)
-        os.utime(making / "pixels.npy", ns=(modified_ns, modified_ns))  # the index tells by it that nobody touched the file
-        write_atomic(making / "index.sealed", needed.index)
-        os.chmod(making, 0o755)
-        os.rename(making, store)
-    except OSError as error:
-        if is_disk_error(error):
-            raise StorageError(f"cannot write {store}: {error.strerror}. Free some space and run again.", str(store)) from error
-        raise
-    finally:
-        shutil.rmtree(making, ignore_errors=True)
 
 
 def write_fetched(path: Path, needed: BigFile, fetch: Fetch) -> None:

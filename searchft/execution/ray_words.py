@@ -45,8 +45,8 @@ class ImagesNeeded:
     """Name of the store's folder: what determines its pixels."""
     view: str
     """Name of the view's folder in it."""
-    index: bytes
-    """Content of `index.sealed`."""
+    manifest: Mapping[str, Any]
+    """What the driver's cache says of the store."""
     rows: bytes
     """Content of `view.sealed`."""
     pixels: BigFile

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import torch
 
+from searchft.cache import FORMAT
 from searchft.features.prefix import MICRO_BATCH
-from searchft.features.store import FORMAT
 from searchft.recipe import BackboneFacts, Numerics, digest
 from searchft.tuning import timm, torchvision
 

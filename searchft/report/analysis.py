@@ -1,21 +1,17 @@
-"""What a study's records say, as plain numbers: the figures and tables of the report are drawn from these and nothing else.
+"""What a study's records say, as plain rows: the report's figures and tables are drawn from these and nothing else.
 
-Pure functions of the record. Trials answered from another are left out everywhere: they cost nothing and say nothing new.
+Pure functions of the record. Duplicates are left out: they cost nothing and say nothing new.
 """
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from searchft.recipe import HEAD, SpaceFacts, open_parameters, trained_parameters
-from searchft.report.progress import stored_seconds
 from searchft.search.records import COMPLETE, PRUNED, Label, TrialRecord
 from searchft.space import Space
-
-INACTIVE = "–"
-"""Label of a dimension that has no meaning in a configuration (the dropout of a head without hidden layers)."""
 
 
 def own_trials(records: Sequence[TrialRecord]) -> list[TrialRecord]:
@@ -25,21 +21,18 @@ def own_trials(records: Sequence[TrialRecord]) -> list[TrialRecord]:
 
 def reached(record: TrialRecord) -> float | None:
     """The best validation accuracy that a trial came to: also a pruned one's, which stopped early."""
-    if record.state == COMPLETE:
-        return record.value
-    return max(record.curve) if record.curve else record.value
+    return record.value if record.state == COMPLETE or not record.curve else max(record.curve)
 
 
-@dataclass(frozen=True)
-class HistoryPoint:
+class HistoryPoint(NamedTuple):
     """A trial in the order of the search."""
 
-    number: int
+    trial: int
     state: str
     value: float | None
-    best: float | None
+    best_so_far: float | None
     """The best complete value up to here."""
-    seconds: float
+    seconds_so_far: float
     """Computing time of this and all earlier trials."""
 
 
@@ -50,7 +43,7 @@ def history(records: Sequence[TrialRecord]) -> list[HistoryPoint]:
         spent += record.seconds
         if record.state == COMPLETE and record.value is not None and (best is None or record.value > best):
             best = record.value
-        points.append(HistoryPoint(record.number, record.state, reached(record), best, spent))
+        points.append(HistoryPoint(record.number, record.state, reached(record), best, round(spent, 3)))
     return points
 
 
@@ -67,77 +60,56 @@ def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
     return front
 
 
-@dataclass(frozen=True)
-class Cost:
+class Cost(NamedTuple):
     """What a complete trial cost, and what it reached."""
 
-    number: int
+    trial: int
     seconds: float
-    parameters: int
-    value: float
+    trained_parameters: int
+    val_accuracy: float
     on_front: bool
     """Whether no other trial was both cheaper and better."""
 
 
 def costs(records: Sequence[TrialRecord], facts: SpaceFacts) -> list[Cost]:
     """Complete trials with training time and accuracy, those on the Pareto front marked."""
-    done = [r for r in own_trials(records) if r.state == COMPLETE and r.value is not None]
-    front = set(pareto_front([(r.seconds, r.value or 0.0) for r in done]))
-    return [Cost(r.number, r.seconds, _parameters(r, facts), r.value or 0.0, i in front) for i, r in enumerate(done)]
+    done = [(r, r.value) for r in own_trials(records) if r.state == COMPLETE and r.value is not None]
+    front = set(pareto_front([(r.seconds, value) for r, value in done]))
+    return [Cost(r.number, round(r.seconds, 3), _parameters(r, facts), v, i in front) for i, (r, v) in enumerate(done)]
 
 
-@dataclass(frozen=True)
-class Effect:
-    """One choice of one dimension: how the trials with it did."""
+class Effect(NamedTuple):
+    """How the trials with one choice of one dimension did."""
 
-    label: Label
-    count: int
+    dimension: str
+    choice: Label
+    trials: int
     mean: float
-    low: float
-    high: float
-    """Worst and best of them."""
-    middle: tuple[float, float]
-    """The quartiles."""
-    values: tuple[float, ...]
+    worst: float
+    best: float
 
 
-def effects(space: Space, records: Sequence[TrialRecord]) -> dict[str, list[Effect]]:
+def effects(space: Space, records: Sequence[TrialRecord]) -> list[Effect]:
     """Per dimension and choice, how trials did. Pruned trials count with the best that they reached: to leave them out
-    would flatter the choices whose bad trials were stopped. Dimensions without a result are left out."""
-    found: dict[str, list[Effect]] = {}
+    would flatter the choices whose bad trials were stopped. Choices without a result are left out."""
+    found = []
     for dimension in space.dimensions:
-        rows = []
+        values: dict[str, list[float]] = {}  # by repr: True is not 1
+        for record in own_trials(records):
+            value = reached(record)
+            if record.state in (COMPLETE, PRUNED) and dimension.name in record.params and value is not None:
+                values.setdefault(repr(record.params[dimension.name]), []).append(value)
         for label in dimension.labels:
-            values = sorted(
-                v
-                for r in own_trials(records)
-                if r.state in (COMPLETE, PRUNED) and dimension.name in r.params and _same(r.params[dimension.name], label)
-                for v in [reached(r)]
-                if v is not None
-            )
-            if values:
-                quartiles = statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else [values[0]] * 3
-                rows.append(
-                    Effect(
-                        label,
-                        len(values),
-                        statistics.fmean(values),
-                        values[0],
-                        values[-1],
-                        (quartiles[0], quartiles[2]),
-                        tuple(values),
-                    )
-                )
-        if rows:
-            found[dimension.name] = rows
+            seen = values.get(repr(label))
+            if seen:
+                found.append(Effect(dimension.name, label, len(seen), statistics.fmean(seen), min(seen), max(seen)))
     return found
 
 
-@dataclass(frozen=True)
-class Depth:
-    """How much was open, and what that took."""
+class Depth(NamedTuple):
+    """How much of the backbone trained, and what that took."""
 
-    depth: str
+    trained: str
     trials: int
     epochs: int
     seconds: float
@@ -151,39 +123,9 @@ def time_by_depth(records: Sequence[TrialRecord], facts: SpaceFacts) -> list[Dep
         groups.setdefault(_depth(record, facts), []).append(record)
     rows = []
     for (_, name), members in sorted(groups.items()):
-        values = [r.value for r in members if r.state == COMPLETE and r.value is not None]
-        rows.append(
-            Depth(
-                name,
-                len(members),
-                sum(len(r.curve) for r in members),
-                sum(r.seconds for r in members),
-                max(values, default=None),
-            )
-        )
+        best = max((r.value for r in members if r.state == COMPLETE and r.value is not None), default=None)
+        rows.append(Depth(name, len(members), sum(len(r.curve) for r in members), sum(r.seconds for r in members), best))
     return rows
-
-
-def saved_seconds(records: Sequence[TrialRecord]) -> dict[str, float]:
-    """Seconds not spent, estimated from the trials' own epochs: by the store of frozen values, the memo, and pruning."""
-    by_number = {r.number: r for r in records}
-    memo = sum(by_number[r.answered_from].seconds for r in records if r.answered_from in by_number)
-    pruning = sum(
-        r.seconds / len(r.curve) * (r.recipe.epochs - len(r.curve))
-        for r in own_trials(records)
-        if r.state == PRUNED and r.curve
-    )
-    store = sum(stored_seconds(r) for r in own_trials(records))
-    return {"store": store, "memo": memo, "pruning": pruning}
-
-
-def unused_values(space: Space, record: TrialRecord) -> Mapping[str, Label]:
-    """A trial's labels for all dimensions; those without meaning in it are `–`."""
-    return {d.name: record.params.get(d.name, INACTIVE) for d in space.dimensions}
-
-
-def _same(a: Label, b: Label) -> bool:
-    return type(a) is type(b) and a == b
 
 
 def _parameters(record: TrialRecord, facts: SpaceFacts) -> int:
@@ -194,7 +136,7 @@ def _parameters(record: TrialRecord, facts: SpaceFacts) -> int:
 
 
 def _depth(record: TrialRecord, facts: SpaceFacts) -> tuple[int, str]:
-    """(open tensors, in words)."""
+    """(trainable tensors of the backbone, in words)."""
     recipe = record.recipe
     try:
         backbone = facts.backbones[recipe.architecture()]

@@ -1,38 +1,44 @@
 """The report's content, independent of its form: what the HTML page, its Markdown twin and the CSV files all say.
 
 `ReportInput` is everything that is known of a study; `sections_of` turns it into titled sections of sentences, tables
-and figures in reading order, the answer first. The two writers (`page`, `markdown`) only set type.
+and figures in reading order, the answer first. The templates only set type.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from searchft.recipe import SpaceFacts
-from searchft.report import analysis
-from searchft.report.drift import Drift
+from searchft.report import analysis, figures
 from searchft.report.formats import accuracy_text, duration_text
-from searchft.report.importances import Importances, importances
+from searchft.report.ground import command_of, ground_lines, weights_warnings
 from searchft.report.leaderboard import ranked
-from searchft.report.live import backbones_of, weights_warnings
-from searchft.report.predictions import PairedDifference, Predictions, confusions, paired_difference
-from searchft.report.progress import count_records
-from searchft.report.words import architecture_in_words, recipe_in_words, training_in_words, varying_fields, weights_in_words
-from searchft.search.records import COMPLETE, TrialRecord, best
+from searchft.report.optuna_study import FEWEST, complete_trials, importances, optuna_study
+from searchft.report.predictions import Predictions, confusions, paired_difference
+from searchft.report.progress import count_records, counts_in_words
+from searchft.report.words import architecture_in_words, recipe_in_words, training_in_words, varying_fields
+from searchft.search.records import COMPLETE, TrialRecord, best, saved_seconds
 from searchft.space import Space
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 WORST = 12
-"""Mistakes shown as photos."""
+"""Mistakes shown as images."""
 
-MOST_ROWS = 200
-"""Rows of a table in the page, unless it says otherwise."""
+
+class Change(NamedTuple):
+    """How far training moved a parameter of the backbone from its pretrained values."""
+
+    parameter: str
+    relative_change: float
+    elements: int
 
 
 @dataclass(frozen=True)
@@ -49,12 +55,12 @@ class ReportInput:
     """Test scores by trial: `accuracy`, `interval_95`, `n`."""
     predictions: Mapping[int, Mapping[str, Predictions]] = field(default_factory=dict)
     """By trial and split, of those whose weights or answers are kept."""
-    photos: Callable[[str, Sequence[int]], list[np.ndarray]] | None = None
-    """Pictures of a split by position: uint8 [S, S, 3]."""
-    layers: Sequence[Drift] = ()
-    """How far the best trial's layers moved."""
+    images: Callable[[str, Sequence[int]], list[np.ndarray]] | None = None
+    """Images of a split by position: uint8 [S, S, 3]."""
+    changes: Sequence[Change] = ()
+    """Of the best trial's trained backbone parameters, in the network's order."""
     interval: Callable[[int, int], tuple[float, float]] | None = None
-    """Wilson's interval of (right, all): a room beside this one has it."""
+    """Wilson's interval of (right, all): `export` has it."""
     when: str = ""
 
 
@@ -64,12 +70,12 @@ class Table:
 
     name: str
     columns: tuple[str, ...]
-    rows: tuple[tuple[Any, ...], ...]
+    rows: Sequence[tuple[Any, ...]]
     numeric: tuple[int, ...] = ()
     """Columns set flush right."""
-    shown: bool = True
+    shown: bool = False
     """False: only as CSV, because a figure shows it."""
-    most: int = MOST_ROWS
+    most: int = 200
     """Rows in the page; the CSV has them all."""
 
 
@@ -87,12 +93,12 @@ class Section:
     """A titled part of the report."""
 
     title: str
-    lead: tuple[str, ...] = ()
+    lead: Sequence[str] = ()
     """Sentences."""
-    facts: tuple[tuple[str, str], ...] = ()
+    facts: Sequence[tuple[str, str]] = ()
     """(name, value) lines."""
-    drawings: tuple[Drawing, ...] = ()
-    tables: tuple[Table, ...] = ()
+    drawings: Sequence[Drawing] = ()
+    tables: Sequence[Table] = ()
 
 
 @dataclass(frozen=True)
@@ -102,149 +108,98 @@ class Answer:
     words: str
     """The best recipe; empty: nothing has completed."""
     number: int | None
-    figures: tuple[tuple[str, str, str], ...]
+    figures: Sequence[tuple[str, str, str]]
     """(what, number, how sure)."""
-    sentences: tuple[str, ...]
-    warnings: tuple[str, ...]
+    sentences: Sequence[str]
+    warnings: Sequence[str]
 
 
 def answer_of(given: ReportInput) -> Answer:
     """The best recipe, its accuracy with its interval, and how much better it is than the enqueued rows."""
     space, facts = given.space, given.facts
-    warnings = tuple(text for _, text in weights_warnings(space, facts))
+    warnings = weights_warnings(space, facts)
     if facts.data.leaks:
-        stand = "1 photo stands" if len(facts.data.leaks) == 1 else f"{len(facts.data.leaks)} photos stand"
-        warnings += (f"{stand}, byte for byte, in more than one split: accuracies flatter.",)
+        stand = "1 image stands" if len(facts.data.leaks) == 1 else f"{len(facts.data.leaks)} images stand"
+        warnings.append(f"{stand}, byte for byte, in more than one split: accuracies flatter.")
     first = best(given.records)
     if first is None:
         return Answer("", None, (), ("No trial has completed yet.",), warnings)
-    words = recipe_in_words(first.recipe, facts, varying_fields(space))
-    figures = [("validation accuracy", accuracy_text(first.value), _interval_words(given, first.value, facts.data.size("val")))]
+    numbers = [("validation accuracy", accuracy_text(first.value), _interval_words(given, first.value, facts.data.size("val")))]
     sentences = [f"Trial {first.number}{f', the enqueued row “{first.name}”' if first.name else ''}."]
     score = given.tests.get(first.number)
     if score:
         low, high = score["interval_95"]
-        figures.append(
-            ("test accuracy", accuracy_text(score["accuracy"]), f"95 % interval {low:.3f} to {high:.3f}, {score['n']} pictures")
-        )
-        sentences.append("The test pictures were looked at after this trial had been chosen: their accuracy is what to expect.")
+        sure = f"95 % interval {low:.3f} to {high:.3f}, {score['n']} images"
+        numbers.append(("test accuracy", accuracy_text(score["accuracy"]), sure))
+        sentences.append("The test images were looked at after this trial had been chosen: their accuracy is what to expect.")
     elif facts.data.size("test"):
-        sentences.append("The test pictures have not been looked at yet: “searchft export” does, after the choice is made.")
+        sentences.append("The test images have not been looked at yet: “searchft export” does, after the choice is made.")
     else:
-        sentences.append(
-            "There is no test split. The validation pictures chose this trial among many, so their accuracy flatters."
-        )
-    sentences += [_row_words(given, first, row) for row in _enqueued(given.records) if row.number != first.number][:6]
-    return Answer(words, first.number, tuple(figures), tuple(sentences), warnings)
+        sentences.append("There is no test split. The validation images chose this trial among many: their accuracy flatters.")
+    named = [r for r in given.records if r.name and r.state == COMPLETE and r.value is not None and r.answered_from is None]
+    rows = sorted(named, key=lambda r: (-(r.value or 0.0), r.number))
+    sentences += [_row_words(given, first, row) for row in rows if row.number != first.number][:6]
+    return Answer(recipe_in_words(first.recipe, facts, varying_fields(space)), first.number, numbers, sentences, warnings)
 
 
 def sections_of(given: ReportInput) -> list[Section]:
     """Everything below the answer, in reading order. Sections without content are left out."""
-    from searchft.report import figures
+    return [Section("Results", tables=[result_table(given)]), *_sections(given)]
 
-    space, facts, records = given.space, given.facts, list(given.records)
+
+def _sections(given: ReportInput) -> Iterator[Section]:
+    facts, records = given.facts, sorted(given.records, key=lambda r: r.number)
     first = best(records)
-    sections = [Section("Results", tables=(result_table(given),))]
+    study = optuna_study(given.space, records)
     points = analysis.history(records)
-    sections.append(
-        Section(
-            "The search",
-            drawings=(
-                Drawing("history", lambda: figures.history_figure(points), "Every trial in its order, and the best so far."),
-                Drawing(
-                    "curves",
-                    lambda: figures.curves_figure(records, first.number if first else None),
-                    "Learning curves on the validation pictures; pruned trials are pale and end with a cross.",
-                ),
-            ),
-            tables=(
-                Table(
-                    "history",
-                    ("trial", "state", "value", "best_so_far", "seconds_so_far"),
-                    tuple((p.number, p.state, p.value, p.best, round(p.seconds, 3)) for p in points),
-                    shown=False,
-                ),
-                Table(
-                    "curves",
-                    ("trial", "state", "epoch", "val_accuracy"),
-                    tuple((r.number, r.state, e, v) for r in records for e, v in enumerate(r.curve, 1)),
-                    shown=False,
-                ),
-            ),
-        )
-    )
-    found = importances(space, records)
-    sections.append(_what_mattered(given, found))
+    curves = [(r.number, r.state, epoch, v) for r in records for epoch, v in enumerate(r.curve, 1)]
+    words = "Learning curves on the validation images; pruned trials are pale and end with a cross."
+    drawings = [Drawing("curves", partial(figures.curves_figure, records, first.number if first else None), words)]
+    if first is not None:
+        words = "Every complete trial in its order, and the best so far."
+        drawings.insert(0, Drawing("history", partial(figures.history_figure, study), words))
+    tables = [
+        Table("history", analysis.HistoryPoint._fields, points),
+        Table("curves", ("trial", "state", "epoch", "val_accuracy"), curves),
+    ]
+    yield Section("The search", drawings=drawings, tables=tables)
+    yield _what_mattered(given, study)
     spent = analysis.costs(records, facts)
     if spent:
-        sections.append(
-            Section(
-                "Accuracy against cost",
-                lead=("A trial on the front is beaten by no other in both time and accuracy.",),
-                drawings=(Drawing("cost", lambda: figures.costs_figure(spent), "Complete trials by training time."),),
-                tables=(
-                    Table(
-                        "cost",
-                        ("trial", "seconds", "trained_parameters", "val_accuracy", "on_front"),
-                        tuple((c.number, round(c.seconds, 3), c.parameters, c.value, c.on_front) for c in spent),
-                        shown=False,
-                    ),
-                ),
-            )
-        )
+        lead = ["A trial on the front is beaten by no other in both time and accuracy."]
+        drawing = Drawing("cost", partial(figures.costs_figure, spent), "Complete trials by training time.")
+        yield Section("Accuracy against cost", lead, (), [drawing], [Table("cost", analysis.Cost._fields, spent)])
     if first is not None and first.number in given.predictions:
-        sections.append(_mistakes(given, first))
-    if given.layers:
-        layers = list(given.layers)
-        most = max(layers, key=lambda d: d.change)
-        sections.append(
-            Section(
-                "What training changed",
-                lead=(
-                    f"Relative change of the best trial's open layers against their pretrained values, first layer on top; "
-                    f"the new head had none. Most moved: {most.layer} ({most.change:.3f}).",
-                ),
-                drawings=(Drawing("drift", lambda: figures.drift_figure(layers), "Drift of the open layers."),),
-                tables=(
-                    Table(
-                        "drift",
-                        ("layer", "stage", "relative_change", "parameters"),
-                        tuple((d.layer, d.stage, d.change, d.parameters) for d in layers),
-                        shown=False,
-                    ),
-                ),
-            )
-        )
-    sections.append(_time(given))
-    sections.append(_ground(given))
-    return sections
+        yield _mistakes(given, first)
+    if given.changes:
+        yield _what_changed(given.changes)
+    yield _time(given)
+    yield _ground(given)
 
 
 def result_table(given: ReportInput) -> Table:
     """Every configuration that ran, best first, in the columns of the classic transfer-learning report."""
-    space, facts = given.space, given.facts
-    varying = varying_fields(space)
+    varying = varying_fields(given.space)
     rows = []
     for record in ranked(given.records):
         if record.answered_from is not None:
             continue
-        train = record.extra.get("train_accuracy")
-        test = given.tests.get(record.number)
-        words = architecture_in_words(record.recipe, facts, varying)
+        train, test = record.extra.get("train_accuracy"), given.tests.get(record.number)
+        words = architecture_in_words(record.recipe, given.facts, varying)
         rows.append(
             (
                 record.number,
                 f"{record.name}: {words}" if record.name else words,
-                training_in_words(record.recipe, facts, varying),
+                training_in_words(record.recipe, given.facts, varying),
                 accuracy_text(train if isinstance(train, int | float) else None),
                 accuracy_text(analysis.reached(record)),
-                accuracy_text(test["accuracy"]) if test else "–",
+                accuracy_text(test["accuracy"] if test else None),
                 _state_words(record),
                 duration_text(record.seconds) if record.finished or record.seconds else "–",
             )
         )
     columns = ("trial", "architecture", "learning rate and hyper-parameters", "train", "validation", "test", "state", "time")
-    return Table("results", columns, tuple(rows), numeric=(0, 3, 4, 5, 7))
+    return Table("results", columns, rows, numeric=(0, 3, 4, 5, 7), shown=True)
 
 
 def _state_words(record: TrialRecord) -> str:
@@ -253,184 +208,125 @@ def _state_words(record: TrialRecord) -> str:
     return f"pruned at epoch {len(record.curve)}" if record.state == "pruned" and record.curve else record.state
 
 
-def _what_mattered(given: ReportInput, found: Importances) -> Section:
-    from searchft.report import figures
-
+def _what_mattered(given: ReportInput, study: Any) -> Section:
+    found = importances(study)
+    drawings = []
+    if found:
+        words = f"Importances: PED-ANOVA over {complete_trials(study)} complete trials, as in the dashboard."
+        drawings.append(Drawing("importances", partial(figures.importances_figure, study, len(found)), words))
+    seen = {name for trial in study.get_trials(deepcopy=False) if trial.value is not None for name in trial.params}
+    names = [name for name in found or sorted(seen) if name in seen]
+    for start in range(0, len(names), figures.SLICES):
+        part = names[start : start + figures.SLICES]
+        words = f"Complete trials by their choice of {', '.join(part)}; later ones are darker."
+        drawings.append(Drawing(f"slices_{start // figures.SLICES + 1}", partial(figures.slices_figure, study, part), words))
+    lead = ["Pruned trials count with what they reached; choices were not drawn evenly: read differences with their spread."]
+    if not found:
+        lead.insert(0, f"Importances: not enough trials to say ({complete_trials(study)} complete, at least {FEWEST} needed).")
     effects = analysis.effects(given.space, given.records)
-    drawings: list[Drawing] = []
-    if found.shares:
-        drawings.append(Drawing("importances", lambda: figures.importances_figure(found.shares), f"Importances: {found.note}."))
-    if effects:
-        drawings.append(
-            Drawing(
-                "effects",
-                lambda: figures.effects_figure(effects),
-                "Each choice's trials (dots), their middle half (bar) and mean (line). Pruned trials count with what they reached; "
-                "choices were not drawn evenly, so read differences with their spread.",
-            )
-        )
-    rows = tuple(
-        (name, str(e.label), e.count, round(e.mean, 4), e.low, e.high) for name, group in effects.items() for e in group
-    )
-    tables = (
-        Table("importances", ("dimension", "importance"), tuple((n, round(s, 4)) for n, s in found.shares), shown=False),
-        Table("effects", ("dimension", "choice", "trials", "mean", "worst", "best"), rows, shown=False),
-    )
-    return Section(
-        "What mattered", lead=() if found.shares else (f"Importances: {found.note}.",), drawings=tuple(drawings), tables=tables
-    )
+    rows = [(e.dimension, str(e.choice), e.trials, round(e.mean, 4), e.worst, e.best) for e in effects]
+    tables = [
+        Table("importances", ("dimension", "importance"), [(n, round(s, 4)) for n, s in found.items()]),
+        Table("effects", analysis.Effect._fields, rows, numeric=(2, 3, 4, 5), shown=True),
+    ]
+    return Section("What mattered", lead, (), drawings, tables)
 
 
 def _mistakes(given: ReportInput, first: TrialRecord) -> Section:
-    from searchft.report import figures
-
     known = given.predictions[first.number]
     said = known.get("test") or known["val"]
     where = "test" if said.split == "test" else "validation"
     classes = given.facts.data.classes
     matrix = said.confusion(len(classes))
     pairs = confusions(matrix, classes)
-    wrong = int((~said.right).sum())
-    lead = [f"The best trial takes {wrong} of {len(said.truth)} {where} pictures for something else."]
+    lead = [f"The best trial takes {int((~said.right).sum())} of {len(said.truth)} {where} images for something else."]
     if pairs:
         lead.append("Most often: " + "; ".join(f"{p.times} × {p.truth} taken for {p.guess}" for p in pairs[:5]) + ".")
-    drawings = [
-        Drawing(
-            "confusion",
-            lambda: figures.confusion_figure(matrix, classes, f"trial {first.number}, {where} pictures"),
-            "Truth down, answer across: right answers blue, mistakes red.",
-        )
-    ]
+    draw = partial(figures.confusion_figure, matrix, classes, f"trial {first.number}, {where} images")
+    drawings = [Drawing("confusion", draw, "Truth down, answer across: right answers blue, mistakes red.")]
     worst = said.worst(WORST)
-    if worst and given.photos is not None:
+    if worst and given.images is not None:
         try:
-            photos = given.photos(said.split, worst)
+            images = given.images(said.split, worst)
         except (OSError, ValueError, IndexError):
-            photos = []
-        if photos:
-            captions = [(classes[said.truth[i]], classes[said.guess[i]], float(said.sure[i])) for i in worst]
-            drawings.append(
-                Drawing(
-                    "mistakes",
-                    lambda: figures.mistakes_figure(photos, captions, f"surest mistakes on the {where} pictures"),
-                    "The mistakes that the network was surest of, as it saw the photos.",
-                )
-            )
-    rows = tuple(
-        (said.names[i], classes[said.truth[i]], classes[said.guess[i]], round(float(said.sure[i]), 4))
-        for i in said.worst(len(said.truth))
-    )
+            images = []
+        if images:
+            draw = partial(figures.mistakes_figure, images, said.captions(worst, classes), f"surest mistakes, {where} images")
+            drawings.append(Drawing("mistakes", draw, "The mistakes that the network was surest of, as it saw the images."))
+    every = said.worst(len(said.truth))
+    rows = [(said.names[i], *caption) for i, caption in zip(every, said.captions(every, classes), strict=True)]
+    columns = ("image", "truth", "taken for", "probability")
     return Section(
-        "Mistakes",
-        lead=tuple(lead),
-        drawings=tuple(drawings),
-        tables=(Table("mistakes", ("picture", "truth", "taken for", "probability"), rows, numeric=(3,), most=20),)
-        if rows
-        else (),
+        "Mistakes", lead, (), drawings, [Table("mistakes", columns, rows, (3,), shown=True, most=20)] if rows else ()
     )
+
+
+def _what_changed(changes: Sequence[Change]) -> Section:
+    weights = [c for c in changes if c.parameter.endswith(".weight")] or list(changes)
+    most = max(weights, key=lambda c: c.relative_change if math.isfinite(c.relative_change) else -1.0)
+    lead = (
+        "Relative change of the best trial's trained weights against their pretrained values, first layer on top; "
+        f"the new head had none. Most moved: {most.parameter} ({most.relative_change:.3f})."
+    )
+    draw = partial(figures.changes_figure, [(c.parameter, c.relative_change) for c in weights])
+    drawing = Drawing("drift", draw, "How far training moved each layer.")
+    return Section("What training changed", [lead], (), [drawing], [Table("drift", Change._fields, changes)])
 
 
 def _time(given: ReportInput) -> Section:
-    from searchft.report import figures
-
     depths = analysis.time_by_depth(given.records, given.facts)
-    saved = analysis.saved_seconds(given.records)
-    spent = sum(d.seconds for d in depths)
     names = {
         "store": "by storing what frozen layers compute",
-        "memo": "by answering repeated configurations from the record",
-        "pruning": "by stopping hopeless trials early",
+        "memo": "by answering duplicates from the record",
+        "pruning": "by pruning",
     }
-    lines = [("computing time", duration_text(spent))]
+    saved = saved_seconds(given.records)
+    lines = [("computing time", duration_text(sum(d.seconds for d in depths)))]
     lines += [(f"saved {names[what]}", f"about {duration_text(seconds)}") for what, seconds in saved.items() if seconds >= 0.05]
-    return Section(
-        "Time",
-        facts=tuple(lines),
-        drawings=(
-            Drawing("depth", lambda: figures.depth_figure(depths), "Computing time by how much of the backbone trained."),
-        )
-        if depths
-        else (),
-        tables=(
-            Table(
-                "time_by_depth",
-                ("open", "trials", "epochs", "seconds", "best"),
-                tuple((d.depth, d.trials, d.epochs, round(d.seconds, 3), d.best) for d in depths),
-                shown=False,
-            ),
-        ),
-    )
+    rows = [(*d[:3], round(d.seconds, 3), d.best) for d in depths]
+    table = Table("time_by_depth", analysis.Depth._fields, rows, numeric=(1, 2, 3, 4), shown=True)
+    return Section("Time", facts=lines, tables=[table])
 
 
 def _ground(given: ReportInput) -> Section:
-    space, facts = given.space, given.facts
-    data = facts.data
-    sizes = ", ".join(f"{data.size(split)} {split}" for split, _ in data.counts)
-    counts = count_records(given.records, space.search.trials)
-    lines = [("data", f"{data.source}: {len(data.classes)} classes, {sizes}, {space.data.image_size} px")]
-    for _, backbone in backbones_of(space, facts):
-        lines.append(("backbone", f"{backbone.backbone}, {weights_in_words(backbone)}"))
-    lines += [("note", note) for note in data.notes]
+    data, made = given.facts.data, given.environment
+    lines = ground_lines(given.space, given.facts) + [("note", note) for note in data.notes]
     if data.unreadable:
         lines.append(("unreadable", f"left out: {len(data.unreadable)}, such as {data.unreadable[0]}"))
-    search = space.search
-    lines += [
-        ("search", f"{search.sampler}, pruner {search.pruner}, {search.trials} trials, seed {search.seed}"),
-        ("trials", ", ".join(f"{count} {state}" for state, count in counts.items() if count or state == "complete")),
-        ("storage", given.storage),
-        ("command", command_of(space)),
-    ]
-    made = given.environment
+    counts = count_records(given.records, given.space.search.trials)
+    lines += [("trials", counts_in_words(counts)), ("storage", given.storage), ("command", command_of(given.space))]
     if made.get("versions"):
         lines.append(("versions", ", ".join(f"{name} {version}" for name, version in made["versions"].items())))
     if made.get("cpu"):
         lines.append(("machine", f"{made['cpu']}, {made.get('cpus')} processors, {made.get('os', '')}"))
     if given.when:
         lines.append(("written", given.when))
-    return Section("Ground", facts=tuple(lines), tables=())
-
-
-def command_of(space: Space) -> str:
-    """The command that made the study, overrides included."""
-    import shlex
-
-    words = ["searchft", "run", space.source or "SPACE"]
-    for text in space.overrides:
-        words += ["--set", text]
-    return shlex.join(words)
-
-
-def _enqueued(records: Sequence[TrialRecord]) -> list[TrialRecord]:
-    """The complete enqueued rows, best first."""
-    named = [r for r in records if r.name and r.state == COMPLETE and r.value is not None and r.answered_from is None]
-    return sorted(named, key=lambda r: (-(r.value or 0.0), r.number))
+    return Section("Ground", facts=lines)
 
 
 def _interval_words(given: ReportInput, value: float | None, n: int) -> str:
     if value is None or given.interval is None or not n:
-        return f"{n} pictures"
+        return f"{n} images"
     low, high = given.interval(round(value * n), n)
-    return f"95 % interval {low:.3f} to {high:.3f}, {n} pictures"
+    return f"95 % interval {low:.3f} to {high:.3f}, {n} images"
 
 
 def _row_words(given: ReportInput, first: TrialRecord, row: TrialRecord) -> str:
     """How much better the best trial is than an enqueued row, and how sure that is."""
     mine, theirs = given.predictions.get(first.number, {}), given.predictions.get(row.number, {})
     for split, where in (("test", "test"), ("val", "validation")):
-        if split in mine and split in theirs:
-            try:
-                pair = _pair_words(paired_difference(mine[split], theirs[split]))
-                flattered = " The validation pictures chose the best trial, which flatters it." if split == "val" else ""
-                return f"Against “{row.name}” on the same {where} pictures: {pair}{flattered}"
-            except ValueError:
-                continue
+        if split not in mine or split not in theirs:
+            continue
+        try:
+            pair = paired_difference(mine[split], theirs[split])
+        except ValueError:
+            continue
+        verdict = "clearly better" if pair.low > 0 else "clearly worse" if pair.high < 0 else "no clear difference"
+        flattered = " The validation images chose the best trial, which flatters it." if split == "val" else ""
+        return (
+            f"Against “{row.name}” on the same {where} images: {pair.difference:+.4f} (95 % interval {pair.low:+.3f} to "
+            f"{pair.high:+.3f}; it alone is right on {pair.only_first}, the row alone on {pair.only_second} of {pair.n}): "
+            f"{verdict}.{flattered}"
+        )
     gain = (first.value or 0.0) - (row.value or 0.0)
-    return f"“{row.name}” reached {accuracy_text(row.value)} on the validation pictures ({gain:+.4f} for the best)."
-
-
-def _pair_words(pair: PairedDifference) -> str:
-    verdict = "clearly better" if pair.low > 0 else "clearly worse" if pair.high < 0 else "no clear difference"
-    return (
-        f"{pair.difference:+.4f} (95 % interval {pair.low:+.3f} to {pair.high:+.3f}; it alone is right on {pair.only_first}, "
-        f"the row alone on {pair.only_second} of {pair.n}): {verdict}."
-    )
+    return f"“{row.name}” reached {accuracy_text(row.value)} on the validation images ({gain:+.4f} for the best)."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
@@ -65,6 +66,15 @@ def size_text(size_bytes: int) -> str:
     return f"{size:.1f} TB"
 
 
+def count_text(count: int) -> str:
+    """A count in three digits or so.
+
+    >>> count_text(512), count_text(20_520), count_text(11_176_512)
+    ('512', '20.5k', '11.2M')
+    """
+    return f"{count / 1e6:.1f}M" if count >= 1e6 else f"{count / 1e3:.1f}k" if count >= 1e3 else str(count)
+
+
 def sparkline(values: Sequence[float], width: int, ascii_only: bool = False) -> str:
     """A learning curve of at most `width` characters; the curve's own range fills the height.
 
@@ -92,7 +102,7 @@ def sparkline(values: Sequence[float], width: int, ascii_only: bool = False) -> 
     return "".join(map(block, values))
 
 
-def bar(done: int, total: int, width: int, ascii_only: bool = False) -> str:
-    """A progress bar of exactly `width` characters."""
-    full = round(width * min(1.0, done / total)) if total > 0 else 0
-    return ("#" * full + "." * (width - full)) if ascii_only else ("━" * full + "╌" * (width - full))
+def markdown_text(text: object) -> str:
+    """Text as Markdown that ends no table cell, marks nothing up, links nowhere and holds no HTML."""
+    flat = " ".join(str(text).split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([\\`*|\[\]])", r"\\\1", flat).replace("://", ":&#47;&#47;")

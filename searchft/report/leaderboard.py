@@ -8,6 +8,7 @@ from typing import Any
 
 from rich import box
 from rich.table import Table
+from rich.text import Text
 
 from searchft.recipe import SpaceFacts
 from searchft.report.formats import accuracy_text, duration_text
@@ -34,38 +35,32 @@ def ranked(records: Iterable[TrialRecord]) -> list[TrialRecord]:
 
 
 def leaderboard(space: Space, facts: SpaceFacts, records: Sequence[TrialRecord], limit: int = 0) -> Table:
-    """The trials as a table, best on top; `limit` rows at most, 0 for all. Trials answered from another are left out."""
+    """The trials as a table, best on top; `limit` rows at most, 0 for all. Duplicates are left out."""
     rows = [record for record in ranked(records) if record.answered_from is None]
     shown = rows[:limit] if limit else rows
     varying = varying_fields(space)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    table.add_column("#", justify="right", no_wrap=True)
-    table.add_column("val acc", justify="right", no_wrap=True)
-    table.add_column("state", no_wrap=True)
-    table.add_column("epochs", justify="right", no_wrap=True)
-    table.add_column("time", justify="right", no_wrap=True)
+    for title in ("#", "val acc", "state", "epochs", "time"):
+        table.add_column(title, justify="left" if title == "state" else "right", no_wrap=True)
     table.add_column("recipe", overflow="fold", ratio=1)
     first = best(records)
     for record in shown:
         words = recipe_in_words(record.recipe, facts, varying)
-        if record.name:
-            words = f"{record.name}: {words}"
+        words = f"{record.name}: {words}" if record.name else words
         if record.state == "failed" and record.reason:
             words += f" ({' '.join(record.reason.split())[:200]})"
-        style = "bold green" if first is not None and record.number == first.number else ""
-        style = style or {"pruned": "dim", "failed": "red"}.get(record.state, "")
+        style = {"pruned": "dim", "failed": "red"}.get(record.state, "")
         table.add_row(
             str(record.number),
             accuracy_text(record.value),
             "unfinished" if is_unfinished(record) else record.state,
             str(len(record.curve)),
             duration_text(record.seconds) if record.finished or record.seconds else "–",
-            _plain(words),
-            style=style,
+            Text(words, overflow="fold"),  # a "[" of a recipe is no markup
+            style="bold green" if first is not None and record.number == first.number else style,
         )
-    left_out = len(rows) - len(shown)
-    if left_out:
-        table.caption = f"and {left_out} more"
+    if len(rows) > len(shown):
+        table.caption = f"and {len(rows) - len(shown)} more"
     return table
 
 
@@ -75,14 +70,18 @@ def summary_json(space: Space, facts: SpaceFacts, records: Sequence[TrialRecord]
     `storage` is the URL with its password masked already. NaN is None. `epochs` counts those that were computed.
     """
     first = best(records)
-    answer = {
+    winner = first and {
+        "number": first.number,
+        "value": _finite(first.value),
+        "recipe": first.recipe.to_json(),
+        "key": first.key,
+    }
+    return {
         "schema_version": SCHEMA_VERSION,
         "study": space.name,
         "storage": storage,
         "counts": count_records(records, space.search.trials),
-        "best": None
-        if first is None
-        else {"number": first.number, "value": _finite(first.value), "recipe": first.recipe.to_json(), "key": first.key},
+        "best": winner,
         "trials": [
             {
                 "number": record.number,
@@ -98,14 +97,7 @@ def summary_json(space: Space, facts: SpaceFacts, records: Sequence[TrialRecord]
             for record in sorted(records, key=lambda r: r.number)
         ],
     }
-    return answer
 
 
 def _finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
-
-
-def _plain(text: str) -> Any:
-    from rich.text import Text
-
-    return Text(text, overflow="fold")  # a "[" of a recipe is no markup

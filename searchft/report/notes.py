@@ -1,4 +1,4 @@
-"""What optuna-dashboard shows beside numbers: a note with each trial's recipe in words, one about the study, and pictures.
+"""What optuna-dashboard shows beside numbers: a note with each trial's recipe in words, one about the study, and figures.
 
 Notes and artifacts are attributes of the study in optuna-dashboard's own format, so they can be added to trials that have
 finished, by any process, while the driver goes on. Notes that are there already, a person's perhaps, are left alone.
@@ -16,10 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from searchft.recipe import SpaceFacts
-from searchft.report.content import command_of
-from searchft.report.formats import accuracy_text, duration_text
-from searchft.report.live import backbones_of, weights_warnings
-from searchft.report.markdown import plain
+from searchft.report.formats import accuracy_text, duration_text, markdown_text
+from searchft.report.ground import command_of, ground_lines, weights_warnings
 from searchft.report.words import recipe_in_words, varying_fields
 from searchft.search.records import TrialRecord
 from searchft.space import Space
@@ -35,18 +33,8 @@ _NAMESPACE = uuid.UUID("5c1f3d0e-7c5e-4f0e-9a53-b8a3b7f6b0a1")
 
 def study_note(space: Space, facts: SpaceFacts) -> str:
     """Data, weights, space and command, as Markdown."""
-    data = facts.data
-    sizes = ", ".join(f"{data.size(split)} {split}" for split, _ in data.counts)
-    lines = [f"# {plain(space.name)}", ""]
-    lines += [f"**{plain(text)}**\n" for _, text in weights_warnings(space, facts)]
-    lines.append(f"- Data: {plain(data.source)}, {len(data.classes)} classes, {sizes}, {space.data.image_size} px")
-    for _, backbone in backbones_of(space, facts):
-        weights = (
-            "random weights" if backbone.weights == "none" else f"weights {backbone.weights} from {backbone.weights_source}"
-        )
-        lines.append(f"- Backbone: {plain(backbone.backbone)}, {plain(weights)}")
-    search = space.search
-    lines.append(f"- Search: {search.sampler}, pruner {search.pruner}, {search.trials} trials, seed {search.seed}")
+    lines = [f"# {markdown_text(space.name)}", "", *(f"**{markdown_text(text)}**\n" for text in weights_warnings(space, facts))]
+    lines += [f"- {name.capitalize()}: {markdown_text(value)}" for name, value in ground_lines(space, facts)]
     lines += ["- Command:", "", f"      {' '.join(command_of(space).split())}", "", "The space:", ""]
     lines += [f"    {line}" for line in space.text.splitlines()]
     return "\n".join(lines) + "\n"
@@ -55,7 +43,7 @@ def study_note(space: Space, facts: SpaceFacts) -> str:
 def trial_note(record: TrialRecord, space: Space, facts: SpaceFacts) -> str:
     """A trial in words, as Markdown."""
     words = recipe_in_words(record.recipe, facts, varying_fields(space))
-    lines = [f"**{plain(record.name)}**: {plain(words)}" if record.name else plain(words), ""]
+    lines = [f"**{markdown_text(record.name)}**: {markdown_text(words)}" if record.name else markdown_text(words), ""]
     if record.answered_from is not None:
         return lines[0] + f"\n\nThe same work as trial {record.answered_from}, whose result stands here.\n"
     lines.append(f"- {record.state}, validation accuracy {accuracy_text(record.value)}, {len(record.curve)} epochs")
@@ -64,7 +52,7 @@ def trial_note(record: TrialRecord, space: Space, facts: SpaceFacts) -> str:
     if record.extra.get("trained_parameters"):
         lines.append(f"- {record.extra['trained_parameters']:,} trained parameters, {duration_text(record.seconds)}")
     if record.reason:
-        lines.append(f"- why: {plain(record.reason)[:500]}")
+        lines.append(f"- why: {markdown_text(record.reason)[:500]}")
     return "\n".join(lines) + "\n"
 
 
@@ -100,24 +88,19 @@ def artifact_store(folder: Path) -> Any:
     return FileSystemArtifactStore(path)
 
 
-def add_artifact(
-    study: optuna.Study, store: Any, number: int, name: str, content: bytes, mimetype: str = "image/png", about: str = ""
-) -> bool:
-    """Attaches a file to a trial, also to one that has finished; returns False where it is attached already.
-
-    `name` is what is shown; `about` is what else it depends on (a digest of weights, say).
-    """
+def add_artifact(study: optuna.Study, store: Any, number: int, name: str, content: bytes) -> bool:
+    """Attaches a PNG to a trial, also to one that has finished; returns False where it is attached already."""
     from optuna_dashboard.artifact._backend import DASHBOARD_ARTIFACTS_ATTR_PREFIX
 
     trial = next((t for t in study.get_trials(deepcopy=False) if t.number == number), None)
     if trial is None:
         return False
-    artifact_id = str(uuid.uuid5(_NAMESPACE, f"{study.study_name}/{number}/{name}/{about}"))
+    artifact_id = str(uuid.uuid5(_NAMESPACE, f"{study.study_name}/{number}/{name}/"))
     key = f"{DASHBOARD_ARTIFACTS_ATTR_PREFIX}{trial._trial_id}:{artifact_id}"
     if key in study._storage.get_study_system_attrs(study._study_id):
         return False
     store.write(artifact_id, io.BytesIO(content))  # the file before what points to it
-    meta = {"artifact_id": artifact_id, "filename": name, "mimetype": mimetype, "encoding": None}
+    meta = {"artifact_id": artifact_id, "filename": name, "mimetype": "image/png", "encoding": None}
     study._storage.set_study_system_attr(study._study_id, key, json.dumps(meta))
     return True
 

@@ -1,7 +1,6 @@
-"""What a trained network said of every picture of a split: the ground of confusion matrices, mistakes and comparisons.
+"""What a trained network said of every image of a split: confusion matrices, mistakes and comparisons follow from it.
 
-Plain arrays and JSON, computed by `export` (the only room that runs exported networks) and kept beside the trial, so that
-report and dashboard do not compute them twice.
+Plain arrays and JSON, computed by `export` (which alone runs exported networks) and kept beside the trial.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ class Predictions:
     sure: np.ndarray
     """float64 [N]: the probability that the network gave its guess."""
     names: tuple[str, ...]
-    """Of the pictures, for people."""
+    """Of the images, for people."""
 
     @property
     def right(self) -> np.ndarray:
@@ -49,26 +48,21 @@ class Predictions:
         wrong = np.flatnonzero(~self.right)
         return [int(i) for i in wrong[np.argsort(-self.sure[wrong], kind="stable")][:count]]
 
+    def captions(self, positions: Sequence[int], classes: Sequence[str]) -> list[tuple[str, str, float]]:
+        """(truth, answer, probability) of images by position."""
+        return [(classes[self.truth[i]], classes[self.guess[i]], round(float(self.sure[i]), 4)) for i in positions]
+
     def to_json(self) -> dict[str, Any]:
         """Plain JSON; `from_json` gives equal predictions back."""
-        return {
-            "split": self.split,
-            "truth": self.truth.tolist(),
-            "guess": self.guess.tolist(),
-            "sure": [round(float(p), 6) for p in self.sure],
-            "names": list(self.names),
-        }
+        sure = [round(float(p), 6) for p in self.sure]
+        answers = {"truth": self.truth.tolist(), "guess": self.guess.tolist(), "sure": sure}
+        return {"split": self.split, **answers, "names": list(self.names)}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Predictions:
         """What `to_json` wrote."""
-        return cls(
-            data["split"],
-            np.asarray(data["truth"], np.int64),
-            np.asarray(data["guess"], np.int64),
-            np.asarray(data["sure"], np.float64),
-            tuple(data["names"]),
-        )
+        truth, guess = np.asarray(data["truth"], np.int64), np.asarray(data["guess"], np.int64)
+        return cls(data["split"], truth, guess, np.asarray(data["sure"], np.float64), tuple(data["names"]))
 
 
 class Confusion(NamedTuple):
@@ -87,10 +81,10 @@ def confusions(matrix: np.ndarray, classes: Sequence[str]) -> list[Confusion]:
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """Two networks on the same pictures: what the one is better, and how sure that is."""
+    """Two networks on the same images: what the one is better, and how sure that is."""
 
     only_first: int
-    """Pictures that only the first classifies right."""
+    """Images that only the first classifies right."""
     only_second: int
     n: int
     difference: float
@@ -103,18 +97,18 @@ class PairedDifference:
 
 
 def paired_difference(first: Predictions, second: Predictions) -> PairedDifference:
-    """Compares two networks picture by picture. Raises ValueError if they did not see the same pictures.
+    """Compares two networks image by image. Raises ValueError if they did not see the same images.
 
     >>> a = Predictions("val", np.array([0, 1, 1]), np.array([0, 1, 1]), np.ones(3), ("a", "b", "c"))
     >>> paired_difference(a, a).difference
     0.0
     """
     if first.names != second.names or not np.array_equal(first.truth, second.truth):
-        raise ValueError("these networks were not shown the same pictures")
+        raise ValueError("these networks were not shown the same images")
     b = int((first.right & ~second.right).sum())
     c = int((second.right & ~first.right).sum())
     n = len(first.truth)
-    # Half a picture added to each of the four cells: the interval stays honest where hardly any picture differs.
+    # Half an image added to each of the four cells: the interval stays honest where hardly any image differs.
     m, p, q = n + 2, (b + 0.5) / (n + 2), (c + 0.5) / (n + 2)
     half = 1.959963984540054 * math.sqrt(max(0.0, (p + q - (p - q) ** 2) / m))
     discordant = b + c

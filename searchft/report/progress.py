@@ -11,14 +11,12 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-import psutil
-
-from searchft.search.events import EpochFinished, Event, Note, StudyFinished, StudyOpened, TrialFinished, TrialStarted
-from searchft.search.lock import identity
-from searchft.search.records import TrialRecord, best
+from searchft.search.claims import owner_is_gone
+from searchft.search.events import EpochFinished, Event, StudyFinished, StudyOpened, TrialFinished, TrialStarted
+from searchft.search.records import COMPLETE, PRUNED, TrialRecord, Trials, stored_seconds
 
 RECENT = 6
-"""Finished trials and notes that a view may want to show."""
+"""Finished trials that a view may want to show."""
 
 
 @dataclass
@@ -51,15 +49,7 @@ def is_unfinished(record: TrialRecord) -> bool:
 
     Known of trials of this machine only: their owner is gone, or is this very process, which says so after its search.
     """
-    owner, me = record.extra.get("owner") or {}, identity()
-    if record.finished or owner.get("host") != me["host"]:
-        return False
-    if owner.get("boot_id") != me["boot_id"] or owner.get("pid") == me["pid"]:
-        return True
-    try:
-        return bool(identity(psutil.Process(int(owner["pid"])))["since"] != owner.get("since"))
-    except (psutil.Error, ValueError, KeyError):
-        return True
+    return not record.finished and owner_is_gone(record.extra.get("owner") or {})
 
 
 def counts_in_words(counts: Mapping[str, int], unfinished: int = 0, every: bool = False) -> str:
@@ -67,9 +57,9 @@ def counts_in_words(counts: Mapping[str, int], unfinished: int = 0, every: bool 
 
     `unfinished` of the running ones are run by nobody.
     """
-    told = {state: counts[state] for state in ("complete", "pruned", "failed", "answered", "running", "waiting")}
-    told["running"] -= unfinished
-    words = [f"{count} {state}" for state, count in told.items() if count or every or state == "complete"]
+    known = {state: counts[state] for state in ("complete", "pruned", "failed", "answered", "running", "waiting")}
+    known["running"] -= unfinished
+    words = [f"{count} {state}" for state, count in known.items() if count or every or state == "complete"]
     return ", ".join([*words, *([f"{unfinished} unfinished"] if unfinished else [])])
 
 
@@ -81,67 +71,47 @@ class StudyProgress:
         self.started = clock()
         self.opened: StudyOpened | None = None
         self.finished: StudyFinished | None = None
-        self.records: dict[int, TrialRecord] = {}
+        self.trials = Trials()
         self.running: dict[int, RunningTrial] = {}
         self.recent: deque[TrialRecord] = deque(maxlen=RECENT)
-        self.notes: deque[Note] = deque(maxlen=RECENT)
-        self._trial_seconds: list[float] = []
-        self._best: TrialRecord | None = None
-        self._stored_s = 0.0
+        self.stored_s = 0.0
+        """Seconds that stored values of frozen layers have saved this study so far, estimated."""
 
     def take(self, event: Event) -> None:
         """Adds what an event tells."""
         if isinstance(event, StudyOpened):
-            self.opened = event
-            self.notes.clear()  # those before it have been printed above the live part
-            self.records = {record.number: record for record in event.records}
-            self._trial_seconds = [r.seconds for r in event.records if _was_computed(r)]
-            self._best = best(self.records.values())
-            self._stored_s = sum(stored_seconds(r) for r in event.records)
+            self.opened, self.started, self.trials = event, self._clock(), Trials(event.records)
+            self.stored_s = sum(map(stored_seconds, event.records))
         elif isinstance(event, TrialStarted):
             record = event.record
-            self.records[record.number] = record
+            self.trials.put(record)
             known = list(record.curve[: event.resumed_at])
             self.running[record.number] = RunningTrial(record, event.worker, record.recipe.epochs, known)
         elif isinstance(event, EpochFinished):
             running = self.running.get(event.number)
             if running is not None:
-                running.epochs = event.epochs
-                running.worker = event.worker
-                # An epoch told twice (a worker died, another replays) takes its place instead of growing the curve.
+                running.epochs, running.worker = event.epochs, event.worker
+                # An epoch that is repeated (a worker died, another replays) takes its place instead of growing the curve.
                 running.curve[event.epoch - 1 :] = [event.val_accuracy]
                 running.seconds.append(event.seconds)
-                self._stored_s += event.stored_s
+                self.stored_s += event.stored_s
         elif isinstance(event, TrialFinished):
-            record = event.record
-            self.running.pop(record.number, None)
-            self.records[record.number] = record
-            self.recent.appendleft(record)
-            if _was_computed(record):
-                self._trial_seconds.append(record.seconds)
-            self._best = best(self.records.values())
-        elif isinstance(event, Note):
-            self.notes.appendleft(event)
-        else:
-            self.finished = event
+            self.running.pop(event.record.number, None)
+            self.trials.put(event.record)
+            self.recent.appendleft(event.record)
+        elif isinstance(event, StudyFinished):
+            self.finished, self.trials = event, Trials(event.records)
             self.running.clear()
-            self.records = {record.number: record for record in event.records}
-            self._best = best(event.records)
 
     @property
     def best(self) -> TrialRecord | None:
         """The best trial so far."""
-        return self._best
+        return next((self.trials.numbered(number) for number in self.trials.best_numbers(1)), None)
 
     @property
     def counts(self) -> Mapping[str, int]:
         """Trials by state, as `count_records` counts them."""
-        return count_records(self.records.values(), self.opened.space.search.trials if self.opened else 0)
-
-    @property
-    def stored_s(self) -> float:
-        """Seconds that the store of frozen values has saved this study so far, estimated."""
-        return self._stored_s
+        return count_records(self.trials, self.opened.space.search.trials if self.opened else 0)
 
     @property
     def elapsed_s(self) -> float:
@@ -152,26 +122,23 @@ class StudyProgress:
     def time_left_s(self) -> float | None:
         """Seconds until the budget of trials is spent, from measured epochs; None before a second one is measured.
 
-        A trial's first epoch also warms up and computes what is stored: it says nothing about the others.
-
-        Waiting trials cost what trials have cost so far (pruned ones included), running ones the rest of their epochs
-        at their own pace; workers share all that. The search's own timeout caps it.
+        Waiting trials cost what trials have cost so far (pruned ones included), running ones the rest of their epochs at
+        their own pace; workers share all that. A trial's first epoch computes what is stored: it says nothing about the
+        others. The search's own timeout caps it.
         """
         if self.opened is None or self.finished is not None:
             return None
-        paces = [_pace(r.seconds) for r in self.running.values() if r.seconds]
-        costs = list(self._trial_seconds)
-        if not costs:
-            costs = [_pace(r.seconds) * r.epochs for r in self.running.values() if len(r.seconds) > 1]
+        costs = [r.seconds for r in self.trials if r.state in (COMPLETE, PRUNED) and r.answered_from is None and r.seconds > 0]
+        costs = costs or [_pace(r.seconds) * r.epochs for r in self.running.values() if len(r.seconds) > 1]
         if not costs:
             return None
-        pace = statistics.fmean(paces) if paces else None
         typical = statistics.fmean(costs)
+        paces = [_pace(r.seconds) for r in self.running.values() if r.seconds]
         rest = self.counts["waiting"] * typical
         for running in self.running.values():
-            own = _pace(running.seconds) if running.seconds else pace
             left = max(0, running.epochs - running.epoch)
-            rest += left * own if own is not None else typical * left / max(1, running.epochs)
+            own = [_pace(running.seconds)] if running.seconds else paces
+            rest += left * (statistics.fmean(own) if own else typical / max(1, running.epochs))
         left_s = rest / max(1, len(self.opened.devices))
         timeout = self.opened.space.search.timeout_s
         return min(left_s, max(0.0, timeout - self.elapsed_s)) if timeout else left_s
@@ -180,12 +147,3 @@ class StudyProgress:
 def _pace(seconds: Sequence[float]) -> float:
     """Seconds an epoch, without the first where there are others."""
     return statistics.fmean(seconds[1:] or seconds)
-
-
-def stored_seconds(record: TrialRecord) -> float:
-    """What a trial did not spend because its frozen part's values came from the store."""
-    return float(sum(s for s in record.extra.get("curves", {}).get("stored_s", ()) if s))
-
-
-def _was_computed(record: TrialRecord) -> bool:
-    return record.state in ("complete", "pruned") and record.answered_from is None and record.seconds > 0

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import io
 from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from searchft.files import write_atomic
 from searchft.report.content import ReportInput, Table, answer_of, sections_of
-from searchft.report.markdown import markdown
-from searchft.report.page import page
+from searchft.report.figures import png
+from searchft.report.formats import markdown_text
 from searchft.report.progress import count_records
 
 PAGE = "report.html"
@@ -19,11 +23,9 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 def write_report(given: ReportInput, folder: Path) -> Path:
     """Writes everything and returns the page. Raises StorageError where the disk refuses."""
-    from searchft.report.figures import png
-
     answer, sections = answer_of(given), sections_of(given)
-    pictures = {drawing.name: png(drawing.draw()) for section in sections for drawing in section.drawings}
-    for name, content in pictures.items():
+    images = {drawing.name: png(drawing.draw) for section in sections for drawing in section.drawings}
+    for name, content in images.items():
         write_atomic(folder / "figures" / f"{name}.png", content)
     for section in sections:
         for table in section.tables:
@@ -31,11 +33,37 @@ def write_report(given: ReportInput, folder: Path) -> Path:
     counts = count_records(given.records, given.space.search.trials)
     states = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
     facts = given.facts.data
-    subtitle = f"{facts.source}, {len(facts.classes)} classes; {states or 'no trials yet'}"
-    write_atomic(folder / TWIN, markdown(given.space.name, subtitle, answer, sections, pictures).encode())
+    words = {
+        "title": given.space.name,
+        "subtitle": f"{facts.source}, {len(facts.classes)} classes; {states or 'no trials yet'}",
+        "answer": answer,
+        "sections": sections,
+        "images": images,
+    }
     # The page last: whoever sees it new finds its twin and its data new too.
-    write_atomic(folder / PAGE, page(given.space.name, subtitle, answer, sections, pictures).encode())
+    for name in (TWIN, PAGE):
+        write_atomic(folder / name, _templates(name).get_template(f"{name}.j2").render(words).encode())
     return folder / PAGE
+
+
+def _templates(name: str) -> Environment:
+    """jinja2 as each form needs it: HTML is escaped by jinja2 itself, every expression of the Markdown by `markdown_text`."""
+    html = name == PAGE
+    templates = Environment(
+        loader=PackageLoader("searchft.report"),
+        autoescape=html,
+        finalize=_cell if html else lambda value: markdown_text(_cell(value)),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    templates.filters["base64"] = lambda content: base64.b64encode(content).decode()
+    return templates
+
+
+def _cell(value: Any) -> Any:
+    """A value as it is read: a dash where there is none, floats with four decimals."""
+    return "–" if value is None else f"{value:.4f}" if isinstance(value, float) else value
 
 
 def csv_text(table: Table) -> str:

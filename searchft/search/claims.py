@@ -1,21 +1,16 @@
-"""Who may decide, and whose a running trial is.
+"""Who may decide, and who owns a running trial.
 
-A study in a SQLite file has one driver: `FolderClaims` is the lock on its folder, and everything belongs to whoever holds it.
+A study in a SQLite file has one driver, which owns everything: `FolderClaims` locks the study's folder and its name beside the file.
 
-A study on PostgreSQL may have several drivers on several machines. `PostgresClaims` keeps them apart with session advisory locks
-on a connection of its own: one for the right to decide what trial comes next (held for some milliseconds), and one for each trial
-that the driver runs. A running trial whose lock nobody holds is an orphan, which another driver takes over.
+A study on PostgreSQL may have several drivers on several machines. `PostgresClaims` keeps them apart with session advisory locks on
+a connection of its own: one for the right to decide which trial comes next (held for milliseconds), one for each trial that the
+driver runs. A running trial whose lock nobody holds is an orphan, which another driver takes over.
 
-Why no leases by database time, of which the design speaks: a lease needs a term, and a term is either shorter than an outage that
-must be survived (then a living driver loses its trials) or the time that everybody waits after a crash. An advisory lock has no
-term. It goes with its connection: at once when the process dies on this or another machine, within a minute (keepalives) when the
-machine itself does, and with the server when that restarts. After a restart the owners get `GRACE_S`, by the server's own clock, to
-take their locks again, and nobody else may; a driver that comes too late is told that its trial is another's now, and drops it.
-What is left is the time between that look and a write, as with every lease: there a trial's epoch may be written by two drivers,
-and as a trial is a function of its recipe, they write the same.
-
-Who runs a trial (pid, host, boot id, start) is noted on it all the same: for people, and to know at once that an owner on this very
-machine is dead.
+Advisory locks rather than leases: a lease's term is either shorter than an outage that must be survived (a living driver loses its
+trials) or the time that everybody waits after a crash. A lock goes with its connection: at once when the process dies, within a
+minute when its machine does, and with the server when that restarts. As a lock may be gone while its owner lives (restart, promoted
+standby, ended session), a trial without one is taken over only when its owner is known to be dead, or has not come back within
+`GRACE_S`. An owner that comes later is told that its trial is another's: every write looks, in its own transaction.
 
 A pooler that shares sessions between clients (pgbouncer's transaction mode) breaks advisory locks: connect to the server itself.
 """
@@ -23,38 +18,138 @@ A pooler that shares sessions between clients (pgbouncer's transaction mode) bre
 from __future__ import annotations
 
 import contextlib
+import datetime
 import hashlib
 import os
 import secrets
+import socket
+import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
+import filelock
 import psutil
 
 from searchft.errors import StorageError
-from searchft.search.lock import FolderLock, boot_id, identity
-from searchft.search.storage import mask_url
+from searchft.faults import fault
+from searchft.files import lock_file, read_json, write_json
+from searchft.search.storage import KEEPALIVES, SERVER_KEEPALIVES, ServerAwayError
+from searchft.search.urls import mask_url
 
 GRACE_S = 60.0
-"""After a server's start: how long its trials' owners have to come back before others may take their trials."""
+"""How long a trial's owner has to come back before others may take a trial whose lock is gone."""
 
 DECISION_PATIENCE_S = 180.0
 """How long another driver may take to decide; it needs milliseconds, but its machine may have gone silent."""
+
+_OURS = "classid = %s::bigint::oid AND locktype = 'advisory' AND objsubid = 2"
+"""In pg_locks: the locks of this study's trials; `objid` is a trial's number."""
 
 
 class ClaimLostError(StorageError):
     """A trial that this driver ran is another's now: its connection was gone for too long."""
 
 
-class Claims(Protocol):
-    """What a ledger asks before it writes."""
+class DecisionLostError(StorageError):
+    """Another driver has begun a trial since this one read the records: they must be read, and decided upon, again."""
 
-    shared: bool
+
+# ---- processes ----
+
+
+def identity(process: psutil.Process | None = None) -> dict[str, Any]:
+    """Who a process of this machine (this one) is: `pid`, `host`, `boot_id` (of the machine's current run), `since` (its start, UTC)."""
+    process = process or psutil.Process()
+    started = datetime.datetime.fromtimestamp(process.create_time(), datetime.UTC)
+    return {
+        "pid": process.pid,
+        "host": socket.gethostname(),
+        "boot_id": boot_id(),
+        "since": started.isoformat(timespec="seconds"),
+    }
+
+
+def boot_id() -> str:
+    """A text that changes when the machine restarts; empty where none is to be had."""
+    with contextlib.suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    with contextlib.suppress(OSError, subprocess.SubprocessError):  # macOS
+        command = ["sysctl", "-n", "kern.bootsessionuuid"]
+        return subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
+    return ""
+
+
+def owner_is_gone(owner: Mapping[str, Any]) -> bool:
+    """Whether a trial's owner (an `identity`) ran on this machine and does so no longer. False where that is not known.
+
+    This very process counts as gone: it knows by other means what it runs.
+    """
+    if not owner or owner.get("host") != socket.gethostname():
+        return False
+    if owner.get("boot_id") != boot_id() or owner.get("pid") == os.getpid():
+        return True
+    try:
+        return bool(identity(psutil.Process(int(owner["pid"])))["since"] != owner.get("since"))
+    except (psutil.Error, ValueError, KeyError):
+        return True
+
+
+# ---- one driver ----
+
+
+class DriverLock:
+    """A lock that one driver holds; a file beside it says who, for the one who is turned away. The kernel frees it with its holder."""
+
+    def __init__(self, folder: Path, name: str = "driver") -> None:
+        """`folder` is the study's, or with the lock's `name` its database's."""
+        self._study = str(folder if name == "driver" else folder / name)
+        self._holder = folder / f"{name}.json"
+        self._lock = lock_file(folder / f"{name}.lock")
+
+    def acquire(self) -> None:
+        """Takes the lock. Raises StorageError naming the holder if another process has it."""
+        try:
+            self._lock.acquire(timeout=0)
+        except filelock.Timeout:
+            holder = self._living_holder()
+            who = f"process {holder['pid']} on {holder['host']}" if {"pid", "host"} <= set(holder) else "another process"
+            since = f" since {holder['since']}" if "since" in holder else ""
+            rule = f"the study {self._study} is being run by {who}{since}: wait for it, or stop it first. One driver at a time."
+            raise StorageError(rule, self._study) from None
+        fault("lock.taken")
+        try:
+            write_json(self._holder, identity())
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def _living_holder(self) -> Mapping[str, Any]:
+        """The holder, given a moment to write its name over that of one long dead; empty if it has not come to that."""
+        for _ in range(20):
+            with contextlib.suppress(OSError, StorageError, AttributeError, LookupError, ValueError):
+                holder: dict[str, Any] = read_json(self._holder)
+                elsewhere = holder.get("boot_id") != boot_id()
+                if elsewhere or psutil.pid_exists(int(holder["pid"])):
+                    return holder
+            time.sleep(0.05)
+        return {}
+
+    def release(self) -> None:
+        """Gives the lock back; again: nothing."""
+        if self._lock.is_locked:
+            self._holder.unlink(missing_ok=True)
+            self._lock.release()
+
+
+class Claims:
+    """What a ledger asks before it writes. This one is a reader's: it holds nothing and keeps nobody out."""
+
+    shared = False
     """Whether other drivers may run trials of the same study."""
 
-    alone: bool
+    alone = False
     """Whether nobody else may write at all."""
 
     def ensure(self) -> None:
@@ -62,69 +157,60 @@ class Claims(Protocol):
 
     def deciding(self) -> contextlib.AbstractContextManager[None]:
         """Within, no other driver adds a trial."""
+        return contextlib.nullcontext()
 
     def claim(self, number: int) -> bool:
         """Takes a trial; False if another driver has it."""
+        return True
 
     def owns(self, number: int) -> bool:
-        """Whether the trial is this driver's."""
+        """Whether the trial is this driver's, as far as it knows."""
+        return True
+
+    def check_owner(self, connection: Any, number: int, trial_id: int) -> None:
+        """In a write's own transaction: keeps others from the trial until it ends. Raises ServerAwayError if its lock is gone."""
 
     def drop(self, number: int) -> None:
         """Gives a trial up; again: nothing."""
 
     def orphans(self, owners: Mapping[int, Mapping[str, Any]]) -> set[int]:
         """Of running trials (number to its owner's `identity`) those that nobody runs any more."""
+        return set(owners)
 
     def release(self) -> None:
         """Gives everything back; again: nothing."""
 
 
-class FolderClaims:
-    """One driver for the whole study: the lock on its folder."""
+class FolderClaims(Claims):
+    """One driver for the whole study: the lock on its folder, and where its SQLite file lies elsewhere, one beside that."""
 
-    shared = False
     alone = True
 
-    def __init__(self, folder: Path) -> None:
-        """Takes the lock. Raises StorageError naming the holder if another process has it."""
-        self._lock = FolderLock(folder)
-        self._lock.acquire()
+    def __init__(self, folder: Path, database: Path, study: str) -> None:
+        """Takes the locks. Raises StorageError naming the holder if another process has one."""
+        self._locks: list[DriverLock] = []
+        database = database.resolve()
+        try:
+            self._take(DriverLock(folder))
+            if database.parent != folder.resolve():
+                self._take(DriverLock(database.parent, f".{database.name}.{study}"))
+        except BaseException:
+            self.release()
+            raise
 
-    def ensure(self) -> None:
-        """The kernel keeps it."""
-
-    def deciding(self) -> contextlib.AbstractContextManager[None]:
-        return contextlib.nullcontext()
-
-    def claim(self, number: int) -> bool:
-        return True
-
-    def owns(self, number: int) -> bool:
-        return True
-
-    def drop(self, number: int) -> None:
-        """All of them stay with the one driver."""
-
-    def orphans(self, owners: Mapping[int, Mapping[str, Any]]) -> set[int]:
-        return set(owners)
+    def _take(self, lock: DriverLock) -> None:
+        lock.acquire()
+        self._locks.append(lock)
 
     def release(self) -> None:
-        self._lock.release()
+        for lock in self._locks:
+            lock.release()
 
 
-class NoClaims(FolderClaims):
-    """A reader's: it never writes, others do."""
-
-    alone = False
-
-    def __init__(self) -> None:
-        """Takes nothing."""
-
-    def release(self) -> None:
-        """Nothing is held."""
+# ---- several drivers ----
 
 
-class PostgresClaims:
+class PostgresClaims(Claims):
     """Session advisory locks of one driver. Lost when their connection is, taken again by `ensure`."""
 
     shared = True
@@ -141,6 +227,8 @@ class PostgresClaims:
         # Distinct for each driver: processes in containers may agree in host name and process id
         self._name = f"searchft {me['pid']} {secrets.token_hex(6)} on {me['host']}"[:63]
         self._held: set[int] = set()
+        self._unlocked_since: dict[int, float] = {}
+        """By the number of a running trial without a lock: when this driver first saw it so."""
         self._depth = 0
         self._connection = self._connect()
 
@@ -149,18 +237,9 @@ class PostgresClaims:
         import sqlalchemy
 
         target = sqlalchemy.make_url(self._url).set(drivername="postgresql").render_as_string(hide_password=False)
-        connection = psycopg.connect(
-            target,
-            autocommit=True,
-            connect_timeout=10,
-            application_name=self._name,
-            keepalives_idle=15,
-            keepalives_interval=5,
-            keepalives_count=3,
-            # The server notices within a minute when this machine is gone, and frees the locks.
-            options="-c tcp_keepalives_idle=30 -c tcp_keepalives_interval=10 -c tcp_keepalives_count=3 -c lock_timeout=2s",
-        )
-        return connection
+        options = f"{SERVER_KEEPALIVES} -c lock_timeout=2s"
+        keepalives: dict[str, Any] = {**KEEPALIVES, "options": options}
+        return psycopg.connect(target, autocommit=True, application_name=self._name, **keepalives)
 
     def _ask(self, question: str, *values: Any) -> list[tuple[Any, ...]]:
         with self._connection.cursor() as cursor:
@@ -199,8 +278,7 @@ class PostgresClaims:
         self._ask(
             "SELECT pg_terminate_backend(a.pid) FROM pg_stat_activity a WHERE a.pid <> pg_backend_pid()"
             " AND a.datname = current_database() AND a.application_name = current_setting('application_name')"
-            " AND EXISTS (SELECT 1 FROM pg_locks l WHERE l.pid = a.pid AND l.locktype = 'advisory' AND l.objsubid = 2"
-            " AND l.classid = %s::bigint::oid)",
+            f" AND EXISTS (SELECT 1 FROM pg_locks l WHERE l.pid = a.pid AND {_OURS})",
             self._class % 2**32,
         )
 
@@ -229,11 +307,8 @@ class PostgresClaims:
             except psycopg.errors.LockNotAvailable:
                 if time.monotonic() > deadline:
                     where = mask_url(self._url)
-                    raise StorageError(
-                        f"{where}: another driver of {self._study} has held the right to decide for {DECISION_PATIENCE_S:.0f} s: "
-                        "end it and run again",
-                        where,
-                    ) from None
+                    rule = f"another driver of {self._study} has held the right to decide for {DECISION_PATIENCE_S:.0f} s"
+                    raise StorageError(f"{where}: {rule}: end it and run again", where) from None
 
     def claim(self, number: int) -> bool:
         if number not in self._held and self._ask("SELECT pg_try_advisory_lock(%s, %s)", self._class, number)[0][0]:
@@ -243,6 +318,17 @@ class PostgresClaims:
     def owns(self, number: int) -> bool:
         return number in self._held
 
+    def check_owner(self, connection: Any, number: int, trial_id: int) -> None:
+        process = self._connection.info.backend_pid
+        found = connection.exec_driver_sql(
+            f"SELECT EXISTS (SELECT 1 FROM pg_locks WHERE {_OURS} AND granted AND objid = %s::bigint::oid AND pid = %s)"
+            " FROM trials WHERE trial_id = %s FOR UPDATE",
+            (self._class % 2**32, number, process, trial_id),
+        ).scalar()
+        if found is False:
+            where = mask_url(self._url)
+            raise ServerAwayError(f"{where}: the lock of trial {number} is gone. Run again.", where)
+
     def drop(self, number: int) -> None:
         if number in self._held:
             self._held.discard(number)
@@ -250,39 +336,18 @@ class PostgresClaims:
                 self._ask("SELECT pg_advisory_unlock(%s, %s)", self._class, number)
 
     def orphans(self, owners: Mapping[int, Mapping[str, Any]]) -> set[int]:
-        strangers = {number: owner for number, owner in owners.items() if number not in self._held}
-        if not strangers:
-            return set()
-        claimed = {
-            int(row[0])
-            for row in self._ask(
-                "SELECT objid FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 2"
-                " AND classid = %s::bigint::oid AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
-                self._class % 2**32,
-            )
-        }
-        up_s = float(self._ask("SELECT extract(epoch FROM now() - pg_postmaster_start_time())")[0][0])
-        return {n for n, owner in strangers.items() if n not in claimed and (up_s > GRACE_S or _dead_here(owner))}
+        rows = self._ask(
+            f"SELECT objid FROM pg_locks WHERE {_OURS} AND granted"
+            " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
+            self._class % 2**32,
+        )
+        locked = self._held | {int(row[0]) for row in rows}
+        now = time.monotonic()
+        self._unlocked_since = {n: self._unlocked_since.get(n, now) for n in owners if n not in locked}
+        return {n for n, since in self._unlocked_since.items() if now - since >= GRACE_S or owner_is_gone(owners[n])}
 
     def release(self) -> None:
         self._held = set()
         if self._connection is not None:
             self._connection.close()
             self._connection = None
-
-
-def _dead_here(owner: Mapping[str, Any]) -> bool:
-    """Whether a trial's owner was a process of this machine that no longer lives: same host, and another boot, no such process,
-    or one that started at another time (or this very process, which knows what it owns)."""
-    me = identity()
-    if not owner:
-        return False
-    if owner.get("host") != me["host"]:
-        return False
-    if owner.get("boot_id") != boot_id() or owner.get("pid") == os.getpid():
-        return True
-    try:
-        process = psutil.Process(int(owner["pid"]))
-        return identity(process)["since"] != owner.get("since")
-    except (psutil.Error, ValueError, KeyError):
-        return True

@@ -32,14 +32,13 @@ from searchft.execution.protocol import (
     WorkerDied,
 )
 from searchft.faults import fault
-from searchft.files import remove_leftovers
+from searchft.files import BEST_WEIGHTS, LAST_CHECKPOINT, remove_leftovers, trial_folder
 from searchft.recipe import Recipe, SpaceFacts, trained_parameters
-from searchft.search.claims import ClaimLostError
+from searchft.search.claims import ClaimLostError, DecisionLostError, identity
 from searchft.search.events import EpochFinished, Event, Note, StudyFinished, StudyOpened, TrialFinished, TrialStarted
-from searchft.search.ledger import Ledger
-from searchft.search.lock import identity
+from searchft.search.ledger import DAMAGED, Ledger
 from searchft.search.prune import should_prune
-from searchft.search.records import COMPLETE, TrialRecord, Trials
+from searchft.search.records import COMPLETE, TrialRecord, Trials, saved_seconds
 from searchft.search.suggest import suggest
 from searchft.space import Space
 
@@ -48,6 +47,9 @@ _POLL_S = 0.5
 
 _LOOK_AROUND_S = 2.0
 """How often a driver with nothing to do looks what the others have done."""
+
+_KEEP_CLAIMS_S = 15.0
+"""How often a driver that shares its study sees to it that it still holds its trials' locks."""
 
 _SLOTS_PER_TRIAL_AHEAD = 8
 """Workers for whom together one more trial than they can run is suggested ahead."""
@@ -72,11 +74,6 @@ class _Running:
 
 _CURVES = ("train_loss", "train_accuracy", "val_loss", "seconds", "stored_s")
 """Kept per epoch beside the validation accuracy: written when the trial ends, a checkpoint has them until then."""
-
-
-def trial_folder(study_folder: Path, number: int) -> Path:
-    """Where a trial keeps its checkpoint: `trials/0007`."""
-    return study_folder / "trials" / f"{number:04d}"
 
 
 def safe_trial_folder(study_folder: Path, number: int) -> Path:
@@ -149,9 +146,11 @@ class _Driver:
         self._learn(records)
         self.queue: list[TrialRecord] = ledger.take_over(records)
         """Trials that wait for a slot: those of a driver that is gone, those whose worker died, those suggested ahead."""
+        self.claims_kept = time.monotonic()
         self.look_again = 0.0
         """When to ask again what other drivers have done, after there was nothing to do."""
-        self.untidy = {r.number for r in records if r.finished and r.answered_from is None}
+        own = (r for r in records if r.finished and r.answered_from is None)
+        self.untidy = {r.number for r in own if not r.reason.startswith(DAMAGED)}
         """Finished trials whose folders may hold what is not needed any more, or not for long."""
         self.owner = identity()
         """Noted on running trials, for people: the locks decide."""
@@ -177,10 +176,17 @@ class _Driver:
                 why = yield from self._suggest_more()
                 if len(self.queue) > waiting:
                     continue
+            self._keep_claims()
             for slot, message in messages or self.executor.wait(_POLL_S):
                 yield from self._handle(slot, message)
         fault("driver.ending")
-        yield StudyFinished(tuple(self.ledger.records()), why, self._saved_seconds())
+        yield StudyFinished(tuple(self.ledger.records()), why, saved_seconds(self.ledger.records()))
+
+    def _keep_claims(self) -> None:
+        """An epoch may take longer than other drivers wait for the owner of a trial whose lock was lost."""
+        if self.ledger.shared and time.monotonic() - self.claims_kept > _KEEP_CLAIMS_S:
+            self.ledger.keep_claims()
+            self.claims_kept = time.monotonic()
 
     # What to do next
 
@@ -221,8 +227,11 @@ class _Driver:
             return ""
         while not self.stopping():
             # Yielding inside the lock would keep other drivers waiting while somebody draws
-            with self.ledger.deciding():
-                outcome = self._decide()
+            try:
+                with self.ledger.deciding():
+                    outcome = self._decide()
+            except DecisionLostError:  # the lock was lost with its connection: what was read is not true any more
+                outcome = ""
             if isinstance(outcome, TrialFinished):
                 yield outcome
                 continue
@@ -278,7 +287,7 @@ class _Driver:
             yield Note(str(lost), warning=True)
             return
         folder = safe_trial_folder(self.folder, record.number)
-        if record.curve and not (folder / "last.ckpt").exists():
+        if record.curve and not (folder / LAST_CHECKPOINT).exists():
             there = (record.extra.get("owner") or {}).get("host", "another machine")
             yield Note(
                 f"trial {record.number} begins again: its checkpoint is not in {folder} (it ran on {there})", warning=True
@@ -413,22 +422,9 @@ class _Driver:
             folder = safe_trial_folder(self.folder, number)
             if not folder.is_dir():
                 continue
-            (folder / "last.ckpt").unlink(missing_ok=True)
+            (folder / LAST_CHECKPOINT).unlink(missing_ok=True)
             remove_leftovers(folder)
             fault("driver.tidying", f"{number}")
             if number not in kept:
-                (folder / "best.safetensors").unlink(missing_ok=True)
+                (folder / BEST_WEIGHTS).unlink(missing_ok=True)
         self.untidy &= kept
-
-    def _saved_seconds(self) -> dict[str, float]:
-        """What the store, answering from the record, and pruning saved, estimated from the trials' own epoch times."""
-        records = {r.number: r for r in self.ledger.records()}
-        memo_s = sum(records[r.answered_from].seconds for r in records.values() if r.answered_from is not None)
-        pruning_s = sum(
-            r.seconds / len(r.curve) * (r.recipe.epochs - len(r.curve))
-            for r in records.values()
-            if r.state == "pruned" and r.answered_from is None and r.curve
-        )
-        kept = (r.extra.get("curves", {}).get("stored_s", ()) for r in records.values() if r.answered_from is None)
-        store_s = sum(seconds for curve in kept for seconds in curve if seconds)  # None where a worker does not say
-        return {"store": store_s, "memo": memo_s, "pruning": pruning_s}

@@ -165,6 +165,21 @@ def ranked(records: Iterable[TrialRecord]) -> list[TrialRecord]:
     return sorted(candidates, key=_rank)
 
 
+def stored_seconds(record: TrialRecord) -> float:
+    """What a trial did not spend because its frozen part's values were stored; 0 where its worker does not say."""
+    return float(sum(s for s in record.extra.get("curves", {}).get("stored_s", ()) if s))
+
+
+def saved_seconds(records: Iterable[TrialRecord]) -> dict[str, float]:
+    """Seconds not spent, by `store`, `memo` and `pruning`, estimated from the trials' own epochs."""
+    by_number = {r.number: r for r in records}
+    own = [r for r in by_number.values() if r.answered_from is None]
+    memo = sum(by_number[r.answered_from].seconds for r in by_number.values() if r.answered_from in by_number)
+    pruned = [r for r in own if r.state == PRUNED and r.curve]
+    pruning = sum(r.seconds / len(r.curve) * (r.recipe.epochs - len(r.curve)) for r in pruned)
+    return {"store": sum(map(stored_seconds, own)), "memo": memo, "pruning": pruning}
+
+
 def _rank(record: TrialRecord) -> tuple[float, float, int]:
     assert record.value is not None
     return -record.value, float(record.extra.get("trained_parameters", float("inf"))), record.number

@@ -14,14 +14,14 @@ from typing import Any
 
 from searchft.errors import ChangedGroundError, InputError, Problem, StorageError
 from searchft.faults import fault
-from searchft.files import cache_folder, remove_leftovers, write_atomic
+from searchft.files import cache_folder, network_file_system, remove_leftovers, write_atomic
 from searchft.recipe import KEY_VERSION, SpaceFacts, is_read_only
 from searchft.search.changed import ground_changes
+from searchft.search.claims import DriverLock
 from searchft.search.ground import Ground, choose_ground
-from searchft.search.ledger import Ledger, environment
-from searchft.search.lock import FolderLock
+from searchft.search.ledger import DAMAGED, Ledger, environment
 from searchft.search.records import TrialRecord
-from searchft.search.storage import mask_url
+from searchft.search.urls import mask_url, sqlite_path
 from searchft.space import Space, differences, notes
 
 
@@ -110,7 +110,8 @@ def open_study(
             with ledger.deciding():
                 _pin(ledger, space, facts, images)
             _write_space(studies / name, space)
-            return ReadyStudy(space, facts, images, ledger, studies / name, True, tuple(map(str, notes(space, facts))))
+            remarks = [*map(str, notes(space, facts)), *_storage_notes(ledger)]
+            return ReadyStudy(space, facts, images, ledger, studies / name, True, tuple(remarks))
         if not extend:
             rule = f"study {space.name} has no such choices: run with --extend to fork it, finished trials included"
             raise ChangedGroundError(Problem(space.source, "", text) for text in (*gained, rule))
@@ -161,7 +162,19 @@ def _create(
         raise
     if source.name:
         remarks.append(f"forked {source.name} to {space.name} with its {len(source.finished)} finished trials")
-    return ReadyStudy(space, facts, images, ledger, folder, False, (*remarks, *measured))
+    return ReadyStudy(space, facts, images, ledger, folder, False, (*remarks, *_storage_notes(ledger), *measured))
+
+
+def _storage_notes(ledger: Ledger) -> list[str]:
+    """What people should know of the study's database."""
+    said = [f"trial {r.number} is {r.reason}; it is left out" for r in ledger.records() if r.reason.startswith(DAMAGED)]
+    file = sqlite_path(ledger.database_url)
+    kind = file is not None and network_file_system(file.parent)
+    if kind:
+        said.append(
+            f"{file} lies on a network file system ({kind}): SQLite writes slowly there, --storage names a server instead"
+        )
+    return said
 
 
 def _pin(ledger: Ledger, space: Space, facts: SpaceFacts, images: Path) -> None:
@@ -222,18 +235,17 @@ def _put_aside(folder: Path, storage: str, name: str) -> None:
         raise InputError("--fresh needs a SQLite study: with --storage, give the file another `study:` name", "--fresh")
     if not folder.exists():
         return
-    lock = FolderLock(folder)  # another driver's study is not put aside under its feet
-    lock.acquire()
-    lock.release()
-    aside = folder.with_name(f"{name}.before-{time.strftime('%Y%m%d-%H%M%S')}")
-    count = 1
-    while aside.exists():
+    stem, count = f"{name}.before-{time.strftime('%Y%m%d-%H%M%S')}", 1
+    while (aside := folder.with_name(stem if count == 1 else f"{stem}_{count}")).exists():
         count += 1
-        aside = aside.with_name(f"{aside.name.partition('_')[0]}_{count}")
+    lock = DriverLock(folder)  # another driver's study is not put aside under its feet
+    lock.acquire()
     try:
         folder.rename(aside)
     except OSError as error:
         raise StorageError(f"cannot put {folder} aside: {error.strerror}", str(folder)) from error
+    finally:
+        lock.release()
 
 
 def _latest_fork(name: str, studies: Path, storage: str) -> str:

@@ -1,89 +1,43 @@
-"""Databases: opening them safely, naming them without their passwords, listing what they hold, explaining their errors.
+"""Optuna's storage on SQLite or PostgreSQL: opened safely, with errors that say what to do, each transaction checked from within.
 
 SQLite is opened with WAL and synchronous=NORMAL: a report costs 0.7 ms instead of 2 to 17, readers (optuna-dashboard, `list`) never
-block the driver, a crash of any process loses nothing, and a power cut at most the last moments, which the checkpoints replay.
-PostgreSQL connections are tested before use and give up on a silent server in about half a minute, so that an outage is noticed.
-
-Optuna is imported only where a database is opened: `list` and `mask_url` do without it.
+block the driver, a crash of any process loses nothing, and a power cut at most the last moments, which the checkpoints replay. On a
+network file system, where WAL damages files, a rollback journal takes its place.
+PostgreSQL connections are tested before use, give up on a silent server in about half a minute, and never block others for longer.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
-import json
 import re
 import sqlite3
-import time
-import urllib.parse
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from searchft.errors import InputError, StorageError
-from searchft.files import lock_file
+from searchft.files import lock_file, network_file_system
+from searchft.search.listing import connect_read_only
+from searchft.search.urls import default_url, mask_text, mask_url, postgres_url, sqlite_path
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
 
-DATABASE_NAME = "study.db"
-"""The SQLite file in a study's folder."""
-
 BUSY_TIMEOUT_S = 60.0
 """How long SQLite waits for another process's write."""
 
-_POSTGRES_ARGUMENTS = {
-    "connect_timeout": 10,
-    "keepalives_idle": 15,
-    "keepalives_interval": 5,
-    "keepalives_count": 3,
-    "tcp_user_timeout": 30_000,
-}
+KEEPALIVES = {"connect_timeout": 10, "keepalives_idle": 15, "keepalives_interval": 5, "keepalives_count": 3}
 """libpq's: a server that has gone silent is given up after about 30 s."""
 
+SERVER_KEEPALIVES = "-c tcp_keepalives_idle=30 -c tcp_keepalives_interval=10 -c tcp_keepalives_count=3"
+"""The server notices within a minute that this machine is gone, and frees its locks."""
 
-# ---- names without secrets ----
+TRANSACTION_TIMEOUT_S = 20
+"""How long a client that vanished inside a transaction may keep others waiting; these then ask again."""
 
-_SECRET_PARAMETER = re.compile(r"(?i)\b([\w-]*(?:pass(?:word|wd|phrase)?|pwd|secret|token))=([^&\s]*)")
-
-
-def mask_url(url: str) -> str:
-    """The URL with the password in `user:password@` and in query parameters like `password=` replaced by `***`."""
-    scheme, separator, rest = url.partition("://")
-    password = _password_of(url)
-    if password:
-        user = rest.partition(":")[0]
-        rest = f"{user}:***{rest[len(user) + 1 + len(password) :]}"
-    return _SECRET_PARAMETER.sub(r"\1=***", scheme + separator + rest)
-
-
-def mask_text(text: str, url: str) -> str:
-    """A message in which the URL's secrets may stand (a driver's error), with them masked."""
-    text = text.replace(url, mask_url(url)) if url else text
-    secrets = {match.group(2) for match in _SECRET_PARAMETER.finditer(url)} | {_password_of(url)}
-    secrets |= {urllib.parse.unquote(secret) for secret in secrets}
-    secrets |= {urllib.parse.quote(secret, safe="") for secret in secrets}
-    for secret in sorted(secrets, key=len, reverse=True):
-        if len(secret) >= 3:  # one or two letters would blot out the whole message
-            text = text.replace(secret, "***")
-    return _SECRET_PARAMETER.sub(r"\1=***", text)
-
-
-def _password_of(url: str) -> str:
-    """The password between `user:` and `@`, as written; empty if there is none.
-
-    An unescaped @, / or ? in it must not lay part of it bare: up to the last @ of the URL it counts as password.
-    """
-    scheme, separator, rest = url.partition("://")
-    if not separator or scheme.lower().startswith("sqlite"):
-        return ""
-    credentials = rest.rpartition("@")[0]
-    user, colon, password = credentials.partition(":")
-    return password if colon and "@" not in user else ""
-
-
-# ---- what an error means ----
+CREATION_LOCK = 0x5EA2C4F7
+"""Key of the PostgreSQL advisory lock held while tables and studies are created."""
 
 _ADVICE: tuple[tuple[str, str], ...] = (
     (r"database or disk is full|disk i/o error|no space left|disk full|quota exceeded", "Free some space and run again."),
@@ -129,7 +83,7 @@ def storage_errors(url: str) -> Iterator[None]:
         raise _explained(error, url) from error
     except Exception as error:
         # a driver's own errors are met without importing it
-        if type(error).__module__.partition(".")[0] in ("psycopg2", "psycopg", "pymysql", "MySQLdb"):
+        if type(error).__module__.partition(".")[0] in ("psycopg2", "psycopg") or "table schema" in str(error):
             raise _explained(error, url) from error
         raise
 
@@ -157,31 +111,12 @@ def _is_outage(error: BaseException) -> bool:
     return type(error).__name__ in names or bool(getattr(error, "connection_invalidated", False))
 
 
-# ---- opening ----
-
-
-def sqlite_path(url: str) -> Path | None:
-    """The file behind a SQLite URL; None for other databases. Raises InputError for a database in memory."""
-    scheme, _, rest = url.partition("://")
-    if scheme.lower().partition("+")[0] != "sqlite":
-        return None
-    path = re.sub(r"\?\w+=[^/]*$", "", rest.removeprefix("/"))  # a folder may have a ? in its name
-    if path in ("", ":memory:") or path.startswith("file:"):
-        raise InputError(f"must name a file (sqlite:///PATH): a study that is to survive cannot live in {url!r}", "--storage")
-    return Path(path)
-
-
-def default_url(folder: Path) -> str:
-    """The URL of the SQLite file in a study's folder."""
-    return f"sqlite:///{Path(folder).absolute() / DATABASE_NAME}"
-
-
 def check_database(url: str) -> None:
     """Looks through a SQLite file for broken pages and indexes. Raises StorageError naming the file; other databases: nothing."""
     path = sqlite_path(url)
     if path is None or not path.is_file():
         return
-    with storage_errors(url), contextlib.closing(_connect_read_only(path)) as connection:
+    with storage_errors(url), contextlib.closing(connect_read_only(path)) as connection:
         found = [str(row[0]) for row in connection.execute("PRAGMA quick_check(3)")]
         if found != ["ok"]:
             raise sqlite3.DatabaseError(f"database corrupt: {'; '.join(found)}")
@@ -195,12 +130,12 @@ def study_exists(url: str, name: str) -> bool:
     if path is not None and not path.is_file():
         return False
     with storage_errors(url):
-        if path is not None:
-            engine = sqlalchemy.create_engine(
-                "sqlite://", creator=lambda: _connect_read_only(path), poolclass=sqlalchemy.NullPool
-            )
-        else:
+        if path is None:
             engine = _server_engine(url)
+        else:
+            engine = sqlalchemy.create_engine(
+                "sqlite://", creator=lambda: connect_read_only(path), poolclass=sqlalchemy.NullPool
+            )
         try:
             with engine.connect() as connection:
                 if not sqlalchemy.inspect(connection).has_table("studies"):
@@ -218,202 +153,139 @@ def open_storage(url: str, folder: Path, *, create: bool = True) -> BaseStorage:
     Without, a missing SQLite file is an InputError. Raises StorageError when the database cannot be used.
     """
     import optuna
+    import sqlalchemy
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # its warnings about outages are SQL; we say what there is to say
     url = url or default_url(folder)
     path = sqlite_path(url)
-    if path is None and not re.match(r"^[\w+.-]+://", url):
-        raise InputError(
-            f"must be a database URL such as postgresql://user@host/database but got {mask_url(url)!r}", "--storage"
-        )
     with storage_errors(url):
-        if path is not None:
-            return _open_sqlite(path, url, create)
-        return _open_server(url)
+        backend = _open_server(url) if path is None else _open_sqlite(path, create)
+        sqlalchemy.event.listen(backend.engine, "handle_error", functools.partial(_leave_optuna, url))
+        return optuna.storages.get_storage(backend)
 
 
-def _open_sqlite(path: Path, url: str, create: bool) -> BaseStorage:
+def _leave_optuna(url: str, context: Any) -> None:
+    """Raises our error at once: Optuna tries five times by itself to add a trial, and where only the answer to the first commit was
+    lost, the second would write it twice. It does not know this error, and lets it pass."""
+    import sqlalchemy.exc
+
+    error = context.sqlalchemy_exception or context.original_exception
+    # A ping is there to find a lost connection, and connects again; Optuna makes sense of broken constraints.
+    if not context.is_pre_ping and not isinstance(error, sqlalchemy.exc.IntegrityError):
+        raise _explained(error, url) from context.original_exception
+
+
+def _open_sqlite(path: Path, create: bool) -> Any:
     import optuna
     import sqlalchemy
 
     if not create and not path.is_file():
         raise InputError(f"there is no study database {path}", str(path))
+    if create:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    pragmas = ("journal_mode=DELETE",) if network_file_system(path.parent) else ("journal_mode=WAL", "synchronous=NORMAL")
 
     def connect() -> sqlite3.Connection:
         connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, check_same_thread=False)
         try:
-            connection.execute("PRAGMA journal_mode=WAL").close()
-            connection.execute("PRAGMA synchronous=NORMAL").close()
+            for pragma in pragmas:
+                connection.execute(f"PRAGMA {pragma}").close()
         except BaseException:
             connection.close()
             raise
         return connection
 
-    if create:
-        path.parent.mkdir(parents=True, exist_ok=True)
     # Optuna fills {} in URLs and SQLAlchemy splits them at ?: a path with such letters comes safely only through `creator`.
     arguments = {"creator": connect, "poolclass": sqlalchemy.QueuePool}
-    with (
-        lock_file(path.parent / f".{path.name}.opening").acquire(timeout=BUSY_TIMEOUT_S) if create else contextlib.nullcontext()
-    ):
-        backend = optuna.storages.RDBStorage("sqlite:///study.db", engine_kwargs=arguments, skip_table_creation=not create)
-    return optuna.storages.get_storage(backend)
+    opening = lock_file(path.parent / f".{path.name}.opening")
+    with opening.acquire(timeout=BUSY_TIMEOUT_S) if create else contextlib.nullcontext():
+        return optuna.storages.RDBStorage("sqlite:///study.db", engine_kwargs=arguments, skip_table_creation=not create)
 
 
-def is_postgres(url: str) -> bool:
-    """Whether the URL names a PostgreSQL database."""
-    return url.startswith(("postgresql", "postgres:"))
-
-
-def _full_name(url: str) -> str:
-    """PostgreSQL's URL with the driver that our extra `postgres` installs, where it names none.
-
-    SQLAlchemy's own choice depends on its version (psycopg2 up to 2.0, psycopg since), and it does not know `postgres://`.
-    """
-    scheme, separator, rest = url.partition("://")
-    return f"postgresql+psycopg://{rest}" if separator and scheme in ("postgres", "postgresql") else url
-
-
-def _server_arguments(url: str) -> dict[str, Any]:
-    arguments: dict[str, Any] = {"pool_pre_ping": True}
-    if is_postgres(url):
-        arguments["connect_args"] = _POSTGRES_ARGUMENTS
-    return arguments
+def _server_arguments() -> dict[str, Any]:
+    timeouts = (
+        f"-c lock_timeout={TRANSACTION_TIMEOUT_S}s -c statement_timeout={3 * TRANSACTION_TIMEOUT_S}s"
+        f" -c idle_in_transaction_session_timeout={TRANSACTION_TIMEOUT_S}s"
+    )
+    options = {**KEEPALIVES, "tcp_user_timeout": 30_000, "options": f"{SERVER_KEEPALIVES} {timeouts}"}
+    return {"pool_pre_ping": True, "connect_args": options}
 
 
 def _server_engine(url: str) -> Any:
     """An engine for a server's URL. Raises InputError for a URL that is none, or whose driver package is missing."""
     import sqlalchemy
 
-    rule = f"must be a database URL such as postgresql://user@host/database but got {mask_url(url)!r}"
     try:
-        return sqlalchemy.create_engine(_full_name(url), **_server_arguments(url))
+        return sqlalchemy.create_engine(postgres_url(url), **_server_arguments())
     except (sqlalchemy.exc.ArgumentError, ValueError):
+        rule = f"must be a database URL such as postgresql://user@host/database but got {mask_url(url)!r}"
         raise InputError(rule, "--storage") from None  # no cause: it may quote the URL
     except ImportError as error:
         raise InputError(f"needs a Python package for this database: {error}", mask_url(url)) from None
 
 
-def _open_server(url: str) -> BaseStorage:
+def _open_server(url: str) -> Any:
     import optuna
     import sqlalchemy
 
     engine = _server_engine(url)
-    template = _full_name(url).replace("{", "{{").replace("}", "}}")  # Optuna fills {} in URLs
-
-    def build() -> Any:
-        backend = optuna.storages.RDBStorage(template, engine_kwargs=_server_arguments(url))
-        sqlalchemy.event.listen(backend.engine, "handle_error", functools.partial(_leave_optuna, url))
-        return backend
-
+    template = postgres_url(url).replace("{", "{{").replace("}", "}}")  # Optuna fills {} in URLs
     try:
-        with engine.connect() as connection:
-            if is_postgres(url):
-                # Two drivers that create tables in one empty database at once both fail without this.
-                connection.execute(sqlalchemy.text("SELECT pg_advisory_lock(:key)"), {"key": CREATION_LOCK})
+        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            # Two drivers that create tables in one empty database at once both fail without this.
+            connection.execute(sqlalchemy.text("SELECT pg_advisory_lock(:key)"), {"key": CREATION_LOCK})
             try:
-                backend = _patiently(build, attempts=1 if is_postgres(url) else 5)
+                return optuna.storages.RDBStorage(template, engine_kwargs=_server_arguments())
             finally:
-                if is_postgres(url):
-                    connection.execute(sqlalchemy.text("SELECT pg_advisory_unlock(:key)"), {"key": CREATION_LOCK})
+                connection.execute(sqlalchemy.text("SELECT pg_advisory_unlock(:key)"), {"key": CREATION_LOCK})
     finally:
         engine.dispose()
-    return optuna.storages.get_storage(backend)
 
 
-def _leave_optuna(url: str, context: Any) -> None:
-    """Raises ServerAwayError where a connection was lost: Optuna tries five times by itself to add a trial, and where only the
-    answer to the first commit was lost, the second would write it twice. It does not know this error, and lets it pass."""
-    if context.is_disconnect and not context.is_pre_ping:  # a ping is there to find that out, and connects again
-        raise _explained(context.sqlalchemy_exception or context.original_exception, url) from context.original_exception
+class NumberTakenError(Exception):
+    """A new trial would have had another number than the one that was asked for: nothing was written."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"the next trial's number is {number}")
+        self.number = number
 
 
-CREATION_LOCK = 0x5EA2C4F7
-"""Key of the PostgreSQL advisory lock held while tables and studies are created."""
+class WriteChecks:
+    """What must hold inside a transaction of Optuna's storage, or it is rolled back."""
 
+    def __init__(self, storage: BaseStorage) -> None:
+        import sqlalchemy
 
-def _patiently(action: Any, attempts: int) -> Any:
-    import sqlalchemy.exc
+        self._at_begin: Callable[[Any], None] | None = None
+        self._number: int | None = None
+        sessions = storage._backend.scoped_session  # type: ignore[attr-defined]
+        sqlalchemy.event.listen(sessions, "after_begin", self._check_begin)
+        sqlalchemy.event.listen(sessions, "before_commit", self._check_number)
 
-    for left in range(attempts - 1, -1, -1):
+    @contextlib.contextmanager
+    def number(self, number: int) -> Iterator[None]:
+        """Within, a trial is added as `number` or not at all: raises NumberTakenError."""
+        self._number = number
         try:
-            return action()
-        except sqlalchemy.exc.SQLAlchemyError:
-            if not left:
-                raise
-            time.sleep(0.3)
+            yield
+        finally:
+            self._number = None
 
-
-# ---- listing ----
-
-
-@dataclass(frozen=True)
-class StudySummary:
-    """A line of `searchft list`."""
-
-    name: str
-    folder: Path
-    counts: dict[str, int] = field(default_factory=dict)
-    """`complete`, `pruned`, `failed`, `running`, `waiting` (answered ones not counted) and `answered`."""
-    best: float | None = None
-    changed: float = 0.0
-    """When its files were last written: seconds since 1970."""
-    problem: str = ""
-    """Why nothing more can be said of it; empty: all is well."""
-
-
-def list_studies(root: Path) -> list[StudySummary]:
-    """The studies in the folders below `root`, by name. Opens each `study.db` read-only, without Optuna, in a few ms.
-
-    A database that cannot be read is listed with its problem. Studies kept on a server have no file and are not listed.
-    """
-    summaries: list[StudySummary] = []
-    for path in sorted(Path(root).glob(f"*/{DATABASE_NAME}")):
-        changed = max((p.stat().st_mtime for p in (path, path.with_name(path.name + "-wal")) if p.exists()), default=0.0)
+    @contextlib.contextmanager
+    def at_begin(self, check: Callable[[Any], None]) -> Iterator[None]:
+        """Within, `check(connection)` runs first in every transaction; what it raises ends that transaction."""
+        self._at_begin = check
         try:
-            summaries += _summaries_of(path, changed)
-        except sqlite3.Error as error:
-            summaries.append(StudySummary(path.parent.name, path.parent, changed=changed, problem=str(error)))
-    return summaries
+            yield
+        finally:
+            self._at_begin = None
 
+    def _check_begin(self, session: Any, transaction: Any, connection: Any) -> None:
+        if self._at_begin is not None:
+            self._at_begin(connection)
 
-def _summaries_of(path: Path, changed: float) -> list[StudySummary]:
-    with contextlib.closing(_connect_read_only(path)) as connection:
-        summaries = []
-        for study_id, name in connection.execute("SELECT study_id, study_name FROM studies ORDER BY study_name").fetchall():
-            answered = connection.execute(
-                "SELECT count(*) FROM trials JOIN trial_user_attributes USING (trial_id) WHERE study_id = ? AND key = 'answered_from'",
-                (study_id,),
-            ).fetchone()[0]
-            counts = {"complete": 0, "pruned": 0, "failed": 0, "running": 0, "waiting": 0, "answered": answered}
-            for state, count in connection.execute(
-                "SELECT state, count(*) FROM trials WHERE study_id = ? AND trial_id NOT IN"
-                " (SELECT trial_id FROM trial_user_attributes WHERE key = 'answered_from') GROUP BY state",
-                (study_id,),
-            ):
-                counts["failed" if state == "FAIL" else state.lower()] += count
-            best = connection.execute(
-                "SELECT max(value) FROM trial_values JOIN trials USING (trial_id) WHERE study_id = ? AND state = 'COMPLETE'",
-                (study_id,),
-            ).fetchone()[0]
-            summaries.append(StudySummary(name, path.parent, counts, best, changed))
-        return summaries
-
-
-def _connect_read_only(path: Path) -> sqlite3.Connection:
-    address = f"file:{urllib.parse.quote(str(path.absolute()))}"
-    connection = sqlite3.connect(f"{address}?mode=ro", uri=True, timeout=5.0)
-    try:
-        connection.execute("SELECT count(*) FROM sqlite_master").close()
-    except sqlite3.OperationalError as error:
-        connection.close()
-        if "unable to open" not in str(error) and "readonly" not in str(error):
-            raise
-        # A WAL database in a folder that may not be written has nowhere to put its shared memory: read the file as it lies.
-        connection = sqlite3.connect(f"{address}?immutable=1", uri=True)
-    return connection
-
-
-def dump_json(value: Any) -> str:
-    """JSON for an attribute: compact, NaN refused with ValueError."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    def _check_number(self, session: Any) -> None:
+        if self._number is not None:
+            for row in session.identity_map.values():
+                if row.__tablename__ == "trials" and row.number != self._number:
+                    raise NumberTakenError(row.number)

@@ -1,25 +1,22 @@
 """A trial's folder: where it stands after each epoch, and the weights of its best one.
 
-`last.ckpt` holds what the next epoch needs (open parameters, moving buffers, optimiser) and the results so far;
-`best.safetensors` the delta of the earliest best epoch against the pretrained model. Random states are not stored:
-every epoch seeds its own generators from (trial seed, epoch), so an epoch boundary is a complete state.
+`LAST_CHECKPOINT` holds what the next epoch needs (trainable parameters, moving buffers, optimizer) and the results so far;
+`BEST_WEIGHTS` the delta of the earliest best epoch against the pretrained model. Random states are not stored: every epoch
+seeds its own generators from (trial seed, epoch), so an epoch boundary is a complete state.
 
-`last.ckpt` is renamed into place but not synced, because a sync after every epoch costs more than an epoch of a linear
-probe, and a process kill cannot undo a rename. A power cut can leave it damaged: its SHA-256 stands at its end, a damaged
-one is noticed, and the trial, being deterministic, is simply run again from its beginning.
+Checkpoints are renamed into place but not synced: a sync costs more than an epoch of a linear probe, and a kill cannot undo a
+rename. What a power cut damages is noticed by its SHA-256, and the trial, being deterministic, runs again from its beginning.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import io
 import json
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -28,11 +25,8 @@ from torch import Tensor
 
 from searchft.errors import StorageError
 from searchft.faults import fault
-from searchft.files import replacing
+from searchft.files import BEST_WEIGHTS, LAST_CHECKPOINT, read_sealed_bytes, replacing, replacing_sealed
 from searchft.train.results import EpochResult
-
-_MAGIC = b"searchft-checkpoint-2\n"
-_DIGEST_LENGTH = 64
 
 
 @dataclass
@@ -41,7 +35,7 @@ class Progress:
 
     results: list[EpochResult] = field(default_factory=list)
     state: dict[str, Tensor] = field(default_factory=dict)
-    """Open parameters and moving buffers by name."""
+    """Trainable parameters and moving buffers by name."""
     optimizer: dict[str, Any] = field(default_factory=dict)
     best_epoch: int = 0
 
@@ -53,22 +47,14 @@ class TrialFolder:
         self.path = Path(path)
         self.key = key
 
-    @property
-    def last(self) -> Path:
-        return self.path / "last.ckpt"
-
-    @property
-    def best(self) -> Path:
-        return self.path / "best.safetensors"
+        self.last = self.path / LAST_CHECKPOINT
+        self.best = self.path / BEST_WEIGHTS
 
     def load(self) -> Progress | None:
         """The stored progress, or None where there is none, it is damaged, or it belongs to another recipe."""
         try:
-            content = self.last.read_bytes()
-        except FileNotFoundError:
-            return None
-        payload, digest = content[len(_MAGIC) : -_DIGEST_LENGTH], content[-_DIGEST_LENGTH:]
-        if not content.startswith(_MAGIC) or hashlib.sha256(payload).hexdigest().encode() != digest:
+            payload = read_sealed_bytes(self.last)
+        except (FileNotFoundError, StorageError):
             return None
         stored = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
         if stored["key"] != self.key:
@@ -88,11 +74,8 @@ class TrialFolder:
             "optimizer": progress.optimizer,
             "best_epoch": progress.best_epoch,
         }
-        with replacing(self.last, sync=False) as file, _without_checksums():
-            file.write(_MAGIC)
-            hashing = _Hashing(file)
-            torch.save(content, hashing)  # type: ignore[arg-type] # it asks for write and flush only
-            file.write(hashing.digest.hexdigest().encode())
+        with replacing_sealed(self.last, sync=False) as file:
+            torch.save(content, file)  # type: ignore[arg-type] # it asks for write and flush only
         fault("checkpoint.saved", f"{self.path.name} {len(progress.results)}")
 
     def save_best(self, delta: Mapping[str, Tensor], epoch: int) -> None:
@@ -110,43 +93,6 @@ class TrialFolder:
         except (FileNotFoundError, StorageError):
             return 0
         return int(metadata.get("epoch", 0)) if metadata.get("key") == self.key else 0
-
-    def forget_last(self) -> None:
-        """Deletes what only a resume would need."""
-        self.last.unlink(missing_ok=True)
-
-    def forget(self) -> None:
-        """Deletes the checkpoint and the best weights."""
-        self.forget_last()
-        self.best.unlink(missing_ok=True)
-        if self.path.is_dir() and not any(self.path.iterdir()):
-            os.rmdir(self.path)
-
-
-class _Hashing:
-    """Writes to a file and knows the SHA-256 of what went by."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
-        self.digest = hashlib.sha256()
-
-    def write(self, data: bytes) -> int:
-        self.digest.update(data)
-        return self._file.write(data)
-
-    def flush(self) -> None:
-        self._file.flush()
-
-
-@contextlib.contextmanager
-def _without_checksums() -> Iterator[None]:
-    """Spares torch.save a CRC-32 of every tensor: the whole has a SHA-256."""
-    before = torch.serialization.get_crc32_options()
-    torch.serialization.set_crc32_options(False)
-    try:
-        yield
-    finally:
-        torch.serialization.set_crc32_options(before)
 
 
 def delta_digest(tensors: Mapping[str, Tensor]) -> str:

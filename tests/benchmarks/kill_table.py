@@ -1,25 +1,32 @@
 """What kills cost: searchft at every fault point and at random times, and a plain Optuna script with heartbeats beside it.
 
-    python tests/benchmarks/kill_table.py                 about ten minutes on two quiet cores
+    python tests/benchmarks/kill_table.py                 about ten minutes on two quiet cores; `bin/test --exhaustive` holds it
     python tests/benchmarks/kill_table.py --random 8      fewer kills at random times
 
 Workload: 16 trials (at the points: 27) of 4 epochs with analytic accuracies (nothing is trained), one worker. A number is lost
 if a trial of the uninterrupted study is missing or differs in any value at the end; an epoch is recomputed if it was begun more than once.
 The plain script is what Optuna's documentation suggests: RDBStorage on SQLite with heartbeats every second, stale trials
 retried by its callback, `optimize` for the trials still missing. It is run again after each kill, like ours.
+Each part writes its table, when and on what it ran into kills.md.
 """
 
 from __future__ import annotations
 
 import argparse
+import collections
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+
+import filelock
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from tests.resilience import harness
@@ -28,6 +35,44 @@ LONGER = ("--set", "search.trials=27")
 """So that a study of the first part outlives some twenty kills."""
 
 WAYS = ("self", "other", "both", "group")
+RECORD = Path(__file__).with_name("kills.md")
+
+
+@dataclass
+class Cost:
+    """Of all kills of one part."""
+
+    kills: int = 0
+    lost: int = 0
+    recomputed: int = 0
+    orphans: int = 0
+    """Processes of the program that were alive 0.1 s after a kill."""
+    again: int = 0
+    """Epochs begun again although the driver had heard of them."""
+
+
+def record(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], closing: str = "") -> None:
+    """Prints a table, and puts it and what it ran on below `## title` in kills.md in place of the last one."""
+    import optuna
+    import torch
+
+    from searchft.machine import processor_name
+
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=RECORD.parent, capture_output=True, text=True).stdout
+    table = [columns, ["---"] * len(columns), *rows]
+    lines = [f"| {' | '.join(str(cell) for cell in row)} |" for row in table]
+    versions = f"Python {sys.version.split()[0]}, torch {torch.__version__}, Optuna {optuna.__version__}"
+    where = f"{os.cpu_count()} cores, {processor_name()}, {versions}"
+    text = "\n".join([f"Last run {time.strftime('%Y-%m-%d')} at {commit.strip() or 'an unknown commit'}: {where}.", "", *lines])
+    text += f"\n\n{closing}" if closing else ""
+    print(f"\n{title}\n{text}", flush=True)
+    with filelock.FileLock(Path(tempfile.gettempdir()) / "searchft-kills.lock"):
+        page = RECORD.read_text()
+        pattern = rf"(## {re.escape(title)}\n.*?)Last run .*?(?=\n## |\Z)"
+        changed, found = re.subn(pattern, lambda match: match[1] + text + "\n", page, flags=re.DOTALL)
+        assert found == 1, f"kills.md has no section {title!r} with a line `Last run …`"
+        RECORD.write_text(changed)
+
 
 PLAIN = """
 import hashlib, math, os, sys, time
@@ -62,80 +107,85 @@ study.optimize(objective, n_trials=max(0, 16 - done))
 """
 
 
-def at_points(folder: Path, whole: list) -> None:
+def uninterrupted(folder: Path, *options: str) -> list:
+    """The numbers of a study that nobody kills."""
+    program = harness.Program(folder, options=options)
+    program.finish()
+    return program.numbers()
+
+
+def at_points(folder: Path) -> Cost:
     """One row a fault point: how often the program was killed there, and what that cost."""
     from searchft.faults import POINTS
 
-    points = [p for p in POINTS if not p.startswith(("store.", "images.")) and p != "driver.ending"] + ["driver.ending"]
-    kills = {point: dict.fromkeys(WAYS, 0) for point in points}
-    again: dict[str, int] = dict.fromkeys(points, 0)
-    lost = orphans = 0
+    whole = uninterrupted(folder / "whole", *LONGER)
+    cached = ("store.", "images.", "cache.")
+    points = [p for p in POINTS if not p.startswith(cached) and p != "driver.ending"] + ["driver.ending"]
+    kills: collections.Counter[tuple[str, str]] = collections.Counter()
+    again: collections.Counter[str] = collections.Counter()
+    cost = Cost()
     for way in WAYS:
         here = harness.Program(folder / way, options=LONGER)
+        previous = points[0]
         for i, point in enumerate(points):
             if way == "other" and not point.startswith(("worker.", "epoch.", "checkpoint.")):
                 continue  # a driver that ends its worker goes on: no second run to count
             # What happens once a run is struck the first time; the rest at another occurrence each
             once = point.startswith(("lock.", "study.", "files.")) or point == "driver.ending"
             fault = f"{point}:{1 if once else 1 + i % 3}:{way}"
+            known = here.recomputed()
             here.run(fault)
-            before = here.recomputed()
-            if fault in here.struck():
-                kills[point][way] += 1
+            kills[point, way] += fault in here.struck()
             time.sleep(0.1)
-            orphans += len(here.processes())
-            previous = points[i - 1] if i else point
-            again[previous] += before - sum_of(here, "seen", before)
+            cost.orphans += len(here.processes())
+            again[previous] += here.recomputed() - known
+            previous = point
+        known = here.recomputed()
         here.finish()
-        again[points[-1]] += here.recomputed() - sum_of(here, "seen", here.recomputed())
-        lost += here.lost(whole)
-    print(f"\n{'killed at':<20}{'itself':>8}{'other':>8}{'both':>8}{'group':>8}{'epochs recomputed':>20}")
-    for point in points:
-        print(f"{point:<20}" + "".join(f"{kills[point][way]:>8}" for way in WAYS) + f"{again[point]:>20}")
-    total = sum(sum(row.values()) for row in kills.values())
-    print(
-        f"{total} kills: {lost} trials lost or different, {sum(again.values())} epochs recomputed, {orphans} orphans after 0.1 s"
+        again[previous] += here.recomputed() - known
+        cost.lost += here.lost(whole)
+    cost.kills, cost.recomputed = sum(kills.values()), sum(again.values())
+    record(
+        "Ended by SIGKILL at every named point",
+        ("killed at", "itself", "its worker", "both", "group", "epochs recomputed"),
+        [(point, *(kills[point, way] for way in WAYS), again[point]) for point in points],
+        f"{cost.kills} kills: {cost.lost} trials lost or different, {cost.recomputed} epochs recomputed, "
+        f"{cost.orphans} orphans after 0.1 s.",
     )
+    return cost
 
 
-def sum_of(here: object, name: str, value: int) -> int:
-    """The value stored under a name on the program before, which is replaced by `value`."""
-    before = int(getattr(here, name, 0))
-    setattr(here, name, value)
-    return before
-
-
-def at_random(folder: Path, whole: list, count: int) -> None:
-    lost = recomputed = 0
+def at_random(folder: Path, count: int = 20) -> Cost:
+    whole = uninterrupted(folder / "whole")
+    rows, cost = [], Cost()
     for way in ("driver", "worker", "both", "group"):
-        here, chance = harness.Program(folder / f"random-{way}", epoch_ms=40), random.Random(way)
+        here, chance = harness.Program(folder / way, epoch_ms=40), random.Random(way)
         for _ in range(count):
             harness.kill_at(here, chance.uniform(0.3, 4.0), way)  # starting up, creating the study, searching
         here.finish()
-        lost, recomputed = lost + here.lost(whole), recomputed + here.recomputed()
-        print(
-            f"random, {way:<7}{count:>4} kills: {here.lost(whole)} trials lost or different, {here.recomputed()} epochs recomputed"
+        rows.append((way, count, here.lost(whole), here.recomputed()))
+        cost.kills, cost.lost, cost.recomputed = (
+            cost.kills + count,
+            cost.lost + here.lost(whole),
+            cost.recomputed + here.recomputed(),
         )
+    record("Ended at random times", ("ended", "kills", "trials lost or different", "epochs recomputed"), rows)
+    return cost
 
 
 def plain(folder: Path, count: int) -> None:
-    """The plain script under the same random kills, under SIGTERM, and killed before a first heartbeat."""
-    folder.mkdir()
+    """The plain script under the same random kills, and under SIGTERM."""
     script = folder / "plain.py"
     script.write_text(PLAIN)
 
     def start(where: Path) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            [sys.executable, str(script), str(where), "0.04"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
+        command = [sys.executable, str(script), str(where), "0.04"]
+        return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
-    reference = folder / "whole"
+    reference = folder / "plain"
     reference.mkdir()
     start(reference).wait()
-    print(
-        f"\n{'plain Optuna script':<26}{'trials':>8}{'running for ever':>18}{'failed':>8}{'epochs recomputed':>20}{'values differ':>15}"
-    )
-    row_of(reference, reference, "uninterrupted")
+    rows = [row_of(reference, reference, "uninterrupted")]
     for name, number in (("SIGKILL", signal.SIGKILL), ("SIGTERM", signal.SIGTERM)):
         where, chance = folder / name, random.Random(name)
         where.mkdir()
@@ -146,31 +196,35 @@ def plain(folder: Path, count: int) -> None:
             time.sleep(chance.uniform(0.0, 1.0))
             process.send_signal(number)
             process.wait()
-        try:
-            start(where).wait(300)
-        except subprocess.TimeoutExpired:
-            print(f"{name}: hangs")
-        row_of(where, reference, f"{count} × {name}, random")
+        start(where).wait(300)
+        rows.append(row_of(where, reference, f"{count} × {name}"))
+    columns = (
+        "",
+        "trials in the study",
+        "running for ever",
+        "failed",
+        "epochs recomputed",
+        "values that differ or are missing",
+    )
+    record("The same work in a plain Optuna script", columns, rows)
 
 
 def lines_of(path: Path) -> int:
     return len(path.read_text().splitlines()) if path.exists() else 0
 
 
-def row_of(where: Path, reference: Path, title: str) -> None:
+def row_of(where: Path, reference: Path, title: str) -> tuple[object, ...]:
     import optuna
 
     def trials(folder: Path) -> list:
         return optuna.load_study(study_name="s", storage=f"sqlite:///{folder}/study.db").get_trials()
 
     mine, theirs = trials(where), trials(reference)
-    running = sum(t.state.name == "RUNNING" for t in mine)
-    failed = sum(t.state.name == "FAIL" for t in mine)
-    begun = (where / "begun").read_text().splitlines()
-    more = len(begun) - len((reference / "begun").read_text().splitlines())
+    states = collections.Counter(t.state.name for t in mine)
+    more = lines_of(where / "begun") - lines_of(reference / "begun")
     finished = [[(t.params, t.value) for t in some if t.state.name in ("COMPLETE", "PRUNED")] for some in (mine, theirs)]
     differ = sum(pair not in finished[0] for pair in finished[1])
-    print(f"{title:<26}{len(mine):>8}{running:>18}{failed:>8}{max(0, more):>20}{differ:>12}/{len(finished[1])}")
+    return title, len(mine), states["RUNNING"], states["FAIL"], max(0, more), f"{differ} of {len(finished[1])}"
 
 
 def main() -> None:
@@ -179,19 +233,10 @@ def main() -> None:
     parser.add_argument("--parts", default="points,random,plain", help="which parts to run")
     chosen = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        uninterrupted = harness.Program(folder / "whole")
-        uninterrupted.finish()
-        whole = uninterrupted.numbers()
-        if "points" in chosen.parts:
-            longer = harness.Program(folder / "longer", options=LONGER)
-            longer.finish()
-            at_points(folder, longer.numbers())
-        if "random" in chosen.parts:
-            at_random(folder, whole, chosen.random)
-        if "plain" in chosen.parts:
-            plain(folder / "plain", chosen.random)
+    parts = {"points": at_points, "random": lambda f: at_random(f, chosen.random), "plain": lambda f: plain(f, chosen.random)}
+    for part in chosen.parts.split(","):
+        with tempfile.TemporaryDirectory() as name:
+            parts[part](Path(name))
 
 
 if __name__ == "__main__":

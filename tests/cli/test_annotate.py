@@ -22,7 +22,7 @@ def note_of(study: optuna.Study, number: int) -> str:
     return str(get_note(optuna.trial.Trial(study, study.trials[number]._trial_id)))
 
 
-def test_every_finished_trial_gets_a_note_and_its_pictures_once(study_copy) -> None:  # type: ignore[no-untyped-def]
+def test_every_finished_trial_gets_a_note_and_its_figures_once(study_copy) -> None:  # type: ignore[no-untyped-def]
     study = plain_study(study_copy.folder)
     save_note_with_version(study._storage, study._study_id, study.trials[0]._trial_id, 1, "my own note")
     annotator = Annotator(FoundStudy("faces", study_copy.folder, ""))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from searchft.cache import Cache, Opened
 from searchft.recipe import Recipe
 
 Run = Callable[..., object]
@@ -65,13 +67,13 @@ def test_report_writes_a_page_its_twin_figures_and_data(study_copy, searchft: Ru
     folder = study_copy.folder / "report"
     assert Path(answer["report"]) == folder / "report.html" and Path(answer["markdown"]) == folder / "report.md"
     text = (folder / "report.md").read_text()
-    assert "**Best: last stage open" in text and "Against “Baseline” on the same validation pictures" in text
+    assert "**Best: last stage open" in text and "Against “Baseline” on the same validation images" in text
     assert "layer4.0.conv1" in (folder / "data" / "drift.csv").read_text()
     assert (folder / "figures" / "mistakes.png").is_file() and (folder / "figures" / "confusion.png").is_file()
 
 
-def test_a_report_whose_photos_are_gone_goes_without_mistakes(study_copy, searchft: Run, monkeypatch) -> None:  # type: ignore[no-untyped-def]
-    monkeypatch.setattr("searchft.cli.beside_trial.images_of_study", lambda facts, settings: None)
+def test_a_report_whose_images_are_gone_goes_without_mistakes(study_copy, searchft: Run, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.setattr("searchft.cli.trial_predictions.images_of_study", lambda facts, settings: None)
     out = study_copy.folder.parent / "elsewhere"
     assert searchft("report", "faces", "--studies", study_copy.studies, "--out", out).code == 0
     assert "## Mistakes" not in (out / "report.md").read_text() and "## Results" in (out / "report.md").read_text()
@@ -97,16 +99,53 @@ def test_a_model_is_shown_with_stages_that_unfrozen_takes(searchft: Run) -> None
     assert "layer4" in searchft("models", "torchvision/resnet18").out
 
 
-def test_the_cache_is_measured_and_cleared(tmp_path: Path, searchft: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SEARCHFT_CACHE", str(tmp_path / "cache"))
-    assert searchft("cache", "--json").json["size_bytes"] == 0
-    (tmp_path / "cache" / "features" / "ab").mkdir(parents=True)
-    (tmp_path / "cache" / "features" / "ab" / "values").write_bytes(b"x" * 5000)
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache folder with an entry of 1,000 bytes, and somebody's thesis beside and between ours."""
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("SEARCHFT_CACHE", str(folder))
+    with_values(folder, "ab")
+    for name in ("images/hashes/mine.json", "thesis/chapter.tex", "features/notes/a.txt", "torchvision/fer2013.csv"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("mine")
+    (folder / "images" / "hashes" / f"{'0' * 24}.json").write_text("{}")
+    (folder / "calibrations").mkdir()
+    (folder / "calibrations" / f"{'0' * 32}.json").write_text("{}")
     (tmp_path / "keep").mkdir()
-    (tmp_path / "keep" / "photo").write_bytes(b"mine")
-    (tmp_path / "cache" / "link").symlink_to(tmp_path / "keep")
-    assert searchft("cache", "--json").json["parts"]["features"] == 5000
-    assert "5.0 kB" in searchft("cache").out
-    assert searchft("cache", "--clear", "--json").json["cleared"] is True
-    assert list((tmp_path / "cache").iterdir()) == []
-    assert (tmp_path / "keep" / "photo").read_bytes() == b"mine", "what a link points to is not ours"
+    (tmp_path / "keep" / "image").write_bytes(b"mine")
+    (folder / "images" / ("f" * 32)).symlink_to(tmp_path / "keep")
+    (folder / "logs").symlink_to(tmp_path / "keep")
+    return folder
+
+
+def with_values(folder: Path, key: str) -> Opened | None:
+    def build(reserve: Callable[[int], Path]) -> dict[str, Any]:
+        (reserve(1000) / "0.bin").write_bytes(bytes(1000))
+        return {"files": [{"name": "0.bin", "dtype": "uint8", "shape": [1000], "layout": "contiguous"}]}
+
+    return Cache(folder / "features").open(key, build)
+
+
+def test_the_cache_is_measured(cache: Path, searchft: Run) -> None:
+    said = searchft("cache", "--json").json
+    assert said["parts"] == {"images": 2, "features": 1000, "calibrations": 2} and said["size_bytes"] == 1004
+    assert said["foreign"] == ["thesis", "torchvision"]
+    assert "1.0 kB  features" in searchft("cache").out
+
+
+def test_clearing_the_cache_removes_only_what_is_ours_and_not_in_use(cache: Path, tmp_path: Path, searchft: Run) -> None:
+    reader = with_values(cache, "cd")
+    theirs = [path for path in cache.rglob("*") if path.is_file() and path.read_bytes() == b"mine"]
+    assert len(theirs) == 4
+    said = searchft("cache", "--clear", "--yes", "--json").json
+    assert said["cleared"] is True and said["freed_bytes"] == 1004 and said["size_bytes"] == 2004
+    assert all(path.read_bytes() == b"mine" for path in theirs) and (tmp_path / "keep" / "image").exists()
+    assert not (cache / "features" / "ab").exists() and not list(cache.rglob("0*.json"))
+    assert reader is not None and (cache / "features" / "cd" / "0.bin").exists(), "a reader has it mapped"
+    del reader
+    assert "removed" in searchft("cache", "--clear", "--yes").out and not (cache / "features" / "cd").exists()
+
+
+def test_clearing_the_cache_asks_first(cache: Path, searchft: Run) -> None:
+    refused = searchft("cache", "--clear")
+    assert refused.code == 2 and "--yes" in refused.err and (cache / "features" / "ab").exists()

@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,7 @@ from PIL import Image
 
 from searchft.data.orl_faces import read_orl_faces
 from searchft.recipe import DataSettings
-from searchft.search.lock import FolderLock
+from searchft.search.claims import DriverLock
 
 Run = Callable[..., object]
 
@@ -185,7 +186,7 @@ def test_rm_removes_the_whole_study(study_copy, searchft: Run) -> None:  # type:
 
 
 def test_rm_refuses_while_a_driver_runs(study_copy, searchft: Run) -> None:  # type: ignore[no-untyped-def]
-    lock = FolderLock(study_copy.folder)
+    lock = DriverLock(study_copy.folder)
     lock.acquire()
     try:
         result = searchft("rm", "faces", "--yes", "--studies", study_copy.studies)
@@ -197,7 +198,7 @@ def test_rm_refuses_while_a_driver_runs(study_copy, searchft: Run) -> None:  # t
 
 @pytest.mark.slow
 def test_the_dashboard_serves_the_study_on_this_machine_only(study_copy) -> None:  # type: ignore[no-untyped-def]
-    lock = FolderLock(study_copy.folder)
+    lock = DriverLock(study_copy.folder)
     lock.acquire()  # as while it runs
     command = [sys.executable, "-m", "searchft", "dashboard", "faces", "--port", "0", "--studies", str(study_copy.studies)]
     server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
@@ -206,7 +207,9 @@ def test_the_dashboard_serves_the_study_on_this_machine_only(study_copy) -> None
         link = server.stderr.readline().strip()
         assert link.startswith("http://127.0.0.1:") and "/dashboard/studies/" in link
         server.stderr.readline()
-        page = _fetch(link)
+        with pytest.raises(urllib.error.HTTPError, match="403"):
+            urllib.request.urlopen(link.partition("?")[0], timeout=10)
+        page = _fetch(link)  # its cookie is kept
         studies = json.loads(_fetch(link.partition("/dashboard")[0] + "/api/studies"))
         assert page.count("overflow-wrap:anywhere") == 1, "long lines must not make the page wide"
         assert "<html" in page.lower() and [s["study_name"] for s in studies["study_summaries"]] == ["faces"]
@@ -228,12 +231,15 @@ def test_a_taken_port_is_said_to_be_so(study_copy, searchft: Run) -> None:  # ty
     assert result.code == 2 and f"port {port} is taken" in result.err
 
 
+_BROWSER = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
+
+
 def _fetch(link: str) -> str:
     import time
 
     for _ in range(100):
         try:
-            with urllib.request.urlopen(link, timeout=10) as response:
+            with _BROWSER.open(link, timeout=10) as response:
                 return str(response.read().decode())
         except OSError:
             time.sleep(0.1)

@@ -1,4 +1,4 @@
-"""The decoder on pictures as phones, scanners and web sites write them."""
+"""The decoder on images as phones, scanners and web sites write them."""
 
 from __future__ import annotations
 
@@ -148,6 +148,17 @@ def test_resizing():
     assert squash[0, 0, 0] > 200 and squash[0, -1, 2] > 200
     assert crop[5, 0, 0] > 200 and crop[5, -1, 2] > 200 and crop.min() >= 10
     assert pad[0].max() == 0 and pad[-1].max() == 0 and pad[5, 0, 0] > 200
+
+
+@pytest.mark.parametrize(
+    ("size", "shape", "how"), [(64, (1, 40_000), "crop"), (64, (2_000_000, 1), "squash"), (64, (40_000, 1), "crop")]
+)
+def test_an_extreme_shape_is_refused_before_it_is_enlarged(size, shape, how):
+    """A file of 241 bytes, 1 × 40,000 pixels, would become 64 × 2,560,000 before its middle is cut out."""
+    content = saved(Image.fromarray(np.zeros(shape, np.uint8)), "PNG")
+    with pytest.raises(UnreadableImage, match=f"is {shape[1]:,} × {shape[0]:,} and would take more than"):
+        decode(content, size, how)
+    assert decode(content, size, "pad").shape == (size, size, 3)
 
 
 def test_resize_and_crop_agree_with_torchvision(picture):

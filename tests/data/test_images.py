@@ -90,12 +90,6 @@ def test_the_fingerprint_follows_content_and_nothing_else(cache, tree, tmp_path,
     assert len({first, *others}) == 7
 
 
-def test_wrong_settings_are_reported_together(cache):
-    said = str(refused(cache, "orl_faces", store_size=4, resize="stretch", interpolation="box", split=(("train", 1),)))
-    for key in ("data.store_size", "data.resize", "data.interpolation", "data.split.val"):
-        assert key in said
-
-
 def test_images_travel_to_another_process_by_folder(cache, tree):
     images = open_images(settings(f"folder:{tree('photos', cat=6, dog=6)}"), cache)
     again = reopen_images(images.folder)

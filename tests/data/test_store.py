@@ -1,171 +1,134 @@
-"""The store: built once, shared, checked, rebuilt."""
+"""The image store: decoded once, shared, checked, rebuilt. What the cache promises is in tests/test_cache.py."""
 
 from __future__ import annotations
 
 import os
+import resource
+import shutil
 import subprocess
 import sys
 import time
 
 import pytest
 
+from searchft.cache import MANIFEST, Cache
 from searchft.data import hashes, open_images, reopen_images, store
 from searchft.errors import InputError, StorageError
 from searchft.recipe import DataSettings
 
 
 @pytest.fixture
-def photos(tree):
-    return DataSettings(f"folder:{tree('photos', cat=8, dog=8)}", image_size=8)
+def settings(tree):
+    return DataSettings(f"folder:{tree('animals', cat=8, dog=8)}", image_size=8)
+
+
+def calls_of(monkeypatch, module, name):
+    """Counts the calls of a function."""
+    calls = []
+    real = getattr(module, name)
+    monkeypatch.setattr(module, name, lambda *args: (calls.append(1), real(*args))[1])
+    return calls
 
 
 @pytest.fixture
 def decoded(monkeypatch):
-    """Counts decoded images."""
-    calls = []
-    real = store.decode_image
-    monkeypatch.setattr(store, "decode_image", lambda *args: (calls.append(1), real(*args))[1])
-    return calls
+    return calls_of(monkeypatch, store, "decode_image")
 
 
-def test_images_are_decoded_once(photos, cache, decoded):
-    first = open_images(photos, cache)
-    assert len(decoded) == 16
-    second = open_images(photos, cache)
-    assert len(decoded) == 16 and second.folder == first.folder
+@pytest.fixture
+def hashed(monkeypatch):
+    return calls_of(monkeypatch, hashes, "sha256_of")
 
 
-def test_a_copy_elsewhere_uses_the_same_store(photos, cache, tree, tmp_path, decoded):
-    import shutil
-
-    shutil.copytree(tmp_path / "photos", tmp_path / "copy")
-    first = open_images(photos, cache)
-    second = open_images(DataSettings(f"folder:{tmp_path / 'copy'}", image_size=8), cache)
-    assert len(decoded) == 16 and second.folder.parent == first.folder.parent
-    assert second.facts.source.endswith("copy") and first.facts.source.endswith("photos")
-
-
-def age(folder, seconds=10):
-    """Makes files look as if they had not been touched lately (their change time cannot be set, so the clock moves)."""
-    for path in folder.rglob("*.png"):
-        os.utime(path, (time.time() - 100, time.time() - 100))
+def test_images_are_decoded_once_wherever_they_lie(settings, cache, tmp_path, decoded):
+    progress = []
+    first = open_images(settings, cache, lambda done, total: progress.append((done, total)))
+    assert len(decoded) == 16 and progress[-1] == (16, 16)
+    assert open_images(settings, cache).folder == first.folder
+    shutil.copytree(tmp_path / "animals", tmp_path / "copy")
+    copy = open_images(DataSettings(f"folder:{tmp_path / 'copy'}", image_size=8), cache)
+    assert len(decoded) == 16 and copy.folder.parent == first.folder.parent
+    assert copy.facts.source.endswith("copy") and first.facts.source.endswith("animals")
 
 
-def test_a_second_start_does_not_read_files_again_but_content_decides(photos, cache, tmp_path, monkeypatch):
-    read = []
-    real = hashes.sha256_of
-    monkeypatch.setattr(hashes, "sha256_of", lambda path: (read.append(path), real(path))[1])
+def test_a_second_start_does_not_read_files_again_but_content_decides(settings, cache, tmp_path, monkeypatch, hashed):
     monkeypatch.setattr(hashes, "SETTLED_NS", -1)
-    first = open_images(photos, cache)
-    assert len(read) == 16
-    open_images(photos, cache)
-    assert len(read) == 16
-    age(tmp_path / "photos")
-    assert open_images(photos, cache).facts == first.facts and len(read) == 32
+    first = open_images(settings, cache)
+    open_images(settings, cache)
+    assert len(hashed) == 16
+    for path in (tmp_path / "animals").rglob("*.png"):
+        os.utime(path, (time.time() - 100, time.time() - 100))
+    assert open_images(settings, cache).facts == first.facts and len(hashed) == 32
+    for path in (cache / "images" / "hashes").iterdir():
+        path.write_text('{"x": 1}')
+    assert open_images(settings, cache).facts == first.facts and len(hashed) == 48, "a damaged memory is none"
 
 
-def test_a_file_changed_just_now_is_not_trusted(photos, cache, monkeypatch):
+def test_a_file_changed_just_now_is_not_trusted(settings, cache, monkeypatch, hashed):
     monkeypatch.setattr(hashes, "SETTLED_NS", 10**15)
-    read = []
-    real = hashes.sha256_of
-    monkeypatch.setattr(hashes, "sha256_of", lambda path: (read.append(path), real(path))[1])
-    open_images(photos, cache)
-    open_images(photos, cache)
-    assert len(read) == 32
+    open_images(settings, cache)
+    open_images(settings, cache)
+    assert len(hashed) == 32
 
 
-def test_a_file_that_changes_while_it_is_read_stops(photos, cache, tmp_path, monkeypatch):
+def test_a_file_that_changes_while_it_is_read_stops(settings, cache, monkeypatch):
     real = hashes.sha256_of
     monkeypatch.setattr(hashes, "sha256_of", lambda path: real(path)[::-1])
     with pytest.raises(InputError, match="changed while it was read"):
-        open_images(photos, cache)
-    assert not list((cache / "images").glob("*/pixels.npy")) and not list((cache / "images").glob(".*.*"))
+        open_images(settings, cache)
+    assert not Cache(cache / "images").entries() and not list((cache / "images").glob(".*"))
 
 
 def flip(path, position):
-    with open(path, "r+b") as file:
-        file.seek(position, 2 if position < 0 else 0)
-        byte = file.read(1)
-        file.seek(-1, 1)
-        file.write(bytes([byte[0] ^ 1]))
+    content = bytearray(path.read_bytes())
+    content[position] ^= 1
+    path.write_bytes(content)
 
 
 @pytest.mark.parametrize(
     "damage",
     [
-        lambda folder: flip(folder.parent / "pixels.npy", -100),
-        lambda folder: flip(folder.parent / "pixels.npy", 20),
-        lambda folder: os.truncate(folder.parent / "pixels.npy", 1000),
-        lambda folder: (folder.parent / "pixels.npy").unlink(),
-        lambda folder: flip(folder.parent / "index.sealed", 30),
-        lambda folder: (folder.parent / "index.sealed").unlink(),
+        lambda folder: flip(folder.parent / store.PIXELS, -100),
+        lambda folder: flip(folder.parent / MANIFEST, 30),
         lambda folder: flip(folder / "view.sealed", 30),
         lambda folder: os.truncate(folder / "view.sealed", 40),
+        lambda folder: shutil.rmtree(folder),
+        lambda folder: shutil.rmtree(folder.parent),
     ],
-    ids=["pixel", "header", "cut", "gone", "index", "no index", "view", "cut view"],
+    ids=["pixel", "manifest", "view", "cut view", "no view", "nothing"],
 )
-def test_damage_is_noticed_and_repaired(photos, cache, damage):
-    images = open_images(photos, cache)
+def test_damage_is_noticed_and_repaired(settings, cache, damage):
+    images = open_images(settings, cache)
     pixels, facts, folder = images.split("train").images.copy(), images.facts, images.folder
     damage(folder)
     with pytest.raises(StorageError, match="run again"):
         reopen_images(folder)
-    again = open_images(photos, cache)
+    again = open_images(settings, cache)
     assert again.facts == facts and (again.split("train").images == pixels).all()
     assert (reopen_images(folder).split("train").images == pixels).all()
 
 
-def test_writing_to_the_images_does_not_reach_the_store(photos, cache):
-    images = open_images(photos, cache)
-    before = images.split("train").images.copy()
-    images.split("train").images[:] = 0
-    assert (reopen_images(images.folder).split("train").images == before).all()
+def test_images_in_use_are_not_removed_and_not_written_to(settings, cache):
+    train = open_images(settings, cache).split("train").images
+    before = train.copy()
+    train[:] = 0
+    assert Cache(cache / "images").clear() == 0
+    (folder,) = (entry.key for entry in Cache(cache / "images").entries())
+    again = open_images(settings, cache)
+    assert again.folder.parent.name == folder and (again.split("train").images == before).all()
+    del train, again
+    assert Cache(cache / "images").clear() == 16 * 8 * 8 * 3
 
 
-def test_what_a_killed_builder_left_is_cleared(photos, cache, decoded):
-    images = open_images(photos, cache)
-    left = cache / "images" / f".{images.folder.parent.name}.abcd"
-    left.mkdir()
-    (images.folder.parent / "pixels.npy").unlink()
-    open_images(photos, cache)
-    assert not left.exists() and len(decoded) == 32
-
-
-def test_a_full_disk_is_a_storage_error(photos, cache, monkeypatch):
-    def full(*args):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
-    with pytest.raises(StorageError, match="Free some space"):
-        open_images(photos, cache)
-    assert not list((cache / "images").glob(".*.*"))
-
-
-def test_two_processes_that_build_at_once_share_one_store(photos, cache):
-    code = (
-        "import sys, json\n"
-        "from pathlib import Path\n"
-        "from searchft.data import open_images, store\n"
-        "from searchft.recipe import DataSettings\n"
-        "calls = []\n"
-        "build = store._build\n"
-        "store._build = lambda *a: (calls.append(1), build(*a))\n"
-        "images = open_images(DataSettings.from_json(json.loads(sys.argv[1])), Path(sys.argv[2]))\n"
-        "print(len(calls), images.folder, int(images.split('train').images.sum()))\n"
-    )
-    import json
-
-    command = [sys.executable, "-c", code, json.dumps(photos.to_json()), str(cache)]
-    running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
-    said = [process.communicate(timeout=60)[0].split() for process in running]
-    assert sorted(line[0] for line in said) == ["0", "0", "1"]
-    assert len({tuple(line[1:]) for line in said}) == 1
-
-
-def test_progress_is_told(photos, cache):
-    told = []
-    open_images(photos, cache, lambda done, total: told.append((done, total)))
-    assert told[-1] == (16, 16)
+def test_a_full_disk_is_a_storage_error(settings, cache):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(StorageError, match="Free some space"):
+            open_images(settings, cache)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not list((cache / "images").glob(".*"))
 
 
 def test_finding_images_needs_no_torch():

@@ -176,7 +176,7 @@ def test_results_equal_a_local_workers(
         assert curve_of(executor, faces.job(number, tmp_path)) == CURVES[locally, number]
         assert weights_in(tmp_path, number) == weights_in(locally, number)
     cache = grid.nodes[0].cache
-    assert list(cache.glob("images/*/pixels.npy")) and list((cache / "features").iterdir())
+    assert list(cache.glob("images/*/pixels.bin")) and list((cache / "features").iterdir())
     assert not list(cache.glob("ray/*/0*")), "a finished trial's folder is left on the node"
     (line,) = executor.devices
     assert line.startswith("node ") and line.endswith("cpu (1 thread)")

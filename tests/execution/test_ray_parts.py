@@ -180,7 +180,7 @@ def test_images_that_a_node_lacks_are_fetched_once(images: Path, tmp_path: Path)
     assert settle_images(outset.images, nowhere, tmp_path, served(outset, asked)) == first and len(asked) == 1
     assert settle_images(outset.images, images, tmp_path, served(outset, asked)) == images  # the path that all nodes have
 
-    store = first.parent / "pixels.npy"  # damaged on this node: nobody else would notice
+    store = first.parent / "pixels.bin"  # damaged on this node: nobody else would notice
     content = bytearray(store.read_bytes())
     content[-1] ^= 1
     store.write_bytes(content)

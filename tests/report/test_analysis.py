@@ -10,9 +10,9 @@ import pytest
 
 from searchft.recipe import SpaceFacts
 from searchft.report import analysis
-from searchft.report.importances import importances
+from searchft.report.optuna_study import FEWEST, importances, optuna_study
 from searchft.report.predictions import Predictions, confusions, paired_difference
-from searchft.search.records import TrialRecord
+from searchft.search.records import TrialRecord, saved_seconds
 from searchft.space import Space
 
 Make = Callable[..., TrialRecord]
@@ -33,28 +33,28 @@ def records(make_record: Make, space: Space) -> list[TrialRecord]:
 
 def test_history_keeps_the_best_and_adds_up_time(records: list[TrialRecord]) -> None:
     points = analysis.history(records)
-    assert [p.number for p in points] == [0, 1, 2, 4, 5], "answered ones are left out"
-    assert [p.best for p in points] == [0.6, 0.6, 0.9, 0.9, 0.9]
+    assert [p.trial for p in points] == [0, 1, 2, 4, 5], "duplicates are left out"
+    assert [p.best_so_far for p in points] == [0.6, 0.6, 0.9, 0.9, 0.9]
     assert points[1].value == 0.3, "a pruned trial counts with the best it reached"
-    assert points[-1].seconds == 84.0
+    assert points[-1].seconds_so_far == 84.0
 
 
 def test_the_front_holds_what_nothing_beats_in_both(records: list[TrialRecord], facts: SpaceFacts) -> None:
-    assert [(c.number, c.on_front) for c in analysis.costs(records, facts)] == [(0, True), (2, True), (4, False)]
+    assert [(c.trial, c.on_front) for c in analysis.costs(records, facts)] == [(0, True), (2, True), (4, False)]
     assert analysis.pareto_front([(1, 0.5), (1, 0.7), (2, 0.7), (0.5, 0.1)]) == [3, 1]
     assert analysis.pareto_front([]) == []
 
 
-def test_effects_count_pruned_trials_and_leave_out_answered_ones(records: list[TrialRecord], space: Space) -> None:
-    found = {e.label: e for e in analysis.effects(space, records)["unfrozen"]}
-    assert found["layer4"].count == 2 and found["layer4"].mean == pytest.approx((0.3 + 0.9) / 2)
-    assert (found["layer4"].low, found["layer4"].high) == (0.3, 0.9)
+def test_effects_count_pruned_trials_and_leave_out_duplicates(records: list[TrialRecord], space: Space) -> None:
+    found = {e.choice: e for e in analysis.effects(space, records) if e.dimension == "unfrozen"}
+    assert found["layer4"].trials == 2 and found["layer4"].mean == pytest.approx((0.3 + 0.9) / 2)
+    assert (found["layer4"].worst, found["layer4"].best) == (0.3, 0.9)
     assert "layer3" not in found
 
 
-def test_time_is_told_by_depth_from_the_head_to_everything(records: list[TrialRecord], facts: SpaceFacts) -> None:
+def test_time_is_summed_by_depth_from_the_head_to_everything(records: list[TrialRecord], facts: SpaceFacts) -> None:
     rows = analysis.time_by_depth(records, facts)
-    assert [(d.depth, d.trials, d.seconds, d.best) for d in rows] == [
+    assert [(d.trained, d.trials, d.seconds, d.best) for d in rows] == [
         ("head only", 1, 10.0, 0.6),
         ("last stage", 2, 34.0, 0.9),
         ("everything", 2, 40.0, 0.8),
@@ -63,21 +63,41 @@ def test_time_is_told_by_depth_from_the_head_to_everything(records: list[TrialRe
 
 def test_what_was_saved(records: list[TrialRecord]) -> None:
     records[0] = dataclasses.replace(records[0], extra={"curves": {"stored_s": [1.5, None, 2.0]}})
-    saved = analysis.saved_seconds(records)
+    saved = saved_seconds(records)
     assert saved == {"store": 3.5, "memo": 30.0, "pruning": pytest.approx(4.0 / 2 * 18)}
 
 
-def test_importances_find_the_dimension_that_decides(space: Space, make_record: Make) -> None:
+def test_importances_find_the_dimension_that_decides_or_say_nothing(space: Space, make_record: Make) -> None:
     records = []
     for number in range(30):
         unfrozen, batch = ("head", "layer4", "all")[number % 3], (64, 128)[number % 2]
         value = {"head": 0.2, "layer4": 0.9, "all": 0.5}[unfrozen] + 0.001 * (number % 5)
         record = make_record(number, value=value, curve=[value], unfrozen=unfrozen, batch_size=batch)
         records.append(dataclasses.replace(record, params={"unfrozen": unfrozen, "batch_size": batch}))
-    found = importances(space, records)
-    assert found.shares[0][0] == "unfrozen" and found.shares[0][1] > 0.8
-    assert sum(share for _, share in found.shares) == pytest.approx(1.0)
-    assert importances(space, records[:3]).shares == () and "3 trials" in importances(space, records[:3]).note
+    found = importances(optuna_study(space, records))
+    assert next(iter(found)) == "unfrozen" and found["unfrozen"] > 0.8
+    assert sum(found.values()) == pytest.approx(1.0)
+    assert importances(optuna_study(space, records[: FEWEST - 1])) == {}
+    assert importances(optuna_study(space, [dataclasses.replace(r, value=0.5) for r in records])) == {}
+
+
+def test_importances_are_those_of_the_dashboard(space: Space, make_record: Make) -> None:
+    """Over the same trials (complete ones, duplicates included) by the same measure, also of dimensions that some trials lack."""
+    from optuna_dashboard._importance import get_param_importance_from_trials_cache
+    from optuna_dashboard._inmemory_cache import InMemoryCache
+
+    records = []
+    for number in range(40):
+        widths, dropout, lr = ((), (256, 128))[number % 2], (0.0, 0.5)[number // 2 % 2], (1e-3, 3e-4)[number // 4 % 2]
+        chosen = {"lr": lr, "head_widths": widths} | ({"dropout": dropout} if widths else {})
+        state, value = ("pruned" if number % 7 == 3 else "complete"), 0.5 + 0.2 * (lr == 1e-3) + 0.1 * dropout + 0.001 * number
+        params = space.labels_of(chosen)
+        record = make_record(number, state, value=value, curve=[value], answered_from=4 if number == 20 else None, **chosen)
+        records.append(dataclasses.replace(record, params=params))
+    study = optuna_study(space, records)
+    theirs = get_param_importance_from_trials_cache(InMemoryCache(), study._storage, study._study_id, 0, study.trials)
+    ours = importances(study)
+    assert len(ours) == 3 and ours == pytest.approx({t["name"]: t["importance"] for t in theirs})
 
 
 def predictions(guess: list[int], truth: list[int]) -> Predictions:
@@ -95,7 +115,7 @@ def test_confusion_counts_and_the_surest_mistake_comes_first() -> None:
     assert again.names == said.names and again.right.tolist() == said.right.tolist()
 
 
-def test_a_paired_difference_is_sure_only_where_pictures_differ_one_way() -> None:
+def test_a_paired_difference_is_sure_only_where_images_differ_one_way() -> None:
     truth = [0] * 100
     worse = predictions([1] * 20 + [0] * 80, truth)
     best = predictions([0] * 100, truth)
@@ -106,5 +126,5 @@ def test_a_paired_difference_is_sure_only_where_pictures_differ_one_way() -> Non
     assert same.low < 0 < same.high and same.chance == 1.0
     mixed = paired_difference(predictions([1] * 10 + [0] * 90, truth), predictions([0] * 90 + [1] * 10, truth))
     assert mixed.difference == 0 and mixed.low < 0 < mixed.high
-    with pytest.raises(ValueError, match="same pictures"):
+    with pytest.raises(ValueError, match="same images"):
         paired_difference(best, predictions([0], [0]))

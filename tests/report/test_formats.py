@@ -7,7 +7,7 @@ import doctest
 import pytest
 
 from searchft.report import formats
-from searchft.report.formats import bar, duration_text, rate_text, sparkline
+from searchft.report.formats import duration_text, rate_text, sparkline
 
 
 def test_the_examples_in_the_docstrings_are_true() -> None:
@@ -35,12 +35,6 @@ def test_a_sparkline_of_a_flat_or_broken_curve_does_not_fail() -> None:
 
 def test_ascii_terminals_get_ascii() -> None:
     assert sparkline([0.1, 0.5, 0.9], 8, ascii_only=True).isascii()
-    assert bar(3, 10, 20, ascii_only=True).isascii()
-
-
-@pytest.mark.parametrize("done", [0, 1, 10, 11])
-def test_a_bar_has_its_width_also_when_overfull(done: int) -> None:
-    assert len(bar(done, 10, 20)) == 20
 
 
 def test_a_minute_is_never_sixty_seconds() -> None:

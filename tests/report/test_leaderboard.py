@@ -14,7 +14,7 @@ from rich.console import Console
 from searchft.recipe import Recipe, SpaceFacts
 from searchft.report.content import ReportInput, answer_of, result_table
 from searchft.report.leaderboard import leaderboard, ranked, summary_json
-from searchft.search.lock import identity
+from searchft.search.claims import identity
 from searchft.search.records import TrialRecord
 from searchft.space import Space
 
@@ -104,4 +104,4 @@ def test_the_result_table_has_the_classic_columns_best_first(
     assert table.rows[0][3:6] == ("–", "0.9500", "0.9400")
     assert any(row[3:5] == ("0.9900", "0.9000") for row in table.rows)
     answer = answer_of(given)
-    assert ("test accuracy", "0.9400", "95 % interval 0.900 to 0.970, 200 pictures") in answer.figures
+    assert ("test accuracy", "0.9400", "95 % interval 0.900 to 0.970, 200 images") in answer.figures

@@ -11,8 +11,8 @@ from rich.console import Console, Group
 from searchft.recipe import SpaceFacts
 from searchft.report.live import LiveView, PlainView, QuietView, body, header_lines, summary_lines
 from searchft.report.progress import StudyProgress
+from searchft.search.claims import identity
 from searchft.search.events import EpochFinished, Note, StudyFinished, StudyOpened, TrialFinished, TrialStarted
-from searchft.search.lock import identity
 from searchft.search.records import TrialRecord
 from searchft.space import Space
 
@@ -116,8 +116,8 @@ def test_the_first_epoch_says_nothing_about_the_others(events: list) -> None:
 
 
 def test_frozen_layers_over_random_weights_are_said_once(events: list) -> None:
-    told = " ".join(line.plain for line in header_lines(events[0]))
-    assert told.count("FROZEN LAYERS ARE RANDOM: up to 500 parameters of torchvision/resnet18") == 1
+    said = " ".join(line.plain for line in header_lines(events[0]))
+    assert said.count("FROZEN LAYERS ARE RANDOM: up to 500 parameters of torchvision/resnet18") == 1
 
 
 def test_after_a_ctrl_c_nothing_is_said_to_run(events: list, make_record: Make) -> None:
@@ -153,7 +153,7 @@ def test_the_end_says_why_and_what_was_saved(events: list, space: Space) -> None
     view = PlainView(stream)
     for event in events:
         view.show(event)
-    records = tuple(progress_of(events).records.values())
+    records = tuple(progress_of(events).trials)
     view.show(StudyFinished(records, "exhausted", {"store": 75.0, "memo": 0.1, "pruning": 20.0}))
     view.close()
     text = stream.getvalue()
@@ -191,7 +191,7 @@ def test_the_live_view_draws_in_place_and_leaves_a_summary(events: list) -> None
     view = LiveView(Console(file=stream, width=100, height=30, force_terminal=True))
     for event in events:
         view.show(event)
-    view.show(StudyFinished(tuple(progress_of(events).records.values()), "trials"))
+    view.show(StudyFinished(tuple(progress_of(events).trials), "trials"))
     view.close()
     text = stream.getvalue()
     assert "\x1b[?25h" in text, "the cursor is shown again"

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import collections
-import dataclasses
-import json
+import contextlib
 import os
 import random
 import signal
@@ -14,7 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import psutil
 
@@ -51,17 +50,15 @@ search: {trials: 6, startup_trials: 4, prune_startup_trials: 2, max_retries: 100
 PROGRAM = [sys.executable, "-m", "searchft"]
 
 
-@dataclass
-class Ended:
+class Ended(NamedTuple):
     """How one run of the program ended."""
 
     code: int
     out: str
     err: str
-    seconds: float
 
 
-def heeding_signals() -> None:
+def restore_signals() -> None:
     """Run in the child: signals that whoever started the tests ignores (nohup, a shell's background) count again."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
@@ -80,18 +77,10 @@ class Program:
     kills: int = 0
 
     def __post_init__(self) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.marks.mkdir(exist_ok=True)
+        self.space, self.marks = self.folder / "space.yaml", self.folder / "marks"
+        self.marks.mkdir(parents=True, exist_ok=True)
         self.space.write_text(self.text)
         self.name = next(line.split(":")[1].strip() for line in self.text.splitlines() if line.startswith("study:"))
-
-    @property
-    def space(self) -> Path:
-        return self.folder / "space.yaml"
-
-    @property
-    def marks(self) -> Path:
-        return self.folder / "marks"
 
     @property
     def study(self) -> Path:
@@ -114,7 +103,7 @@ class Program:
         """The program, begun in a session of its own; `before` is called in its process first (to enter a cgroup, say)."""
 
         def prepare() -> None:
-            heeding_signals()
+            restore_signals()
             if before is not None:
                 before()
 
@@ -132,7 +121,6 @@ class Program:
         )
 
     def run(self, fault: str = "", *more: str, verb: str = "run", timeout: float = 600.0) -> Ended:
-        started = time.monotonic()
         process = self.start(fault, *more, verb=verb)
         try:
             out, err = process.communicate(timeout=timeout)
@@ -140,13 +128,20 @@ class Program:
             os.killpg(process.pid, signal.SIGKILL)
             out, err = process.communicate()
             raise AssertionError(f"still running after {timeout} s:\n{err}") from None
-        return Ended(process.returncode, out, err, time.monotonic() - started)
+        return Ended(process.returncode, out, err)
 
     def finish(self) -> Ended:
         """Runs to the end; whatever came before must not stand in the way."""
         ended = self.run()
         assert ended.code == 0, ended.err
         return ended
+
+    def wait_for(self, point: str, count: int = 1, timeout: float = 90.0) -> None:
+        """Until a point was passed `count` times."""
+        deadline = time.monotonic() + timeout
+        while sum(name == point for name, *_ in self.passed()) < count:
+            assert time.monotonic() < deadline, f"{point} was not passed {count} times"
+            time.sleep(0.01)
 
     # what is left
 
@@ -169,13 +164,10 @@ class Program:
     def processes(self) -> list[psutil.Process]:
         """Living processes of any invocation: they inherited where the marks are."""
         found = []
-        mark = str(self.marks)
         for process in psutil.process_iter():
-            try:
-                if process.environ().get("SEARCHFT_FAULT_FOLDER") == mark and process.status() != psutil.STATUS_ZOMBIE:
-                    found.append(process)
-            except psutil.Error:
-                continue
+            with contextlib.suppress(psutil.Error):
+                mine = process.environ().get("SEARCHFT_FAULT_FOLDER") == str(self.marks)
+                found += [process] if mine and process.status() != psutil.STATUS_ZOMBIE else []
         return found
 
     def assert_no_orphan(self, within_s: float = 2.0) -> None:
@@ -186,11 +178,9 @@ class Program:
 
     def passed(self) -> list[tuple[str, int, str]]:
         """(point, process, detail) in order."""
-        rows = []
-        for line in (self.marks / "passed").read_text().splitlines():
-            point, process, _, detail = *line.split(" ")[:2], "", line.split(" ", 2)[2] if line.count(" ") > 1 else ""
-            rows.append((point, int(process), detail))
-        return rows
+        path = self.marks / "passed"
+        lines = path.read_text().splitlines() if path.exists() else []
+        return [(point, int(process), detail) for point, process, detail in (f"{line} ".split(" ", 2) for line in lines)]
 
     def struck(self) -> set[str]:
         return {path.name.removeprefix("struck-") for path in self.marks.glob("struck-*")}
@@ -211,20 +201,12 @@ class Program:
         return sum(repr(mine.get(n)) != repr(theirs.get(n)) for n in mine.keys() | theirs.keys())
 
     def assert_equals(self, whole: Sequence[tuple[Any, ...]]) -> None:
+        """Every number is the uninterrupted study's, no saved epoch was computed again, nothing is left over."""
         for mine, theirs in zip(self.numbers(), whole, strict=True):
             assert mine == theirs
-        saved = self.epochs("checkpoint.saved")
-        assert not [where for where, count in saved.items() if count > 1], "an epoch was computed again after it was saved"
+        assert [where for where, count in self.epochs("checkpoint.saved").items() if count > 1] == []
         assert self.recomputed() <= self.kills
-        leftovers = [str(p) for p in self.folder.rglob("*.part")] + [str(p) for p in self.study.glob("trials/*/last.ckpt")]
-        assert not leftovers
-        assert not self.processes()
-
-    def json(self) -> dict[str, Any]:
-        ended = self.run("", self.name, "--json", verb="show")
-        assert ended.code == 0, ended.err
-        answer: dict[str, Any] = json.loads(ended.out)
-        return answer
+        assert [*self.folder.rglob("*.part"), *self.study.glob("trials/*/last.ckpt"), *self.processes()] == []
 
 
 def kill_at(program: Program, seconds: float, who: str) -> None:
@@ -234,7 +216,7 @@ def kill_at(program: Program, seconds: float, who: str) -> None:
     """
     process = program.start(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     time.sleep(seconds)
-    try:
+    with contextlib.suppress(psutil.Error, ProcessLookupError):  # it may have ended by itself
         if who == "group":
             os.killpg(process.pid, signal.SIGKILL)
         else:
@@ -245,13 +227,6 @@ def kill_at(program: Program, seconds: float, who: str) -> None:
             if who == "worker":
                 time.sleep(random.Random(seconds).uniform(0.2, 0.6))
                 os.kill(process.pid, signal.SIGKILL)
-    except (psutil.Error, ProcessLookupError):
-        pass  # it had ended by itself
     process.wait()
     program.kills += 2 if who == "worker" else 1
     program.assert_no_orphan()
-
-
-def copy_of(program: Program, folder: Path) -> Program:
-    """The same space and settings elsewhere."""
-    return dataclasses.replace(program, folder=folder, kills=0)

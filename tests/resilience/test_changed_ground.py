@@ -7,9 +7,11 @@ import shutil
 import pytest
 from PIL import Image
 
-PHOTOS = """
-study: photos
-data: {source: 'folder:photos', split: {train: 3, val: 2, test: 1, seed: 0}, image_size: 32}
+pytestmark = pytest.mark.slow
+
+IMAGES = """
+study: images
+data: {source: 'folder:images', split: {train: 3, val: 2, test: 1, seed: 0}, image_size: 32}
 recipe:
   backbone: torchvision/resnet18
   weights: none
@@ -21,81 +23,52 @@ search: {trials: 2}
 """
 
 
-def paint(folder, per_class=6):
-    """Three classes of six small pictures; every picture is its own."""
-    for place, name in enumerate(("ant", "bee", "cat")):
-        (folder / name).mkdir(parents=True)
-        for i in range(per_class):
-            Image.new("RGB", (40, 40), (place * 80, i * 30, 100)).save(folder / name / f"{i}.png")
+def paint(path, *color):
+    Image.new("RGB", (40, 40), color).save(path)
 
 
-@pytest.fixture(scope="module")
-def begun(tmp_path_factory, harness):
-    """A finished study on a folder of pictures; copied by each test."""
-    here = harness.Program(tmp_path_factory.mktemp("photos"), text=PHOTOS, epoch_ms=0)
-    paint(here.folder / "photos")
-    ended = here.run()
-    assert ended.code == 0, ended.err
-    return here
+def swap_two_labels(images):
+    (images / "ant" / "0.png").rename(images / "bee" / "zero.png")
+    (images / "bee" / "5.png").rename(images / "ant" / "five.png")  # counts stay as they were
 
 
-@pytest.fixture
-def here(begun, program, tmp_path):
-    copy = program("copy", text=PHOTOS, epoch_ms=0)
-    for name in ("photos", "studies", "cache"):
-        shutil.copytree(begun.folder / name, copy.folder / name)
-    return copy
-
-
-def new_pixels(photos):
-    Image.new("RGB", (40, 40), (1, 2, 3)).save(photos / "bee" / "3.png")
-
-
-def another_label(photos):
-    (photos / "ant" / "0.png").rename(photos / "bee" / "zero.png")
-    (photos / "bee" / "5.png").rename(photos / "ant" / "five.png")  # counts stay as they were
-
-
-def one_more(photos):
-    Image.new("RGB", (40, 40), (9, 9, 9)).save(photos / "cat" / "9.png")
-
-
-def another_class(photos):
-    (photos / "cat").rename(photos / "dog")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        (new_pixels, ["1 images show other pixels", "3.png"]),
-        (another_label, ["0.png", "zero.png"]),
-        (one_more, ["1 images are new", "9.png"]),
-        (another_class, ["classes", "gone: cat; new: dog"]),
-    ],
-    ids=lambda c: getattr(c, "__name__", None),
+CHANGES = (
+    (lambda images: paint(images / "bee" / "3.png", 1, 2, 3), ["1 images show other pixels", "3.png"]),
+    (swap_two_labels, ["0.png", "zero.png"]),
+    (lambda images: paint(images / "cat" / "9.png", 9, 9, 9), ["1 images are new", "9.png"]),
+    (lambda images: (images / "cat").rename(images / "dog"), ["classes", "gone: cat; new: dog"]),
 )
-def test_changed_images_and_labels_are_named_and_refused(change, words, here):
+"""Something that happens to the images, and words of what is said then."""
+
+
+def test_changed_images_and_labels_are_named_and_refused(program):
+    here = program(text=IMAGES, epoch_ms=0)
+    images, kept = here.folder / "images", here.folder / "kept"
+    for place, name in enumerate(("ant", "bee", "cat")):
+        (images / name).mkdir(parents=True)
+        for i in range(6):
+            paint(images / name / f"{i}.png", place * 80, i * 30, 100)
+    here.finish()
     before = here.numbers()
-    change(here.folder / "photos")
-    ended = here.run("", "--set", "search.trials=3")
-    assert ended.code == 2, ended.err
-    for word in words:
-        assert word in ended.err, ended.err
-    assert "--fresh" in ended.err and here.numbers() == before
+    shutil.copytree(images, kept)
+    for change, words in CHANGES:
+        shutil.rmtree(images)
+        shutil.copytree(kept, images)
+        change(images)
+        ended = here.run("", "--set", "search.trials=3")
+        assert ended.code == 2 and all(word in ended.err for word in [*words, "--fresh"]), ended.err
+        assert here.numbers() == before
     again = here.run("", "--fresh")
     assert again.code == 0, again.err
-    (aside,) = here.study.parent.glob("photos.before-*")
+    (aside,) = here.study.parent.glob("images.before-*")
     assert (aside / "study.db").is_file()
 
 
-@pytest.mark.slow
-def test_changed_weights_are_named_and_refused(program, harness, real_whole):
+def test_changed_weights_are_named_and_refused(program, harness):
     import torch
-
-    here = program(text=harness.REAL.replace("weights: none", "weights: 'file:own.pt'"), epoch_ms=0)
     import torchvision
 
+    here = program(text=harness.REAL.replace("weights: none", "weights: 'file:own.pt'"), epoch_ms=0)
     torch.manual_seed(1)
     model = torchvision.models.resnet18(weights=None)
     torch.save(model.state_dict(), here.folder / "own.pt")
@@ -108,26 +81,19 @@ def test_changed_weights_are_named_and_refused(program, harness, real_whole):
     assert ended.code == 2 and "the weights of torchvision/resnet18 were" in ended.err and "own.pt" in ended.err, ended.err
 
 
-@pytest.mark.slow
-def test_a_changed_space_is_named_and_refused(program):
-    here = program()
-    here.finish()
+def test_a_changed_space_is_named_and_gained_choices_fork_even_when_killed(finished):
+    """The fork has the finished trials."""
+    here = finished
     before = here.numbers()
     here.space.write_text(here.text.replace("epochs: 4", "epochs: 5"))
-    ended = here.run()
-    assert ended.code == 2 and "recipe.epochs was 4 and is 5" in ended.err and here.numbers() == before
+    refused = here.run()
+    assert refused.code == 2 and "recipe.epochs was 4 and is 5" in refused.err and here.numbers() == before
     here.space.write_text(here.text.replace("trials: 16", "trials: 18"))
-    assert here.run().code == 0  # a larger budget goes on
+    here.finish()  # a larger budget goes on
     assert here.numbers()[: len(before)] == before
-
-
-@pytest.mark.slow
-def test_gained_choices_fork_with_the_finished_trials_and_a_killed_fork_goes_on(program):
-    here = program()
-    here.finish()
     before = here.numbers()
     here.space.write_text(
-        here.text.replace("dropout: [0.0, 0.5]", "dropout: [0.0, 0.5, 0.75]").replace("trials: 16", "trials: 20")
+        here.text.replace("dropout: [0.0, 0.5]", "dropout: [0.0, 0.5, 0.75]").replace("trials: 16", "trials: 22")
     )
     refused = here.run()
     assert refused.code == 2 and "recipe.dropout gained 0.75" in refused.err and "--extend" in refused.err
@@ -140,13 +106,11 @@ def test_gained_choices_fork_with_the_finished_trials_and_a_killed_fork_goes_on(
     here.name = "analytic@2"
     records = here.records()
     own = [r for r in records if r.answered_from is None]
-    assert len(own) == 20 and all(r.finished for r in records)
-    assert [r.extra["adopted_from"]["number"] for r in own if "adopted_from" in r.extra] == [
-        row[0] for row in before if row[7] is None
-    ]
+    assert len(own) == 22 and all(r.finished for r in records)
+    adopted = [r.extra["adopted_from"]["number"] for r in own if "adopted_from" in r.extra]
+    assert adopted == [row[0] for row in before if row[7] is None]
 
 
-@pytest.mark.slow
 def test_a_study_without_networks_is_not_gone_on_with_in_earnest(program, harness):
     here = program(text=harness.REAL.replace("epochs: 3", "epochs: 1"))
     here.finish()

@@ -8,52 +8,37 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from searchft.faults import POINTS
+from tests.benchmarks import kill_table, ray_kill_table
 
-NOT_IN_THE_ANALYTIC = {"store.writing", "store.written", "store.renamed", "images.writing"}
+NOT_IN_THE_ANALYTIC = {"store.writing", "images.writing", "cache.written", "cache.renamed"}
 """Points that a worker without networks does not pass: see test_real_kills.py."""
 
-OPENING = ("lock.taken", "study.created", "study.pinning:2", "study.pinned", "files.written:2", "files.replaced:2")
 WORKERS = tuple(
     name for name in POINTS if name.startswith(("worker.", "epoch.", "checkpoint.")) and name not in NOT_IN_THE_ANALYTIC
 )
 
 
 def end_at(program, faults, whole):
-    """Ends the driver at one point after the other, going on each time; then lets the study come to its end."""
+    """Ends the program at one point after the other, going on each time; then lets the study come to its end."""
     for fault in faults:
         ended = program.run(fault)
-        if fault in program.struck():
-            assert ended.code == -9, (fault, ended.err)
-            program.kills += 1
-            program.assert_no_orphan()
+        assert fault in program.struck() and ended.code == -9, (fault, ended.err)
+        program.kills += 1
+        program.assert_no_orphan()
     program.finish()
     program.assert_equals(whole)
-    assert program.struck() and all(owner_of(r)["pid"] > 0 for r in program.records() if r.answered_from is None)
-    return program.struck()
+    own = [r for r in program.records() if r.answered_from is None]
+    assert all(r.extra["owner"].keys() == {"pid", "host", "boot_id", "since"} and r.extra["owner"]["pid"] > 0 for r in own)
 
 
-def owner_of(record):
-    """Who ran a trial last: noted on it for people."""
-    assert record.extra["owner"].keys() == {"pid", "host", "boot_id", "since"}
-    return record.extra["owner"]
-
-
-def test_the_driver_killed_at_every_point_of_its_own(program, whole):
-    """Three studies at once, each killed a dozen times over; every occurrence number differs."""
-    firsts = [*OPENING, "driver.suggested", "driver.started"]
-    seconds = ["driver.dispatched", "driver.heard:2", "driver.reported", "driver.answered"]
-    thirds = ["ledger.finishing", "driver.told", "driver.tidying:3", "driver.dispatched:2", "driver.ending"]
-    assert {f.partition(":")[0] for f in (*firsts, *seconds, *thirds)} >= {
-        p for p in POINTS if p.startswith(("driver.", "ledger.", "study.", "lock.", "files."))
-    }
-    with ThreadPoolExecutor(3) as pool:
-        runs = [pool.submit(end_at, program(str(i)), f, whole) for i, f in enumerate((firsts, seconds, thirds))]
-        struck = [run.result() for run in runs]
-    assert struck[0] == set(firsts) and struck[1] == set(seconds) and struck[2] == set(thirds)
+def test_a_handful_of_kills_changes_no_number(program, whole):
+    """The driver while it opens, suggests, reports and finishes; by its worker; both; and the whole group."""
+    driver = ["study.pinning:2", "driver.started", "driver.reported:2", "ledger.finishing"]
+    end_at(program(), [*driver, "worker.sent:2:other", "checkpoint.saved:3:both", "epoch.begun:4:group"], whole)
 
 
 BY_THE_DRIVER = (
-    *("driver.started", "driver.dispatched:2", "driver.heard:3"),
+    *("driver.started", "driver.dispatched:2", "driver.dispatched:4", "driver.heard:3"),
     *("driver.reported:5", "ledger.finishing:2", "driver.told:3"),
 )
 
@@ -72,26 +57,48 @@ def test_the_worker_killed_at_every_point(who, points, program, whole):
 
 
 @pytest.mark.slow
-def test_the_driver_killed_by_its_worker_and_the_whole_group(program, whole):
-    here = program()
-    assert end_at(here, ["worker.sent:2:other", "checkpoint.saved:3:both", "epoch.begun:4:group"], whole)
+def test_the_driver_killed_at_every_point_of_its_own(program, whole):
+    """Three studies at once, each killed several times over; every occurrence number differs."""
+    firsts = ["lock.taken", "study.created", "study.pinning:2", "study.pinned", "files.written:2", "files.replaced:2"]
+    seconds = [
+        "driver.suggested",
+        "driver.started:2",
+        "driver.dispatched",
+        "driver.heard:2",
+        "driver.reported",
+        "driver.answered",
+    ]
+    # whoever takes over from a driver that died with its worker dies as well
+    thirds = ["ledger.finishing", "driver.told", "driver.tidying:3", "worker.sent:3:both", "driver.dispatched", "driver.ending"]
+    assert {f.partition(":")[0] for f in (*firsts, *seconds, *thirds)} >= {
+        p for p in POINTS if p.startswith(("driver.", "ledger.", "study.", "lock.", "files."))
+    }
+    with ThreadPoolExecutor(3) as pool:
+        runs = [pool.submit(end_at, program(str(i)), f, whole) for i, f in enumerate((firsts, seconds, thirds))]
+        for run in runs:
+            run.result()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("who", ["self", "other", "both", "group"])
-def test_every_point_in_every_way(who, program, whole):
-    """`other`: a worker's points, at which the driver dies; the driver's are in the test above."""
-    points = [p for p in POINTS if p not in NOT_IN_THE_ANALYTIC and (who != "other" or p in WORKERS)]
-    here = program()
-    end_at(here, [f"{point}:{1 + i % 3}:{who}" for i, point in enumerate(points)], whole)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", range(4))
-def test_eighty_kills_at_random_times(seed, program, harness, whole):
-    """Twenty kills for each of four studies: driver, worker, both, group."""
-    here, chance = program(epoch_ms=15), random.Random(seed)
-    for i in range(20):
-        harness.kill_at(here, chance.uniform(0.05, 3.0), ("driver", "worker", "both", "group")[(i + seed) % 4])
+def test_kills_at_random_times(program, harness, whole):
+    """From the first moments of the process on: driver, worker, both, group."""
+    here, chance = program(epoch_ms=15), random.Random(0)
+    for i in range(8):
+        harness.kill_at(here, chance.uniform(0.05, 3.0), ("driver", "worker", "both", "group")[i % 4])
     here.finish()
     here.assert_equals(whole)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("part", ["at_points", "at_random"])
+def test_the_whole_table_of_kills(part, tmp_path):
+    """Every point in every way, and eighty kills at random times; the tables are written into kills.md."""
+    cost = getattr(kill_table, part)(tmp_path)
+    assert cost.lost == cost.orphans == 0 and cost.recomputed <= cost.kills
+
+
+@pytest.mark.exhaustive
+@pytest.mark.ray
+def test_the_whole_table_of_kills_on_ray(tmp_path):
+    cost = ray_kill_table.on_ray(tmp_path)
+    assert cost.lost == cost.again == 0 and cost.recomputed <= cost.kills

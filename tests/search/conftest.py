@@ -166,7 +166,7 @@ def child(tmp_path: Path, facts: SpaceFacts) -> Callable[..., subprocess.Popen[s
         "import json, sys, time, os, signal\nfrom pathlib import Path\n"
         "from searchft.recipe import SpaceFacts\nfrom searchft.space import load_space\n"
         "from searchft.search.ledger import Ledger, environment\nfrom searchft.search.suggest import suggest\n"
-        "from searchft.search.lock import identity\n"
+        "from searchft.search.claims import identity\n"
         "from searchft.errors import StorageError\n"
         f"facts = SpaceFacts.from_json(json.loads(Path({str(tmp_path / 'facts.json')!r}).read_text()))\n"
         f"space = load_space(Path({str(tmp_path / 'small.yaml')!r}))\n"

@@ -11,8 +11,9 @@ from searchft.errors import StorageError
 from searchft.execution.analytic import AnalyticExecutor
 from searchft.execution.protocol import Job, JobDone, JobFailed, Message, WorkerDied
 from searchft.execution.room import Room
+from searchft.files import trial_folder
 from searchft.recipe import SpaceFacts
-from searchft.search.driver import run_study, trial_folder, weights_kept
+from searchft.search.driver import run_study, weights_kept
 from searchft.search.events import EpochFinished, Note, StudyFinished, StudyOpened, TrialFinished
 from searchft.search.ledger import Ledger
 from searchft.search.records import TrialRecord, Trials
@@ -160,7 +161,7 @@ def test_a_study_with_a_strangers_trial_goes_on(small: Space, facts: SpaceFacts,
     run_whole(small, facts, tmp_path)
     with open_ledger(small, facts, tmp_path) as ledger:
         count = len(ledger.records())
-        url = ledger._url
+        url = ledger.database_url
     optuna.load_study(study_name="small", storage=url).enqueue_trial({"unfrozen": "head"})
     records = run_whole(small, facts, tmp_path)
     assert len(records) == count

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import hashlib
+import json
 import math
 import os
 import resource
 import signal
 import sqlite3
 import subprocess
+import sys
 import time
 
 import optuna
 import pytest
 
 from searchft.errors import InputError, StorageError
-from searchft.search import ledger as ledger_module
+from searchft.search import storage as storage_module
 from searchft.search.ledger import Ledger, environment
-from searchft.search.storage import default_url, list_studies
+from searchft.search.listing import list_studies
+from searchft.search.urls import default_url
 
 
 @pytest.fixture
@@ -42,20 +47,21 @@ def test_what_was_pinned_comes_back_whole(ledger, folder, small, facts):
         assert found["versions"]["optuna"] == optuna.__version__ and found["host"] and found["cpu"]
 
 
-def test_a_long_pinned_value_is_kept_in_pieces_and_damage_is_noticed(ledger, folder, small, facts, monkeypatch):
-    monkeypatch.setattr(ledger_module, "PIECE_LENGTH", 100)
-    larger = dataclasses.replace(small, search=dataclasses.replace(small.search, trials=999))
-    ledger.pin(larger, facts, {"note": "x" * 950})
-    ledger.close()
-    with Ledger.open("", "small", folder, create=False) as again:
-        assert again.space() == larger and again.environment() == {"note": "x" * 950}
+def test_what_was_pinned_in_several_pieces_is_read_and_damage_is_noticed(ledger, folder):
+    """Studies made before 0.1.0 have their texts in pieces of 15,000 characters."""
+    text = json.dumps({"note": "x" * 500})
+    sha256 = hashlib.sha256(text.encode()).hexdigest()
+    for i in range(0, 6):
+        ledger._set_attribute(f"environment.{sha256[:12]}.{i}", text[100 * i : 100 * (i + 1)])
+    ledger._set_attribute("environment", {"sha256": sha256, "pieces": 6})
+    assert ledger.environment() == {"note": "x" * 500}
     with sqlite3.connect(folder / "study.db") as connection:
-        changed = connection.execute(
-            "UPDATE study_user_attributes SET value_json = replace(value_json, 'xx', 'yy') WHERE key LIKE 'environment.%'"
+        question = (
+            "UPDATE study_user_attributes SET value_json = replace(value_json, 'xx', 'yy') WHERE key LIKE 'environment.%.3'"
         )
-        assert changed.rowcount > 5
-    with Ledger.open("", "small", folder, create=False) as again, pytest.raises(StorageError, match=r"environment.*damaged"):
-        again.environment()
+        assert connection.execute(question).rowcount == 1
+    with pytest.raises(StorageError, match=r"environment.*damaged"):
+        ledger.environment()
 
 
 def test_a_study_whose_creation_was_cut_short_says_so(folder):
@@ -80,19 +86,19 @@ def test_a_trial_goes_from_start_to_finish(ledger, small, suggestion_of):
     assert running.params == {"unfrozen": "layer4", "head_widths": "256+128", "dropout": 0.5}
     assert running.extra["owner"] == "cpu:0"
     for epoch, value in enumerate((0.25, 0.5, 0.5), 1):
-        assert ledger.report(0, epoch, value, {"train_loss": 1 / epoch, "seconds": 2.0})
+        assert ledger.report(0, epoch, value)
         assert ledger.records()[0].curve == (0.25, 0.5, 0.5)[:epoch]
-    ledger.finish(0, "complete", 0.5, extra={"trained_parameters": 1234, "best_epoch": 2})
+    curves = {"train_loss": [1.0, 0.5, 1 / 3], "seconds": [2.0, 2.0, 2.0]}
+    ledger.finish(0, "complete", 0.5, extra={"trained_parameters": 1234, "best_epoch": 2, "curves": curves})
     (done,) = ledger.records()
     assert (done.state, done.value, done.curve, done.seconds) == ("complete", 0.5, (0.25, 0.5, 0.5), 6.0)
-    assert done.extra["trained_parameters"] == 1234
-    assert done.extra["curves"] == {"train_loss": [1.0, 0.5, 1 / 3], "seconds": [2.0, 2.0, 2.0]}
+    assert done.extra["trained_parameters"] == 1234 and done.extra["curves"] == curves
 
 
 def test_reporting_and_finishing_may_be_repeated(ledger, small, suggestion_of):
     ledger.start(suggestion_of(small, unfrozen="layer4"), 0)
-    assert ledger.report(0, 1, 0.5, {"train_loss": 0.1})
-    assert not ledger.report(0, 1, 0.5, {"train_loss": 0.1})
+    assert ledger.report(0, 1, 0.5)
+    assert not ledger.report(0, 1, 0.5)
     assert ledger.report(0, 2, math.nan)
     assert not ledger.report(0, 2, math.nan)
     assert ledger.report(0, 1, 0.25)  # computed again, with another result: that one's weights exist
@@ -132,7 +138,7 @@ def test_an_infeasible_trial_is_told_to_optuna_and_answers(ledger, folder, small
 def test_a_repeat_is_answered_in_one_step_without_a_curve(ledger, small, suggestion_of):
     chosen = suggestion_of(small, unfrozen="layer4")
     ledger.start(chosen, 0)
-    ledger.report(0, 1, 0.75, {"train_loss": 0.5})
+    ledger.report(0, 1, 0.75)
     ledger.finish(0, "complete", 0.75, extra={"trained_parameters": 7})
     ledger.answer(chosen, 1, ledger.records()[0])
     answered = ledger.records()[1]
@@ -183,8 +189,8 @@ def test_labels_keep_their_types(tmp_path, facts, space_of, suggestion_of):
 
 def test_a_fork_takes_finished_trials_along(ledger, tmp_path, small, facts, suggestion_of):
     ledger.start(suggestion_of(small, unfrozen="layer4"), 0)
-    ledger.report(0, 1, 0.5, {"train_loss": 0.3, "seconds": 1.5})
-    ledger.finish(0, "complete", 0.5, extra={"trained_parameters": 9})
+    ledger.report(0, 1, 0.5)
+    ledger.finish(0, "complete", 0.5, extra={"trained_parameters": 9, "curves": {"train_loss": [0.3], "seconds": [1.5]}})
     (original,) = ledger.records()
     with Ledger.open("", "small@2", tmp_path / "studies" / "small@2", create=True) as fork:
         fork.pin(small, facts, {})
@@ -195,20 +201,21 @@ def test_a_fork_takes_finished_trials_along(ledger, tmp_path, small, facts, sugg
 
 
 @pytest.mark.slow
-def test_records_are_cheap_at_1000_trials(ledger, small, suggestion_of):
+def test_records_are_cheap_at_1000_trials(ledger, folder, small, suggestion_of):
     chosen = suggestion_of(small, unfrozen="layer4")
     ledger.start(chosen, 0)
     ledger.report(0, 1, 0.5)
     ledger.finish(0, "complete", 0.5)
-    trial = ledger._study.trials[0]
+    trial = ledger.optuna_study.trials[0]
     trial.user_attrs.pop("seal")  # it holds the number, and these are copies
-    ledger._study.add_trials([trial] * 999)
-    ledger.start(suggestion_of(small), 1000)
-    assert len(ledger.records()) == 1001
-    begun = time.perf_counter()
-    for _ in range(10):
-        ledger.records()
-    assert (time.perf_counter() - begun) / 10 < 0.03
+    ledger.optuna_study.add_trials([trial] * 999)
+    ledger.close()
+    with Ledger.open("", "small", folder, create=False, exclusive=False) as reader:
+        assert len(reader.records()) == 1000
+        begun = time.perf_counter()
+        for _ in range(10):
+            reader.records()
+        assert (time.perf_counter() - begun) / 10 < 0.03
 
 
 # ---- processes ----
@@ -245,10 +252,8 @@ def test_hazard_6_processes_that_create_one_study_at_once(child, folder):
 
 
 def test_the_lock_of_a_killed_driver_is_free_at_once_and_its_trial_is_still_there(child, folder, small, facts, suggestion_of):
-    code = DRIVE.replace(
-        'print("driving"',
-        "s = suggest(space, facts, [], 0)\nledger.start(s, 0, owner='me')\nledger.report(0, 1, 0.5)\nprint('driving'",
-    ).replace("os.getpid(), flush", "os.getpid(), flush")
+    begin = "s = suggest(space, facts, [], 0)\nledger.start(s, 0, owner='me')\nledger.report(0, 1, 0.5)\n"
+    code = DRIVE.replace('print("driving"', begin + 'print("driving"')
     process = child(code, str(folder))
     process.stdin.write("go\n")
     process.stdin.flush()
@@ -270,16 +275,13 @@ def test_the_lock_of_a_killed_driver_is_free_at_once_and_its_trial_is_still_ther
 
 @pytest.mark.parametrize("after_s", [0.0, 0.02, 0.05, 0.1, 0.2])
 def test_killed_at_any_moment_no_trial_is_half_written(child, folder, after_s, facts):
-    code = DRIVE.replace(
-        "sys.stdin.readline()\n",
-        "",
-    ) + (
+    code = DRIVE.replace("sys.stdin.readline()\n", "") + (
         "from searchft.search.suggest import Suggestion\n"
         "for n in range(10_000):\n"
         "    chosen = {'unfrozen': 'layer4', 'head_widths': (256, 128), 'dropout': 0.5}\n"
         "    recipe = space.resolve(chosen)\n"
         "    ledger.start(Suggestion(chosen, recipe, recipe.key(facts)), n)\n"
-        "    for epoch in (1, 2, 3): ledger.report(n, epoch, epoch / 4, {'seconds': 1.0})\n"
+        "    for epoch in (1, 2, 3): ledger.report(n, epoch, epoch / 4)\n"
         "    ledger.finish(n, 'complete', 0.75, extra={'trained_parameters': 5})\n"
     )
     process = child(code, str(folder))
@@ -309,21 +311,19 @@ def test_a_damaged_file_is_named_with_what_to_do(ledger, folder):
         Ledger.open("", "small", folder, create=True)
 
 
-@pytest.mark.slow
-def test_a_database_that_stays_locked_is_reported(ledger, small, suggestion_of, folder):
+def test_a_database_that_stays_locked_is_reported_once(ledger, small, suggestion_of, folder, monkeypatch):
+    """Optuna would try five times, for a minute each."""
     ledger._storage._backend.engine.dispose()
-    blocker = sqlite3.connect(folder / "study.db", isolation_level=None)
-    blocker.execute("BEGIN EXCLUSIVE")
-    from searchft.search import storage
-
-    before, storage.BUSY_TIMEOUT_S = storage.BUSY_TIMEOUT_S, 0.1
-    try:
+    with (
+        contextlib.closing(sqlite3.connect(folder / "study.db", isolation_level=None)) as blocker,
+        monkeypatch.context() as patch,
+    ):
+        blocker.execute("BEGIN EXCLUSIVE")
+        patch.setattr(storage_module, "BUSY_TIMEOUT_S", 0.1)
+        begun = time.monotonic()
         with pytest.raises(StorageError, match=r"database is locked.*run again"):
             ledger.start(suggestion_of(small), 0)
-    finally:
-        storage.BUSY_TIMEOUT_S = before
-        blocker.execute("ROLLBACK")
-        blocker.close()
+        assert time.monotonic() - begun < 0.5
     ledger._storage._backend.engine.dispose()
     ledger.start(suggestion_of(small), 0)
     assert len(ledger.records()) == 1
@@ -348,6 +348,83 @@ def test_a_full_disk_is_a_storage_error_and_what_was_there_stays(ledger, small, 
     ledger.close()
     with Ledger.open("", "small", folder, create=False) as again:
         assert [(r.state, r.value) for r in again.records()] == [("complete", 0.5), ("complete", 0.75)]
+
+
+def end_two(ledger, small, suggestion_of):
+    for number, head in enumerate(((256, 128), ())):
+        ledger.start(suggestion_of(small, unfrozen="layer4", head_widths=head), number)
+        ledger.report(number, 1, 0.5)
+        ledger.finish(number, "complete", 0.5 + number / 4, extra={"trained_parameters": 5})
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE trial_values SET value = 0.9 WHERE trial_id = 2",
+        "UPDATE trial_intermediate_values SET intermediate_value = 0.25 WHERE trial_id = 2",
+        "UPDATE trial_user_attributes SET value_json = '{}' WHERE trial_id = 2 AND key = 'recipe'",
+        "UPDATE trial_user_attributes SET value_json = '{\"lr' WHERE trial_id = 2 AND key = 'trained_parameters'",
+        "UPDATE trials SET state = 'NONSENSE' WHERE trial_id = 2",
+        "DELETE FROM trial_user_attributes WHERE trial_id = 2 AND key = 'key'",
+    ],
+)
+def test_a_damaged_trial_is_shown_decides_nothing_and_stops_nobody(damage, ledger, folder, small, suggestion_of):
+    end_two(ledger, small, suggestion_of)
+    ledger.close()
+    with sqlite3.connect(folder / "study.db") as connection:
+        assert connection.execute(damage).rowcount == 1
+    connection.close()
+    for exclusive in (False, True):
+        with Ledger.open("", "small", folder, create=False, exclusive=exclusive) as again:
+            first, second = again.records()
+            assert (first.state, first.value, second.number) == ("complete", 0.5, 1)
+            assert second.state == "failed" and second.reason.startswith("damaged: ") and second.value is None
+            assert again.trials().best_numbers(2) == [0] and not second.answers and again.next_number() == 2
+            if exclusive and "trial_user_attributes SET" not in damage:
+                again.start(suggestion_of(small), 2)
+                again.finish(2, "complete", 0.25)
+                assert [r.state for r in again.records()] == ["complete", "failed", "complete"]
+
+
+def test_killed_while_it_ends_a_trial_runs_and_may_end_in_another_way(ledger, folder, small, suggestion_of):
+    """Everything about a trial's end is written before its state."""
+    ledger.start(suggestion_of(small, unfrozen="layer4"), 0)
+    ledger.report(0, 1, 0.5)
+    ledger._storage.set_trial_state_values = lambda *_: os._exit  # the last step is not made
+    ledger.finish(0, "failed", None, "its worker died", {"trained_parameters": 5})
+    ledger.close()
+    with Ledger.open("", "small", folder, create=False) as again:
+        (half,) = again.records()
+        assert half.state == "running" and half.reason == "its worker died"
+        again.finish(0, "complete", 0.5, extra={"trained_parameters": 6})
+    with Ledger.open("", "small", folder, create=False, exclusive=False) as reader:
+        (whole,) = reader.records()
+        assert (whole.state, whole.value, whole.reason, whole.extra["trained_parameters"]) == ("complete", 0.5, "", 6)
+
+
+def test_a_study_deleted_under_its_driver_is_a_storage_error(ledger, folder, small, suggestion_of):
+    ledger.start(suggestion_of(small), 0)
+    optuna.delete_study(study_name="small", storage=default_url(folder))
+    with pytest.raises(StorageError, match="was deleted"):
+        ledger.report(0, 1, 0.5)
+
+
+def test_test_scores_stand_beside_the_trials(ledger):
+    score = {"accuracy": 0.5, "interval_95": [0.4, 0.6], "n": 100}
+    ledger.save_test_score(3, {**score, "confusion": [[1]]})
+    assert ledger.load_test_scores() == {3: score}
+
+
+def test_hazard_2_one_driver_for_a_file_whatever_the_folder(tmp_path, small, facts):
+    """The lock stood in the study's folder alone: two `--studies` on one database trained each trial twice."""
+    url = f"sqlite:///{tmp_path / 'shared.db'}"
+    (tmp_path / "link.db").symlink_to("shared.db")
+    with Ledger.open(url, "small", tmp_path / "a" / "small", create=True) as first:
+        first.pin(small, facts, {})
+        for other in (url, url.replace("shared", "link")):
+            with pytest.raises(StorageError, match=rf"small is being run by process {os.getpid()} on"):
+                Ledger.open(other, "small", tmp_path / "b" / "small", create=False)
+    Ledger.open(url, "small", tmp_path / "b" / "small", create=False).close()
 
 
 def test_two_studies_in_one_database_do_not_disturb_each_other(tmp_path, small, facts, suggestion_of):
@@ -386,8 +463,6 @@ def test_list_studies_counts_without_optuna(ledger, folder, small, suggestion_of
     counts = {"complete": 1, "pruned": 0, "failed": 1, "running": 1, "waiting": 0, "answered": 1}
     assert found["small"].counts == counts and found["small"].best == 0.75 and found["small"].changed > 0
     assert "not a database" in found["broken"].problem
-    code = f"import sys; from searchft.search.storage import list_studies; list_studies({str(folder.parent)!r}); "
-    import sys
-
+    code = f"import sys; from searchft.search.listing import list_studies; list_studies({str(folder.parent)!r}); "
     check = "assert not {'optuna', 'torch', 'sqlalchemy'} & set(sys.modules)"
     assert subprocess.run([sys.executable, "-c", code + check], check=False).returncode == 0

@@ -10,10 +10,10 @@ import pytest
 
 from searchft.errors import InputError, StorageError
 from searchft.search import claims as claims_module
-from searchft.search import ledger as ledger_module
-from searchft.search.claims import ClaimLostError
+from searchft.search import storage as storage_module
+from searchft.search import study as study_module
+from searchft.search.claims import ClaimLostError, DecisionLostError, identity
 from searchft.search.ledger import Ledger, environment
-from searchft.search.lock import identity
 
 pytestmark = pytest.mark.postgres
 
@@ -88,7 +88,7 @@ def ledger(url, tmp_path, small, facts):
 def test_a_study_is_pinned_run_and_read_again(ledger, url, tmp_path, small, facts, suggestion_of):
     chosen = suggestion_of(small, "ModelA", unfrozen="layer4", head_widths=(256, 128), dropout=0.5)
     ledger.start(chosen, 0)
-    ledger.report(0, 1, 0.5, {"train_loss": 0.25, "seconds": 1.0})
+    ledger.report(0, 1, 0.5)
     ledger.report(0, 2, float("nan"))
     ledger.finish(0, "complete", 0.5)
     ledger.answer(chosen, 1, ledger.records()[0])
@@ -229,14 +229,14 @@ def a_trial_and_its_answer(ledger, chosen):
         ledger.records()
         number = ledger.next_number()
         ledger.start(chosen, number, owner=identity())
-    ledger.report(number, 1, 0.25, {"train_loss": 2.5})
+    ledger.report(number, 1, 0.25)
     ledger.annotate(number, retries=1)
     ledger.report(number, 2, 0.5)
     ledger.finish(number, "pruned", 0.5, "too slow", {"best_epoch": 2}, infeasible=True)
     with ledger.deciding():
         ledger.records()
         ledger.answer(chosen, number + 1, ledger.record(number))
-    rows = ledger._do(lambda: ledger._storage.get_all_trials(ledger._study._study_id))[number:]
+    rows = ledger._do(lambda: ledger._storage.get_all_trials(ledger.optuna_study._study_id))[number:]
     return [(t.state, t.value, t.params, t.intermediate_values, t.constraints, sorted(t.user_attrs)) for t in rows]
 
 
@@ -249,7 +249,7 @@ def test_connections_lost_at_every_single_statement_lose_and_double_nothing(
     import psycopg
     import sqlalchemy
 
-    monkeypatch.setattr(ledger_module, "FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr(study_module, "FIRST_WAIT_S", 0.01)
     url = postgres_server.fresh_database()
     administrator = psycopg.connect(postgres_server.url(), autocommit=True)
     database = url.rpartition("/")[2]
@@ -315,8 +315,114 @@ def test_an_unreachable_host_says_so(tmp_path):
         Ledger.open("postgresql://me:hunter2@127.0.0.1:1/db", "small", tmp_path / "x", create=True)
 
 
-def test_a_long_pinned_value_is_whole(ledger, small, facts, monkeypatch):
-    monkeypatch.setattr(ledger_module, "PIECE_LENGTH", 1000)
+def test_a_long_pinned_value_is_whole(ledger, small, facts):
     ledger.pin(small, facts, {"note": "é" * 50_000})
     ledger._space = None
     assert ledger.environment() == {"note": "é" * 50_000} and ledger.space() == small
+
+
+# ---- locks that are lost while their owner lives ----
+
+
+def end_claims(postgres_server, url, ledger):
+    """Ends the session that holds a driver's locks, as an administrator or a standby's promotion would."""
+    import psycopg
+
+    with psycopg.connect(postgres_server.url(), autocommit=True) as administrator:
+        question = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = %s AND application_name = %s"
+        assert administrator.execute(question, (url.rpartition("/")[2], ledger._claims._name)).fetchone()[0] == 1
+    time.sleep(0.1)
+
+
+FAR = {"pid": 1, "host": "far-away", "boot_id": "x", "since": "then"}
+
+
+def test_a_zombies_late_epoch_is_not_written(ledger, postgres_server, url, tmp_path, small, suggestion_of, monkeypatch):
+    """The driver has looked, stops for a while (a swapped machine), and another takes its trial over before it writes."""
+    monkeypatch.setattr(study_module, "FIRST_WAIT_S", 0.01)
+    ledger.start(suggestion_of(small), 0, owner=FAR)
+    with Ledger.open(url, "small", tmp_path / "elsewhere", create=False) as other:
+        looked = ledger._claims.ensure
+
+        def taken_over_after_the_look():
+            monkeypatch.setattr(ledger._claims, "ensure", looked)
+            end_claims(postgres_server, url, ledger)
+            monkeypatch.setattr(claims_module, "GRACE_S", 0.0)
+            assert [r.number for r in other.take_over(other.records())] == [0]
+            other.report(0, 1, 0.5)
+
+        monkeypatch.setattr(ledger._claims, "ensure", taken_over_after_the_look)
+        with pytest.raises(ClaimLostError):
+            ledger.report(0, 1, 0.9)
+        other.finish(0, "complete", 0.5)
+        with pytest.raises(ClaimLostError):
+            ledger.finish(0, "complete", 0.9)
+        assert [(r.state, r.value, r.curve, r.reason) for r in other.records()] == [("complete", 0.5, (0.5,), "")]
+
+
+def test_an_owner_whose_session_was_ended_has_a_minute_to_come_back(
+    ledger, postgres_server, url, tmp_path, small, suggestion_of, monkeypatch
+):
+    ledger.start(suggestion_of(small), 0, owner=FAR)
+    with Ledger.open(url, "small", tmp_path / "elsewhere", create=False) as other:
+        end_claims(postgres_server, url, ledger)
+        assert other.take_over(other.records()) == []
+        ledger.keep_claims()  # in the middle of a long epoch
+        monkeypatch.setattr(claims_module, "GRACE_S", 0.0)
+        assert other.take_over(other.records()) == []
+        ledger.report(0, 1, 0.5)
+
+
+@pytest.mark.parametrize("answered", [False, True])
+def test_a_driver_that_lost_the_right_to_decide_decides_again(
+    answered, ledger, postgres_server, url, tmp_path, small, suggestion_of
+):
+    chosen = suggestion_of(small, unfrozen="layer4")
+    ledger.start(chosen, 0, owner=identity())
+    ledger.finish(0, "complete", 0.5)
+    with (
+        Ledger.open(url, "small", tmp_path / "elsewhere", create=False) as other,
+        pytest.raises(DecisionLostError),
+        ledger.deciding(),
+    ):
+        ledger.records()
+        number = ledger.next_number()
+        end_claims(postgres_server, url, ledger)
+        with other.deciding():
+            other.records()
+            other.start(suggestion_of(small), other.next_number(), owner=identity())
+        if answered:
+            ledger.answer(chosen, number, ledger.record(0))
+        else:
+            ledger.start(chosen, number, owner=identity())
+    with ledger.deciding():
+        assert [r.number for r in ledger.records()] == [0, 1]
+        ledger.answer(chosen, ledger.next_number(), ledger.record(0))
+    assert [r.state for r in ledger.records()] == ["complete", "running", "complete"]
+
+
+def test_a_machine_that_vanished_inside_a_transaction_blocks_nobody_for_long(
+    url, tmp_path, small, facts, suggestion_of, monkeypatch
+):
+    import sqlalchemy
+
+    monkeypatch.setattr(storage_module, "TRANSACTION_TIMEOUT_S", 1)
+    monkeypatch.setattr(study_module, "FIRST_WAIT_S", 0.01)
+    with Ledger.open(url, "small", tmp_path, create=True) as ledger:
+        ledger.pin(small, facts, {})
+        vanished = storage_module._server_engine(url).connect()
+        vanished.execute(sqlalchemy.text("SELECT * FROM studies FOR UPDATE"))
+        begun = time.monotonic()
+        ledger.start(suggestion_of(small), 0)
+        assert 0.5 < time.monotonic() - begun < 10
+        assert [r.number for r in ledger.records()] == [0]
+
+
+def test_what_python_returns_opens_the_study_for_optuna(ledger, url, tmp_path, small, facts, suggestion_of):
+    """The URL that is shown has no password, and cannot be connected with."""
+    from searchft.api import FinishedStudy
+
+    ledger.start(suggestion_of(small), 0)
+    ledger.finish(0, "complete", 0.5)
+    study = FinishedStudy(small, facts, tmp_path, ledger.url, tuple(ledger.records()), "trials", ledger.database_url)
+    assert study.optuna_study().best_value == 0.5 and "s3cr3t" not in repr(study)

@@ -1,5 +1,7 @@
 """The layer table: kernel, stride, padding, output size, weights and receptive field of every layer, from the traced graph.
 
+Usage: python studies/reference/layers.py spaces/face_resnet18.yaml     (a table for each network of the space)
+
 Receptive fields follow the graph, not the order in which layers are listed: where paths meet, the longest counts, and a
 side path (a ResNet's 1×1 downsample) adds nothing to the path beside it. Listing layers in one line counts side paths in,
 which is how the face notebook came to 485 pixels where 125 are true.
@@ -8,6 +10,7 @@ which is how the face notebook came to 485 pixels where 125 are true.
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -193,3 +196,37 @@ def _stage(name: str, backbone: BackboneFacts) -> str:
         if any(name == module or name.startswith(module + ".") for module in stage.modules):
             return stage.name
     return ""
+
+
+def _times(pair: tuple[int, ...]) -> str:
+    return str(pair[0]) if len(set(pair)) == 1 else "×".join(map(str, pair))
+
+
+def main(space_file: str) -> None:
+    """Prints the layer table of each network whose layers differ; weights do not change them."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from searchft.models import build_model, describe_backbone
+    from searchft.space import load_space
+
+    space = load_space(space_file)
+    known = []
+    for recipe in space.architectures().values():
+        facts = describe_backbone(recipe, 0)
+        rows = layer_table(build_model(recipe, facts, 2, 0), facts, space.data.image_size)
+        if rows in known:
+            continue
+        known.append(rows)
+        edits = f" ({len(recipe.own_edits())} edits)" if recipe.own_edits() else ""
+        table = Table("layer", "stage", "kernel", "stride/padding", "output", "weights", "receptive field")
+        for row in rows:
+            size = "–" if math.isnan(row.receptive_field) else "all" if math.isinf(row.receptive_field) else row.receptive_field
+            moves = f"{_times(row.stride)}/{_times(row.padding)}" if row.kernel else ""
+            kernel = _times(row.kernel) if row.kernel else ""
+            table.add_row(row.name, row.stage, kernel, moves, "×".join(map(str, row.output)), f"{row.weights:,}", str(size))
+        Console().print(f"{recipe.backbone}{edits} at {space.data.image_size} px", table)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
