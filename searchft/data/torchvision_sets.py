@@ -20,7 +20,6 @@ from typing import Any
 
 import numpy as np
 
-from searchft import tuning
 from searchft.data.records import Content, Record, Records, printable
 from searchft.errors import InputError, Problem, first_line
 from searchft.files import lock_file
@@ -232,9 +231,11 @@ def _quietly() -> Iterator[None]:
 
 
 def _read(name: str, row: TorchvisionSet, root: Path, download: bool) -> Records:
-    build = getattr(tuning.torchvision.datasets, name, None)
+    import torchvision
+
+    build = getattr(torchvision.datasets, name, None)
     if build is None:
-        raise RuntimeError(f"this torchvision ({tuning.torchvision.__version__}) does not know it")
+        raise RuntimeError(f"this torchvision ({torchvision.__version__}) does not know it")
     common: dict[str, Any] = dict(row.extra)
     if row.takes_root:
         root.mkdir(parents=True, exist_ok=True)

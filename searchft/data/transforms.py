@@ -13,11 +13,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torchvision.transforms.v2 import functional as F
 
 from searchft.recipe import Recipe
-from searchft.tuning import torchvision
 
-F = torchvision.transforms.v2.functional
 BILINEAR = F.InterpolationMode.BILINEAR
 
 ASPECT = 4 / 3

@@ -15,13 +15,13 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+import timm
 import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from searchft.features.divide import divide, kept_digest
 from searchft.recipe import Numerics
-from searchft.tuning import timm
 
 MICRO_BATCH = 64
 """Images that go through the prefix together, always."""

@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import timm
+import torchvision
 from torch import nn
 
-from searchft import tuning
 from searchft.errors import InputError, Problem
 from searchft.models.code import build_own, parts_of
 from searchft.models.convnets import PAIRS, build_convnet
@@ -86,8 +87,8 @@ def parse_backbone(text: str) -> BackboneName:
     if library != "timm":
         return BackboneName(library, name)
     base, _, tag = name.partition(".")
-    if not tuning.timm.is_model(base):
-        raise refuse(f"must name a timm model but got {name!r}{near(base, tuning.timm.list_models())}")
+    if not timm.is_model(base):
+        raise refuse(f"must name a timm model but got {name!r}{near(base, timm.list_models())}")
     tags = timm_tags(base)
     if tag and tag not in tags:
         known_tags = ", ".join(tags) or "none"
@@ -97,7 +98,7 @@ def parse_backbone(text: str) -> BackboneName:
 
 def list_backbones(pattern: str | None = None) -> list[str]:
     """All names, `torchvision/…` first, that match a shell pattern (`*mobilenet*`) or contain the text; None: all."""
-    names = [f"torchvision/{name}" for name in _torchvision_names()] + [f"timm/{name}" for name in tuning.timm.list_models()]
+    names = [f"torchvision/{name}" for name in _torchvision_names()] + [f"timm/{name}" for name in timm.list_models()]
     names += [f"searchft/{name}" for name in PAIRS]
     if not pattern:
         return names
@@ -108,12 +109,12 @@ def list_backbones(pattern: str | None = None) -> list[str]:
 
 def _torchvision_names() -> list[str]:
     """torchvision's image classifiers (its detection, video and quantised models left out)."""
-    return list(tuning.torchvision.models.list_models(module=tuning.torchvision.models))
+    return list(torchvision.models.list_models(module=torchvision.models))
 
 
 def timm_tags(name: str) -> list[str]:
     """Tags of all pretrained weights that timm knows for an architecture, sorted; often none."""
-    return [full.partition(".")[2] for full in tuning.timm.list_pretrained(f"{name}.*")]
+    return [full.partition(".")[2] for full in timm.list_pretrained(f"{name}.*")]
 
 
 def constructor_arguments(name: BackboneName, weights: str, auxiliary: bool = False) -> dict[str, Any]:
@@ -126,7 +127,7 @@ def constructor_arguments(name: BackboneName, weights: str, auxiliary: bool = Fa
         return {"aux_logits": auxiliary, "transform_input": weights != "none", "init_weights": False}
     is_transformer = name.family is not None and name.family.name == "vision_transformer"
     if is_transformer and weights != "none" and not weights.startswith("file:"):
-        size = tuning.torchvision.models.get_model_weights(name.name)[weights].meta["min_size"][0]
+        size = torchvision.models.get_model_weights(name.name)[weights].meta["min_size"][0]
         return {"image_size": size} if size != 224 else {}
     return {}
 
@@ -146,9 +147,9 @@ def build_backbone(name: BackboneName, weights: str, seed: int, auxiliary: bool 
         elif name.library == "searchft":
             model = build_convnet(name.name, PLACEHOLDER_CLASSES)
         elif name.library == "timm":
-            model = tuning.timm.create_model(name.full_name, pretrained=False, num_classes=PLACEHOLDER_CLASSES)
+            model = timm.create_model(name.full_name, pretrained=False, num_classes=PLACEHOLDER_CLASSES)
         else:
-            model = tuning.torchvision.models.get_model(name.name, num_classes=PLACEHOLDER_CLASSES, **arguments)
+            model = torchvision.models.get_model(name.name, num_classes=PLACEHOLDER_CLASSES, **arguments)
     if not auxiliary:
         for module in name.auxiliary:
             model.aux_logits = False  # type: ignore[assignment]

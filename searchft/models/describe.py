@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import timm
+import torchvision
 from torch import nn
 
-from searchft import tuning
 from searchft.errors import InputError
 from searchft.models.adapters import BRANCH, check_adapters
 from searchft.models.backbones import BackboneName, parse_backbone, timm_tags
@@ -83,11 +84,11 @@ def preprocessing(name: BackboneName, weights: str) -> tuple[Triple, Triple, int
     """
     if name.library == "timm":
         named = f"{name.name}.{weights}" if weights in timm_tags(name.name) else name.full_name
-        config = tuning.timm.models.get_pretrained_cfg(named)
+        config = timm.models.get_pretrained_cfg(named)
         return (*_triples(config), int(config.input_size[-1])) if config else (*IMAGENET, 224)
     if name.library != "torchvision":
         return *IMAGENET, 224
-    enum = tuning.torchvision.models.get_model_weights(name.name)
+    enum = torchvision.models.get_model_weights(name.name)
     known = weights in enum.__members__
     if not known and name.family and name.family.name == "vision_transformer":
         return *IMAGENET, 224  # the size it is built for, whatever the first weights' was

@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 
+import timm
 from torch import nn
 
-from searchft import tuning
 from searchft.errors import InputError, Problem, SearchftError
 from searchft.models.backbones import BackboneName
 from searchft.models.families import EachChild, Family
@@ -118,7 +118,7 @@ def _timm(model: nn.Module, name: BackboneName, inside: list[str], apart: tuple[
     if matcher is None:
         raise refusal(f"must be a timm model with a group_matcher or feature_info but {name} has neither: it cannot be divided")
     try:
-        order: Mapping[str, int] = tuning.timm.models.group_parameters(model, matcher, reverse=True)
+        order: Mapping[str, int] = timm.models.group_parameters(model, matcher, reverse=True)
         unmatched = _unmatched(model, matcher)
     except Exception as error:  # a matcher that its own model does not fit: seen in the odd family
         rule = f"must be a model that timm can divide but {name}'s group_matcher fails ({type(error).__name__}: {error})"

@@ -30,10 +30,11 @@ from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
 import safetensors.torch
+import timm
 import torch
+import torchvision
 from torch import Tensor, nn
 
-from searchft import tuning
 from searchft.errors import InputError, Problem, first_line
 from searchft.files import sha256_of
 from searchft.models.backbones import PLACEHOLDER_CLASSES, BackboneName, near, timm_tags
@@ -122,7 +123,7 @@ def _refuse_name(name: BackboneName, weights: str, names: list[str]) -> NoReturn
 
 
 def _find_torchvision(name: BackboneName, weights: str) -> Source:
-    enum = tuning.torchvision.models.get_model_weights(name.name)
+    enum = torchvision.models.get_model_weights(name.name)
     wanted = "DEFAULT" if weights == "pretrained" else weights.rpartition(".")[2]
     if wanted not in enum.__members__:
         _refuse_name(name, weights, list(enum.__members__))
@@ -144,7 +145,7 @@ def _find_timm(name: BackboneName, weights: str) -> Source:
     tag = name.tag if weights == "pretrained" else weights
     if tag and tag not in (tags := timm_tags(name.name)):
         _refuse_name(name, weights, tags)
-    config = tuning.timm.models.get_pretrained_cfg(f"{name.name}.{tag}" if tag else name.name)
+    config = timm.models.get_pretrained_cfg(f"{name.name}.{tag}" if tag else name.name)
     if config is None or not config.has_weights:
         _missing(f"timm has no pretrained weights for {name}: take file:PATH or none, or another backbone")
     tag = tag or config.tag or "pretrained"
@@ -345,13 +346,11 @@ def _timm_state(name: BackboneName, source: Source) -> dict[str, Tensor]:
     """What timm itself makes of its own file: it renames and reshapes many of them."""
     assert source.path is not None
     full = name.name if source.weights == "pretrained" else f"{name.name}.{source.weights}"
-    config = tuning.timm.models.get_pretrained_cfg(full)
+    config = timm.models.get_pretrained_cfg(full)
     overlay = {"file": str(source.path), "custom_load": bool(config and config.custom_load)}
     try:
         with seeded(0):
-            model = tuning.timm.create_model(
-                full, pretrained=True, num_classes=PLACEHOLDER_CLASSES, pretrained_cfg_overlay=overlay
-            )
+            model = timm.create_model(full, pretrained=True, num_classes=PLACEHOLDER_CLASSES, pretrained_cfg_overlay=overlay)
     except (RuntimeError, KeyError, pickle.UnpicklingError) as error:
         _refuse(f"must be timm's file of {full} but: {first_line(error)}", source.path)
     return dict(model.state_dict())

@@ -14,14 +14,15 @@ import platform
 from pathlib import Path
 from typing import Any
 
+import timm
 import torch
+import torchvision
 
 from searchft.errors import StorageError
 from searchft.features import MICRO_BATCH
 from searchft.files import write_json
 from searchft.machine import processor_name
 from searchft.recipe import Keeping, Numerics, digest
-from searchft.tuning import timm, torchvision
 
 VERSION = 2
 """Raised whenever something else is measured, or measured otherwise."""
