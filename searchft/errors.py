@@ -82,3 +82,8 @@ class Interrupted(SearchftError):
 
     exit_code = 130
     kind = "interrupted"
+
+
+def first_line(error: BaseException | None, limit: int = 200) -> str:
+    """What an error of somebody else's says, in one line; its class where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:limit]

@@ -12,7 +12,7 @@ import searchft
 PACKAGE = Path(searchft.__file__).parent
 LEVELS = (
     {"errors", "wording"},
-    {"faults", "garbage", "machine", "uncompiled"},
+    {"faults", "machine", "tuning"},
     {"files"},
     {"cache", "recipe"},
     {"space", "models", "data"},

@@ -24,12 +24,11 @@ import filelock
 import psutil
 
 from searchft.errors import InputError, SearchftError, StorageError
-from searchft.execution.allocator import give_back_memory, keep_freed_memory
 from searchft.execution.protocol import CONTINUE, EpochDone, Job, JobDone, JobFailed, WorkerReady, WorkerSetup
 from searchft.faults import fault
 from searchft.files import is_disk_error, lock_file, remove_leftovers
-from searchft.garbage import collect_rarely
 from searchft.machine import main_memory_bytes
+from searchft.tuning import collect_rarely, give_back_memory, keep_freed_memory
 
 _LOCK_WAIT_S = 30.0
 """How long a successor waits for an orphan to notice that its driver is gone."""

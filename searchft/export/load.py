@@ -67,11 +67,11 @@ def build_exported(architecture: dict[str, Any]) -> nn.Module:
     """The network that config.json's `architecture` describes, with the library's own initial values."""
     name, kwargs = architecture["name"], architecture["kwargs"]
     if architecture["library"] == "torchvision":
-        from searchft.uncompiled import torchvision
+        import torchvision
 
         model = torchvision.models.get_model(name, **kwargs)
     elif architecture["library"] == "timm":
-        from searchft.uncompiled import timm
+        import timm
 
         model = timm.create_model(name, **kwargs)
     elif architecture["library"] == "torch.nn":  # a table of layers is the whole network

@@ -7,12 +7,13 @@ numerics comes from the trial.
 
 from __future__ import annotations
 
+import timm
 import torch
+import torchvision
 
 from searchft.cache import FORMAT
 from searchft.features.prefix import MICRO_BATCH
 from searchft.recipe import BackboneFacts, Numerics, digest
-from searchft.uncompiled import timm, torchvision
 
 FEATURES_VERSION = 1
 """Raised whenever a change of ours makes the prefix compute other values."""

@@ -12,12 +12,12 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+import timm
 import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from searchft.recipe import Numerics
-from searchft.uncompiled import timm
 
 MICRO_BATCH = 64
 """Images that go through the prefix together, always."""

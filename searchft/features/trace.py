@@ -16,10 +16,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import timm
 import torch
+import torchvision
 from torch import Tensor, fx, nn
-
-from searchft.uncompiled import timm, torchvision
 
 RANDOM_MODULES: tuple[type[nn.Module], ...] = (
     nn.modules.dropout._DropoutNd,

@@ -25,7 +25,7 @@ from searchft.train.network import Network
 from searchft.train.optimizers import build_optimizer, set_lr
 from searchft.train.results import DivergedError, EpochResult
 from searchft.train.schedules import lr_factor
-from searchft.uncompiled import bare_step
+from searchft.tuning import bare_step
 
 AUXILIARY_WEIGHT = 0.3
 """Weight of each auxiliary head's loss (Szegedy et al. 2015, arXiv:1409.4842)."""

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from searchft.features.padding import pad_first
 from searchft.features.prefix import Prefix
 from searchft.features.split import Split, split_model
-from searchft.models import build_model, freeze, head_parameters, new_head, replace_module, set_modes
+from searchft.models import build_model, freeze, head_parameters, new_head, set_modes
 from searchft.recipe import Opening, Recipe, ResolvedTrial, digest
 
 KEPT = 6
@@ -69,7 +69,7 @@ class Network:
                 state[name].grad = None
         head = new_head(recipe, self.backbone, self.num_classes, head_seed).to(self.device)
         for module in (self.model, *self.split.suffix.graphs):
-            replace_module(module, self.backbone.head, head)
+            module.set_submodule(self.backbone.head, head)
 
     def changing(self) -> dict[str, Tensor]:
         """What training may change, by name in the model's state, sharing its memory: open parameters, head, statistics."""
