@@ -25,7 +25,7 @@ from searchft.execution.analytic import saturating_curve
 from searchft.execution.protocol import Job, WorkerSetup
 from searchft.execution.worker import Train, live_and_die_with, serve
 from searchft.faults import fault
-from searchft.files import replacing
+from searchft.files import BEST_WEIGHTS, LAST_CHECKPOINT, replacing
 from searchft.recipe import BackboneFacts, DataFacts, ParameterFacts, SpaceFacts, StageFacts
 from searchft.space import Space
 
@@ -89,7 +89,7 @@ def analytic_fit(job: Job) -> Iterator[AnalyticEpoch]:
     """As `train.fit.fit`: yields what the checkpoint holds, then computes on, checkpointing before it yields."""
     folder = Path(job.folder)
     seconds = float(os.environ.get(VARIABLE, "1")) / 1000
-    done = [dataclasses.replace(epoch, replayed=True) for epoch in _load(folder / "last.ckpt", job.key)]
+    done = [dataclasses.replace(epoch, replayed=True) for epoch in _load(folder / LAST_CHECKPOINT, job.key)]
     yield from done
     best = max((epoch.value for epoch in done), default=-1.0)
     for number in range(len(done) + 1, job.recipe.epochs + 1):
@@ -99,10 +99,10 @@ def analytic_fit(job: Job) -> Iterator[AnalyticEpoch]:
         done.append(result)
         if result.value > best:
             best = result.value
-            with replacing(folder / "best.safetensors", sync=False) as file:
+            with replacing(folder / BEST_WEIGHTS, sync=False) as file:
                 file.write(f"{job.key} {number}\n".encode() * 100)
             fault("checkpoint.best", f"{job.number} {number}")
-        _save(folder / "last.ckpt", job.key, done)
+        _save(folder / LAST_CHECKPOINT, job.key, done)
         fault("checkpoint.saved", f"{job.number} {number}")
         yield result
 

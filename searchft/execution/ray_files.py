@@ -1,8 +1,8 @@
 """Files that travel between the driver and the nodes of a Ray cluster: checkpoints, decoded images, pretrained weights.
 
-A checkpoint is small (only what trains) and travels whole with each epoch. Images and weights stay where they are if the
-node has the same ones, under the driver's path or in its own cache folder; else it asks for them once, piece by piece, and
-keeps them there for all its workers and for later studies.
+A node shares no file system with the driver. A checkpoint is small (only what trains) and travels whole with its job and with
+each epoch. Images and weights stay where they are if the node has the same ones, under the driver's path or in its own cache
+folder; else it asks for them once, piece by piece, and keeps them there for all its workers and for later studies.
 """
 
 from __future__ import annotations
@@ -13,24 +13,84 @@ import errno
 import hashlib
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from searchft.data.images import VIEW
 from searchft.data.store import read_sealed, read_store
 from searchft.errors import InputError, StorageError
 from searchft.execution.protocol import WorkerSetup
-from searchft.execution.ray_words import BigFile, ImagesNeeded, Outset, WeightsNeeded
-from searchft.files import is_disk_error, lock_file, replacing, sha256_of, write_atomic
+from searchft.files import BEST_WEIGHTS, LAST_CHECKPOINT, lock_file, remove_leftovers, replacing, sha256_of, write_atomic
 from searchft.recipe import SpaceFacts
 
-CHECKPOINT = ("best.safetensors", "last.ckpt")
-"""A trial's files, in the order in which they must be replaced: a checkpoint may lack behind its best weights, not lead."""
+_TRAVELLING = (BEST_WEIGHTS, LAST_CHECKPOINT)
+"""In the order in which they must be replaced: a checkpoint may lag behind its best weights, not lead."""
+
+INDEX, PIXELS = "index.sealed", "pixels.npy"
+"""Of a store of images, as data.store writes it."""
 
 PIECE_BYTES = 32 << 20
 """Of a large file that is sent at once: enough to fill a network, little beside a node's memory."""
+
+
+@dataclass(frozen=True)
+class WithFiles:
+    """A job, or a worker's message, and the trial's files that the other side does not have yet, by name."""
+
+    message: Any
+    files: Mapping[str, bytes]
+
+
+@dataclass(frozen=True)
+class BigFile:
+    """A file of the driver's machine that a node may lack. Sent in pieces, once, through Ray's object store."""
+
+    path: str
+    size_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class PieceRequest:
+    """A node lacks a file and asks for one piece of it (0-based); the answer is the piece's bytes."""
+
+    sha256: str
+    piece: int
+
+
+@dataclass(frozen=True)
+class ImagesNeeded:
+    """The decoded images of a study: a store (`data.store`) and one view of it, by the names of their folders."""
+
+    store: str
+    view: str
+    index: bytes
+    """Content of the store's index."""
+    rows: bytes
+    """Content of the view's file."""
+    pixels: BigFile
+
+
+@dataclass(frozen=True)
+class WeightsNeeded:
+    """The pretrained weights of one architecture of the study."""
+
+    file: BigFile
+    hub: bool
+    """Whether the library looks for them by name in torch's hub folder; else the space names their path."""
+
+
+@dataclass(frozen=True)
+class NodeSetup:
+    """The WorkerSetup as the driver knows it, and what a node needs to make it its own."""
+
+    setup: WorkerSetup
+    images: ImagesNeeded | None
+    """None: nothing is trained (the analytic worker)."""
+    weights: tuple[WeightsNeeded, ...] = ()
+
 
 Fetch = Callable[[BigFile], Iterator[bytes]]
 """Asks the driver for a file, piece by piece."""
@@ -41,16 +101,12 @@ Fetch = Callable[[BigFile], Iterator[bytes]]
 
 def read_checkpoint(folder: Path) -> dict[str, bytes]:
     """The files of a trial's folder by name; those that are not there are left out."""
-    found = {}
-    for name in CHECKPOINT:
-        with contextlib.suppress(FileNotFoundError):
-            found[name] = (folder / name).read_bytes()
-    return found
+    return {name: (folder / name).read_bytes() for name in _TRAVELLING if (folder / name).exists()}
 
 
 def write_checkpoint(folder: Path, files: Mapping[str, bytes]) -> None:
     """Puts files into a trial's folder, each whole or not at all. Raises StorageError where the disk refuses."""
-    for name in CHECKPOINT:
+    for name in _TRAVELLING:
         if name in files:
             with replacing(folder / name, sync=False) as file:  # as train.checkpoints: a kill cannot undo a rename
                 file.write(files[name])
@@ -61,44 +117,36 @@ class ChangedFiles:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._seen = {name: self._stamp(name) for name in CHECKPOINT}
+        self._seen = self._stamps()
 
     def take(self) -> dict[str, bytes]:
         """Their content."""
-        now = {name: self._stamp(name) for name in CHECKPOINT}
-        changed = [name for name in CHECKPOINT if now[name] is not None and now[name] != self._seen[name]]
-        self._seen = now
-        return {name: (self.folder / name).read_bytes() for name in changed}
+        before, self._seen = self._seen, self._stamps()
+        return {name: (self.folder / name).read_bytes() for name, stamp in self._seen.items() if before.get(name) != stamp}
 
-    def _stamp(self, name: str) -> tuple[int, int, int] | None:
-        try:
-            state = (self.folder / name).stat()
-        except FileNotFoundError:
-            return None
-        return state.st_ino, state.st_mtime_ns, state.st_size  # replaced by a rename: another inode
+    def _stamps(self) -> dict[str, tuple[int, int, int]]:
+        states = {name: (self.folder / name).stat() for name in _TRAVELLING if (self.folder / name).exists()}
+        # replaced by a rename: another inode
+        return {name: (state.st_ino, state.st_mtime_ns, state.st_size) for name, state in states.items()}
 
 
-# What a study stands on -----------------------------------------------------------------------------------------------
+# What a study stands on: the driver's part ----------------------------------------------------------------------------
 
 
-def what_it_needs(setup: WorkerSetup) -> Outset:
-    """The driver's part: which images and weights a node must have. Raises StorageError where the images are gone."""
-    folder = Path(setup.images)
+def find_needs(setup: WorkerSetup) -> NodeSetup:
+    """Which images and weights a node must have. Raises StorageError where the images are gone."""
+    view = Path(setup.images)
+    store = view.parent
     try:
-        index = read_sealed(folder.parent / "index.sealed")
-        images = ImagesNeeded(
-            store=folder.parent.name,
-            view=folder.name,
-            index=(folder.parent / "index.sealed").read_bytes(),
-            rows=(folder / VIEW).read_bytes(),
-            pixels=BigFile(str(folder.parent / "pixels.npy"), index["stamp"][0], index["sha256"]),
-        )
+        index = read_sealed(store / INDEX)
+        pixels = BigFile(str(store / PIXELS), index["stamp"][0], index["sha256"])
+        images = ImagesNeeded(store.name, view.name, (store / INDEX).read_bytes(), (view / VIEW).read_bytes(), pixels)
     except FileNotFoundError as error:
-        raise StorageError(f"{folder} is gone: run again and it is built anew", str(folder)) from error
-    return Outset(setup, images, tuple(_weights_of(SpaceFacts.from_json(setup.facts))))
+        raise StorageError(f"{view} is gone: run again and it is built anew", str(view)) from error
+    return NodeSetup(setup, images, tuple(_find_weights(SpaceFacts.from_json(setup.facts))))
 
 
-def _weights_of(facts: SpaceFacts) -> Iterator[WeightsNeeded]:
+def _find_weights(facts: SpaceFacts) -> Iterator[WeightsNeeded]:
     """Weights that lie in a file whose place a node can be given: named by the space, or in torch's hub folder."""
     from searchft.models.weights import hub_folder
 
@@ -110,74 +158,52 @@ def _weights_of(facts: SpaceFacts) -> Iterator[WeightsNeeded]:
             yield WeightsNeeded(BigFile(str(path), path.stat().st_size, sha256), hub=not named)
 
 
-def settle(outset: Outset, cache: Path, fetch: Fetch) -> WorkerSetup:
-    """The node's part: the setup with this machine's paths, once everything is there.
+# The node's part ------------------------------------------------------------------------------------------------------
+
+
+def settle(needs: NodeSetup, cache: Path, fetch: Fetch) -> WorkerSetup:
+    """The setup with this machine's paths, once everything is there.
 
     Raises InputError where code or weights that must be here are not, StorageError where the disk refuses.
     """
-    setup = outset.setup
-    if outset.images is not None:
+    setup = needs.setup
+    if needs.images is not None:
         _check_code(SpaceFacts.from_json(setup.facts))
-        _settle_weights(outset.weights, cache, fetch)
-        images = settle_images(outset.images, Path(setup.images), cache, fetch)
+        _settle_weights(needs.weights, cache, fetch)
+        images = settle_images(needs.images, Path(setup.images), cache, fetch)
         setup = dataclasses.replace(setup, images=str(images))
-    if setup.store:
-        setup = dataclasses.replace(setup, store=str(cache / "features"))
-    return setup
+    return dataclasses.replace(setup, store=str(cache / "features")) if setup.store else setup
 
 
 def settle_images(needed: ImagesNeeded, theirs: Path, cache: Path, fetch: Fetch) -> Path:
     """The folder of the images on this machine: the driver's if it is here too, else one below `cache`, filled if need be."""
     index = json.loads(needed.index.partition(b"\n")[2])
-    if _same_pixels(theirs.parent, index["sha256"]) and _same_rows(theirs, needed):
+    if _has_pixels(theirs.parent, index["sha256"]) and _same_rows(theirs, needed):
         return theirs
-    root = cache / "images"
-    with lock_file(root / "locks" / f"{needed.store}.lock"):  # one worker of the machine fetches, the others find it
-        store = root / needed.store
-        if store.exists() and not _same_pixels(store, index["sha256"]):  # decoded otherwise here, or damaged
-            store = root / f"{needed.store}-{index['sha256'][:8]}"
-        if not _same_pixels(store, index["sha256"]):
-            shutil.rmtree(store, ignore_errors=True)
-            _build(needed, store, index["stamp"][1], fetch)
+    with lock_file(cache / "images" / "locks" / f"{needed.store}.lock"):  # one worker fetches, the others find it
+        store = cache / "images" / needed.store
+        if (store / INDEX).exists() and not _has_pixels(store, index["sha256"]):  # decoded otherwise here, or damaged
+            store = store.with_name(f"{needed.store}-{index['sha256'][:8]}")
+        if not _has_pixels(store, index["sha256"]):
+            remove_leftovers(store)
+            write_fetched(store / PIXELS, needed.pixels, fetch)
+            os.utime(store / PIXELS, ns=(index["stamp"][1],) * 2)  # the index tells by it that nobody touched the file
+            write_atomic(store / INDEX, needed.index)  # last: it vouches for the pixels
         if not _same_rows(store / needed.view, needed):
             write_atomic(store / needed.view / VIEW, needed.rows)
     return store / needed.view
 
 
-def _same_pixels(store: Path, sha256: str) -> bool:
-    try:
-        if read_sealed(store / "index.sealed")["sha256"] != sha256:
-            return False
-        read_store(store)
-    except (OSError, StorageError):
-        return False
-    return True
+def _has_pixels(store: Path, sha256: str) -> bool:
+    with contextlib.suppress(OSError, StorageError):
+        if read_sealed(store / INDEX)["sha256"] == sha256:
+            read_store(store)
+            return True
+    return False
 
 
 def _same_rows(view: Path, needed: ImagesNeeded) -> bool:
-    try:
-        return (view / VIEW).read_bytes() == needed.rows
-    except OSError:
-        return False
-
-
-def _build(needed: ImagesNeeded, store: Path, modified_ns: int, fetch: Fetch) -> None:
-    """Fetches a store into a folder of another name, then renames it. The caller holds its lock."""
-    for stale in store.parent.glob(f".{needed.store}.*"):
-        shutil.rmtree(stale, ignore_errors=True)
-    making = Path(tempfile.mkdtemp(dir=store.parent, prefix=f".{needed.store}."))
-    try:
-        write_fetched(making / "pixels.npy", needed.pixels, fetch)
-        os.utime(making / "pixels.npy", ns=(modified_ns, modified_ns))  # the index tells by it that nobody touched the file
-        write_atomic(making / "index.sealed", needed.index)
-        os.chmod(making, 0o755)
-        os.rename(making, store)
-    except OSError as error:
-        if is_disk_error(error):
-            raise StorageError(f"cannot write {store}: {error.strerror}. Free some space and run again.", str(store)) from error
-        raise
-    finally:
-        shutil.rmtree(making, ignore_errors=True)
+    return (view / VIEW).is_file() and (view / VIEW).read_bytes() == needed.rows
 
 
 def write_fetched(path: Path, needed: BigFile, fetch: Fetch) -> None:
@@ -196,24 +222,20 @@ def _settle_weights(needed: tuple[WeightsNeeded, ...], cache: Path, fetch: Fetch
     from searchft.models.weights import RELOCATED, hub_folder
 
     for one in needed:
-        file, hub = one.file, one.hub
-        theirs = Path(file.path)
-        own = hub_folder() / theirs.name if hub else cache / "weights" / file.sha256[:16] / theirs.name
-        if not hub and _is(theirs, file):
+        file, theirs = one.file, Path(one.file.path)
+        if not one.hub and _has_content(theirs, file):
             continue
+        own = hub_folder() / theirs.name if one.hub else cache / "weights" / file.sha256[:16] / theirs.name
         with lock_file(cache / "weights" / "locks" / f"{file.sha256[:16]}.lock"):
             # Another file in the hub folder is the user's, and named when it is read
-            if not (own.is_file() if hub else _is(own, file)):
+            if not (own.is_file() if one.hub else _has_content(own, file)):
                 write_fetched(own, file, fetch)
-        if not hub:
+        if not one.hub:
             RELOCATED[theirs] = own
 
 
-def _is(path: Path, wanted: BigFile) -> bool:
-    try:
-        return path.stat().st_size == wanted.size_bytes and sha256_of(path) == wanted.sha256
-    except OSError:
-        return False
+def _has_content(path: Path, wanted: BigFile) -> bool:
+    return path.is_file() and path.stat().st_size == wanted.size_bytes and sha256_of(path) == wanted.sha256
 
 
 def _check_code(facts: SpaceFacts) -> None:
@@ -221,10 +243,8 @@ def _check_code(facts: SpaceFacts) -> None:
     from searchft.models.code import digest_of
 
     for backbone in facts.backbones.values():
-        if not backbone.backbone.startswith("python:"):
-            continue
-        here = digest_of(backbone.backbone)
-        there = backbone.weights_sha256.rpartition("@")[2]
-        if here != there:
-            rule = f"must be the same file on every node but the text of {backbone.backbone} differs from the driver's"
-            raise InputError(rule, "recipe.backbone")
+        if backbone.backbone.startswith("python:"):
+            there = backbone.weights_sha256.rpartition("@")[2]
+            if digest_of(backbone.backbone) != there:
+                rule = f"must be the same file on every node but the text of {backbone.backbone} differs from the driver's"
+                raise InputError(rule, "recipe.backbone")
