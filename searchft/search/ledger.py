@@ -78,7 +78,7 @@ _OPTUNA_STATES = MappingProxyType({ours: theirs for theirs, ours in _STATES.item
 _OURS = frozenset({"recipe", "key", "name", "answered_from", "reason", "seconds", "seal"})
 """User attributes that are fields of TrialRecord; all others are its `extra`."""
 
-_OF_ITS_OWN = frozenset({"curves", "owner", "retries", "traceback"})
+_OF_ITS_OWN = frozenset({"curves", "errors", "owner", "retries", "traceback"})
 """User attributes that tell how a trial ran: one that is answered from it did not run."""
 
 _FEASIBLE = "feasible"

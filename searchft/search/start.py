@@ -19,7 +19,7 @@ from searchft.recipe import SpaceFacts
 from searchft.search.changed import ground_changes
 from searchft.search.ground import Ground, choose_ground
 from searchft.search.ledger import Ledger, environment
-from searchft.search.lock import FolderLock
+from searchft.search.lock import HOLDER_NAME, FolderLock
 from searchft.search.records import TrialRecord
 from searchft.search.storage import mask_url
 from searchft.space import Space, notes
@@ -214,18 +214,20 @@ def _put_aside(folder: Path, storage: str, name: str) -> None:
         raise InputError("--fresh needs a SQLite study: with --storage, give the file another `study:` name", "--fresh")
     if not folder.exists():
         return
-    lock = FolderLock(folder)  # another driver's study is not put aside under its feet
-    lock.acquire()
-    lock.release()
-    aside = folder.with_name(f"{name}.before-{time.strftime('%Y%m%d-%H%M%S')}")
+    aside = first = f"{name}.before-{time.strftime('%Y%m%d-%H%M%S')}"
     count = 1
-    while aside.exists():
+    while folder.with_name(aside).exists():
         count += 1
-        aside = aside.with_name(f"{aside.name.partition('_')[0]}_{count}")
+        aside = f"{first}_{count}"
+    lock = FolderLock(folder)  # another driver's study is not put aside under its feet, nor one that begins just now
+    lock.acquire()
     try:
-        folder.rename(aside)
+        folder.rename(folder.with_name(aside))
     except OSError as error:
         raise StorageError(f"cannot put {folder} aside: {error.strerror}", str(folder)) from error
+    finally:
+        lock.release()
+        (folder.with_name(aside) / HOLDER_NAME).unlink(missing_ok=True)
 
 
 def _latest_fork(name: str, studies: Path, storage: str) -> str:
