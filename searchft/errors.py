@@ -5,6 +5,7 @@
     │   └── ChangedGroundError    2  data, weights or space differ from what the study was created with
     ├── NothingCompletedError     3  the search ended and no trial had completed
     ├── StorageError              4  the database or the disk failed: what was there before is intact
+    ├── WorkersFailedError        4  trial after trial raised an error: the fault is the machine's, or the space's
     └── Interrupted             130  stopped by a signal: running again goes on
 
 Errors carry plain text. Where an input has several faults, all are reported at once, each with its place.
@@ -75,6 +76,13 @@ class StorageError(SearchftError):
 
     exit_code = 4
     kind = "storage"
+
+
+class WorkersFailedError(SearchftError):
+    """Several trials in a row raised an error on fresh workers: the search stopped before it spent its budget on that."""
+
+    exit_code = 4
+    kind = "workers"
 
 
 class Interrupted(SearchftError):

@@ -11,7 +11,7 @@ import searchft
 
 PACKAGE = Path(searchft.__file__).parent
 LEVELS = (
-    {"errors", "wording"},
+    {"_version", "errors", "wording"},
     {"faults", "machine", "tuning"},
     {"files"},
     {"cache", "recipe"},

@@ -42,7 +42,7 @@ __all__ = ["DAMAGED", "Ledger", "environment"]
 DAMAGED = "damaged: "
 """How the reason of a damaged trial begins."""
 
-_OF_ITS_OWN = frozenset({"curves", "owner", "retries", "traceback"})
+_OF_ITS_OWN = frozenset({"curves", "errors", "owner", "retries", "traceback"})
 """User attributes that tell how a trial ran: one that is answered from it did not run."""
 
 T = TypeVar("T")

@@ -17,7 +17,7 @@ from searchft.faults import fault
 from searchft.files import cache_folder, network_file_system, remove_leftovers, write_atomic
 from searchft.recipe import KEY_VERSION, SpaceFacts, is_read_only
 from searchft.search.changed import ground_changes, processor_changes
-from searchft.search.claims import DriverLock
+from searchft.search.claims import HOLDER_NAME, DriverLock
 from searchft.search.ground import Ground, choose_ground
 from searchft.search.ledger import DAMAGED, Ledger, environment
 from searchft.search.records import TrialRecord
@@ -237,17 +237,20 @@ def _put_aside(folder: Path, storage: str, name: str) -> None:
         raise InputError("--fresh needs a SQLite study: with --storage, give the file another `study:` name", "--fresh")
     if not folder.exists():
         return
-    stem, count = f"{name}.before-{time.strftime('%Y%m%d-%H%M%S')}", 1
-    while (aside := folder.with_name(stem if count == 1 else f"{stem}_{count}")).exists():
+    aside = first = f"{name}.before-{time.strftime('%Y%m%d-%H%M%S')}"
+    count = 1
+    while folder.with_name(aside).exists():
         count += 1
-    lock = DriverLock(folder)  # another driver's study is not put aside under its feet
+        aside = f"{first}_{count}"
+    lock = DriverLock(folder)  # another driver's study is not put aside under its feet, nor one that begins just now
     lock.acquire()
     try:
-        folder.rename(aside)
+        folder.rename(folder.with_name(aside))
     except OSError as error:
         raise StorageError(f"cannot put {folder} aside: {error.strerror}", str(folder)) from error
     finally:
         lock.release()
+        (folder.with_name(aside) / HOLDER_NAME).unlink(missing_ok=True)
 
 
 def _latest_fork(name: str, studies: Path, storage: str) -> str:
