@@ -18,7 +18,7 @@ _WITHIN = {"": "at the top of the file", "data": "under data", "recipe": "under 
 def keys_of(section: str) -> Keys:
     """The keys of a section (`""`: of the file)."""
     sections: Keys = {} if section else dict.fromkeys(("data", "recipe", "search"), ())
-    own = {key: tuple(field.row.aliases.split()) for key, field in SECTIONS[section].items() if field.key}
+    own = {key: (*field.row.aliases.split(), *field.row.was.split()) for key, field in SECTIONS[section].items() if field.key}
     return {**own, **sections}
 
 
