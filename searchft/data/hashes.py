@@ -11,44 +11,49 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from searchft.data.decode import MAX_FILE_BYTES
-from searchft.data.records import Content, Record
+from searchft.data.records import Record
 from searchft.errors import StorageError
 from searchft.files import read_json, sha256_of, write_atomic
 
 SETTLED_NS = 2_000_000_000
 """A file changed less than this before it was hashed is hashed again next time."""
 
-_CHUNK = 64
-"""Files per task."""
+T = TypeVar("T")
+Progress = Callable[[int, int], None]
+"""Receives (done, all) now and then."""
 
 
-def thread_count() -> int:
-    """Threads for hashing and decoding: the processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def digest_of(content: Content) -> str:
-    """SHA-256 in hex of a file's bytes, an array's values and shape, or a fetched image's. Raises OSError, ValueError."""
-    if isinstance(content, Path):
-        return sha256_of(content)
-    array = content if isinstance(content, np.ndarray) else np.asarray(content())
-    return hashlib.sha256(f"{array.shape}{array.dtype}".encode() + np.ascontiguousarray(array).tobytes()).hexdigest()
+def in_threads(work: Callable[[range], T], count: int, chunk: int) -> Iterator[T]:
+    """`work` of each range of `chunk` numbers below `count`, in order, a thread per processor; few are done ahead of the reader."""
+    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    pool = ThreadPoolExecutor(threads)
+    pending: deque[Future[T]] = deque()
+    try:
+        for start in range(0, count, chunk):
+            pending.append(pool.submit(work, range(start, min(start + chunk, count))))
+            if len(pending) > 4 * threads:
+                yield pending.popleft().result()
+        for done in pending:
+            yield done.result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def source_digests(
-    records: Sequence[Record], where: str, cache: Path, progress: Callable[[int, int], None] | None = None
+    records: Sequence[Record], where: str, cache: Path, progress: Progress | None = None
 ) -> list[tuple[str, str]]:
-    """For each record (digest, ""), or ("", reason) where it cannot be read.
+    """For each record (digest in hex, ""), or ("", reason) where it cannot be read.
 
-    `where` names the source: each has a file of its own in `cache`. `progress` receives (done, all) now and then.
+    `where` names the source: each has a file of its own in `cache`. An array's digest is of its values, shape and dtype.
     """
     memory = cache / "hashes" / f"{hashlib.sha256(where.encode('utf-8', 'surrogateescape')).hexdigest()[:24]}.json"
     known = _load(memory)
@@ -63,30 +68,31 @@ def source_digests(
         else:
             todo.append(i)
 
-    def hash_some(indices: Sequence[int]) -> int:
-        for i in indices:
+    def hash_some(places: range) -> int:
+        for i in (todo[place] for place in places):
             content = records[i].content
             try:
-                stamp = _stamp(content) if isinstance(content, Path) else None
+                if not isinstance(content, Path):
+                    array = content if isinstance(content, np.ndarray) else np.asarray(content())
+                    values = f"{array.shape}{array.dtype}".encode() + np.ascontiguousarray(array).tobytes()
+                    found[i] = (hashlib.sha256(values).hexdigest(), "")
+                    continue
+                stamp = _stamp(content)
                 if stamp is not None and stamp[0] > MAX_FILE_BYTES:
                     found[i] = ("", f"is larger than {MAX_FILE_BYTES // 2**20} MiB")
                     continue
-                found[i] = (digest_of(content), "")
+                found[i] = (sha256_of(content), "")
                 if stamp is not None and time.time_ns() - max(stamp[1:]) > SETTLED_NS:
                     fresh[str(content)] = [*stamp, found[i][0]]
             except (OSError, ValueError) as error:
                 found[i] = ("", f"cannot be read: {getattr(error, 'strerror', None) or error}")
-        return len(indices)
+        return len(places)
 
-    pool = ThreadPoolExecutor(thread_count())
-    try:
-        done = len(records) - len(todo)
-        for count in pool.map(hash_some, (todo[start : start + _CHUNK] for start in range(0, len(todo), _CHUNK))):
-            done += count
-            if progress is not None:
-                progress(done, len(records))
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+    done = len(records) - len(todo)
+    for count in in_threads(hash_some, len(todo), 64):
+        done += count
+        if progress is not None:
+            progress(done, len(records))
     if fresh and fresh != known:
         with contextlib.suppress(OSError, StorageError):  # without it the next start only reads the files again
             write_atomic(memory, json.dumps(fresh, separators=(",", ":")).encode("ascii"))
@@ -105,7 +111,6 @@ def _stamp(path: Any) -> list[int] | None:
 def _load(memory: Path) -> dict[str, list[Any]]:
     """[size, modification time, change time, digest] by path; nothing where the file is missing or damaged."""
     try:
-        value = read_json(memory)
-        return {path: row for path, row in value.items() if len(row) == 4 and isinstance(row[3], str)}
+        return {path: row for path, row in read_json(memory).items() if len(row) == 4 and isinstance(row[3], str)}
     except (OSError, StorageError, AttributeError, TypeError):
         return {}

@@ -1,8 +1,7 @@
 """`torchvision:NAME`: every classification set that torchvision knows by name, indexed through its own class.
 
-Files are looked for beside the space and in the cache folder, then downloaded into the cache folder by torchvision
-itself. A set with a test but no validation split gives a part of train to val (see split.py); one with neither is split
-whole. torchvision is imported only when such a set is read.
+Files are looked for beside the space and in the cache folder, then downloaded into the cache folder by torchvision itself,
+which is imported only when such a set is read.
 """
 
 from __future__ import annotations
@@ -20,13 +19,11 @@ from typing import Any
 
 import numpy as np
 
-from searchft.data.records import Content, Record, Records, printable
-from searchft.errors import InputError, Problem, first_line
+from searchft.data.records import Content, Record, Records, printable, refusal
+from searchft.errors import first_line
 from searchft.files import lock_file
 from searchft.recipe import DataSettings
 from searchft.wording import near
-
-KEY = "data.source"
 
 DOWNLOAD_TIMEOUT_S = 30.0
 """A server that says nothing for so long has failed."""
@@ -68,25 +65,30 @@ class _Fetch:
 
 _fetching = threading.Lock()
 
+Splits = tuple[tuple[str | None, Mapping[str, Any]], ...]
+"""(our split or None for a set to split, keyword arguments)."""
 
-_TRAIN_TEST = (("train", {"train": True}), ("test", {"train": False}))
-_SPLIT_TRAIN_TEST = (("train", {"split": "train"}), ("test", {"split": "test"}))
-_SPLIT_TRAIN_VAL = (("train", {"split": "train"}), ("val", {"split": "val"}))
-_SPLIT_ALL = (*_SPLIT_TRAIN_VAL, ("test", {"split": "test"}))
-_COUNTRY_SPLITS = (("train", {"split": "train"}), ("val", {"split": "valid"}), ("test", {"split": "test"}))
-_PET_SPLITS = (("train", {"split": "trainval"}), ("test", {"split": "test"}))
-_NATURALIST_SPLITS = (("train", {"version": "2021_train_mini"}), ("val", {"version": "2021_valid"}))
-_LSUN_SPLITS = (("train", {"classes": "train"}), ("val", {"classes": "val"}))
-_PLACES_SPLITS = (("train", {"split": "train-standard"}), ("val", {"split": "val"}))
-_WHOLE: tuple[tuple[str | None, Mapping[str, Any]], ...] = ((None, {}),)
+
+def _by(keyword: str, **values: Any) -> Splits:
+    """The splits of a set whose class takes `keyword`, by our name for each."""
+    return tuple((split, {keyword: value}) for split, value in values.items())
+
+
+_TRAIN_TEST = _by("train", train=True, test=False)
+_SPLIT_TRAIN_TEST = _by("split", train="train", test="test")
+_SPLIT_TRAIN_VAL = _by("split", train="train", val="val")
+_SPLIT_ALL = _by("split", train="train", val="val", test="test")
+_PETS = _by("split", train="trainval", test="test")
+_PLACES = _by("split", train="train-standard", val="val")
+_NATURE = _by("version", train="2021_train_mini", val="2021_valid")
+_WHOLE: Splits = ((None, {}),)
 
 
 @dataclass(frozen=True)
 class TorchvisionSet:
     """What has to be known of one of torchvision's sets beside its class."""
 
-    splits: tuple[tuple[str | None, Mapping[str, Any]], ...]
-    """(our split or None for a set to split, keyword arguments)."""
+    splits: Splits
     folder: str
     """What lies in the root once the set is there (a folder or a file), for messages."""
     classes: str = "classes"
@@ -101,9 +103,13 @@ class TorchvisionSet:
     extra: Mapping[str, Any] = field(default_factory=dict)
     """Keyword arguments for every split."""
     takes_root: bool = True
+    test_files: tuple[str, ...] = ()
+    """Files one of which must be there for a test split; none: it is always there."""
 
 
 _Set = TorchvisionSet
+_ILSVRC = "the ILSVRC2012 archives, or train, val and meta.bin"
+_FER_TEST = ("fer2013/fer2013.csv", "fer2013/icml_face_data.csv")
 TORCHVISION_SETS: Mapping[str, TorchvisionSet] = MappingProxyType(
     {
         "CIFAR10": _Set(_TRAIN_TEST, "cifar-10-batches-py"),
@@ -111,11 +117,11 @@ TORCHVISION_SETS: Mapping[str, TorchvisionSet] = MappingProxyType(
         "CLEVRClassification": _Set(_SPLIT_TRAIN_VAL, "clevr", "", files=True),
         "Caltech101": _Set(_WHOLE, "caltech101", "categories"),
         "Caltech256": _Set(_WHOLE, "caltech256", "categories"),
-        "Country211": _Set(_COUNTRY_SPLITS, "country211", files=True),
+        "Country211": _Set(_by("split", train="train", val="valid", test="test"), "country211", files=True),
         "DTD": _Set(_SPLIT_ALL, "dtd", files=True),
         "EMNIST": _Set(_TRAIN_TEST, "EMNIST/raw", extra={"split": "balanced"}),
         "EuroSAT": _Set(_WHOLE, "eurosat", files=True),
-        "FER2013": _Set(_SPLIT_TRAIN_TEST, "fer2013", "", download=False),
+        "FER2013": _Set(_SPLIT_TRAIN_TEST, "fer2013", "", download=False, test_files=_FER_TEST),
         "FGVCAircraft": _Set(_SPLIT_ALL, "fgvc-aircraft-2013b", files=True),
         "FakeData": _Set(_WHOLE, "", "", download=False, takes_root=False, extra={"size": 400, "image_size": (3, 32, 32)}),
         "FashionMNIST": _Set(_TRAIN_TEST, "FashionMNIST/raw"),
@@ -123,29 +129,18 @@ TORCHVISION_SETS: Mapping[str, TorchvisionSet] = MappingProxyType(
         "Food101": _Set(_SPLIT_TRAIN_TEST, "food-101", files=True),
         "GTSRB": _Set(_SPLIT_TRAIN_TEST, "gtsrb", "", pairs=lambda d: [(Path(file), label) for file, label in d._samples]),
         "INaturalist": _Set(
-            _NATURALIST_SPLITS,
-            "2021_train_mini and 2021_valid",
-            "all_categories",
-            files=True,
-            download=False,
-            root="inaturalist",
+            _NATURE, "2021_train_mini and 2021_valid", "all_categories", files=True, download=False, root="inaturalist"
         ),
-        "ImageNet": _Set(
-            _SPLIT_TRAIN_VAL,
-            "the ILSVRC2012 archives, or train, val and meta.bin",
-            files=True,
-            download=False,
-            root="imagenet",
-        ),
+        "ImageNet": _Set(_SPLIT_TRAIN_VAL, _ILSVRC, files=True, download=False, root="imagenet"),
         "Imagenette": _Set(_SPLIT_TRAIN_VAL, "imagenette2", files=True),
         "KMNIST": _Set(_TRAIN_TEST, "KMNIST/raw"),
         "LFWPeople": _Set(_WHOLE, "lfw-py", "class_to_idx", files=True, download=False),
-        "LSUN": _Set(_LSUN_SPLITS, "*_lmdb", pairs=_lsun, download=False, root="lsun"),
+        "LSUN": _Set(_by("classes", train="train", val="val"), "*_lmdb", pairs=_lsun, download=False, root="lsun"),
         "MNIST": _Set(_TRAIN_TEST, "MNIST/raw"),
         "Omniglot": _Set(_WHOLE, "omniglot-py", "_characters", files=True),
-        "OxfordIIITPet": _Set(_PET_SPLITS, "oxford-iiit-pet", pairs=lambda d: zip(d._images, d._labels, strict=True)),
+        "OxfordIIITPet": _Set(_PETS, "oxford-iiit-pet", pairs=lambda d: zip(d._images, d._labels, strict=True)),
         "PCAM": _Set(_SPLIT_ALL, "pcam", "", pairs=_pcam),
-        "Places365": _Set(_PLACES_SPLITS, "data_256_standard and val_256", files=True, root="places365", extra={"small": True}),
+        "Places365": _Set(_PLACES, "data_256_standard and val_256", files=True, root="places365", extra={"small": True}),
         "QMNIST": _Set(_TRAIN_TEST, "QMNIST/raw"),
         "RenderedSST2": _Set(_SPLIT_ALL, "rendered-sst2", files=True),
         "SEMEION": _Set(_WHOLE, "semeion.data", ""),
@@ -174,33 +169,29 @@ def read_torchvision(settings: DataSettings, written: str, cache: Path) -> Recor
     row = TORCHVISION_SETS.get(written)
     where = f"torchvision:{written}"
     if row is None:
-        raise InputError(Problem(where, KEY, _unknown(written)))
-    roots = [Path(settings.root) / row.root] if settings.root else []
+        raise refusal(where, _unknown(written))
+    usual = cache / "torchvision" / row.root
+    beside = [Path(settings.root) / row.root] if settings.root else []
     # Only the usual root may be created: a space's folder is not ours to fill.
-    roots = [root for root in roots if not row.takes_root or _holds(root, row)] + [cache / "torchvision" / row.root]
     error: Exception | None = None
-    for root in roots:
+    for root in [*(root for root in beside if not row.takes_root or _holds(root, row)), usual]:
         try:
             return _read(written, row, root, download=False)
         except Exception as caught:  # torchvision raises RuntimeError, ValueError, OSError, ImportError … for a missing set
             error = error or caught
             if isinstance(caught, ModuleNotFoundError):
-                rule = f"needs the package {caught.name}: pip install {caught.name}"
-                raise InputError(Problem(where, KEY, rule)) from caught
+                raise refusal(where, f"needs the package {caught.name}: pip install {caught.name}") from caught
             if "pip install" in str(caught):
-                raise InputError(Problem(where, KEY, f"cannot be read: {first_line(caught)}")) from caught
+                raise refusal(where, f"cannot be read: {first_line(caught)}") from caught
     if row.download:
         try:
-            with lock_file(roots[-1] / f".{written}.lock"):
-                return _read(written, row, roots[-1], download=True)
+            with lock_file(usual / f".{written}.lock"):
+                return _read(written, row, usual, download=True)
         except Exception as caught:
             error = caught
     verb = "cannot be downloaded" if row.download else "cannot be downloaded by torchvision"
-    places = " or ".join(
-        map(str, [cache / "torchvision" / row.root, *([Path(settings.root) / row.root] if settings.root else [])])
-    )
-    rule = f"is not here and {verb} ({first_line(error)}). Put {row.folder} into {places}"
-    raise InputError(Problem(where, KEY, rule)) from error
+    places = " or ".join(map(str, [usual, *beside]))
+    raise refusal(where, f"is not here and {verb} ({first_line(error)}). Put {row.folder} into {places}") from error
 
 
 def _unknown(name: str) -> str:
@@ -213,9 +204,7 @@ def _unknown(name: str) -> str:
 
 def _holds(root: Path, row: TorchvisionSet) -> bool:
     """Whether any of the row's files lie in the root."""
-    if row.root:
-        return root.is_dir()
-    return any((root / part).exists() for part in row.folder.split(" and "))
+    return root.is_dir() if row.root else any((root / part).exists() for part in row.folder.split(" and "))
 
 
 @contextlib.contextmanager
@@ -248,7 +237,7 @@ def _read(name: str, row: TorchvisionSet, root: Path, download: bool) -> Records
     classes: tuple[str, ...] = ()
     with _quietly():
         for split, keywords in row.splits:
-            if name == "FER2013" and split == "test" and not _fer_has_test(root):
+            if split == "test" and row.test_files and not any((root / file).exists() for file in row.test_files):
                 continue
             dataset = build(**common, **keywords)
             classes = classes or _class_names(dataset, row)
@@ -263,17 +252,11 @@ def _read(name: str, row: TorchvisionSet, root: Path, download: bool) -> Records
     return Records(where, tuple(classes[label] if classes else str(label) for label in used), records)
 
 
-def _fer_has_test(root: Path) -> bool:
-    return any((root / "fer2013" / name).exists() for name in ("fer2013.csv", "icml_face_data.csv"))
-
-
 def _class_names(dataset: Any, row: TorchvisionSet) -> tuple[str, ...]:
     named = getattr(dataset, row.classes, None) if row.classes else None
-    if named is None:
-        return ()
     if isinstance(named, Mapping):
         return tuple(sorted(named, key=lambda key: named[key]))
-    names = [", ".join(n) if isinstance(n, tuple | list) else str(n) for n in named]
+    names = [", ".join(n) if isinstance(n, tuple | list) else str(n) for n in named or ()]
     # ImageNet has two kinds of crane and two of maillot: class names must stay different.
     return tuple(f"{n} ({i})" if names.count(n) > 1 else n for i, n in enumerate(names))
 

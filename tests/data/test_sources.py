@@ -252,14 +252,14 @@ def write_mnist(folder, compress=False):
 @pytest.mark.parametrize("compress", [False, True])
 def test_fashion_mnist_is_read_from_torchvisions_and_debians_files(cache, tmp_path, monkeypatch, compress):
     write_mnist(tmp_path / "debian" if compress else cache / "torchvision" / "FashionMNIST" / "raw", compress)
-    monkeypatch.setattr("searchft.data.fashion_mnist.DEBIAN", tmp_path / "debian")
+    monkeypatch.setattr("searchft.data.packaged.DEBIAN", tmp_path / "debian")
     images = open_images(settings("fashion_mnist"), cache)
     assert images.classes[9] == "Ankle boot"
     assert images.facts.counts == (("train", (3,) * 10), ("val", (1,) * 10), ("test", (2,) * 10))
 
 
 def test_fashion_mnist_tells_both_ways_where_it_is_missing(cache, tmp_path, monkeypatch):
-    monkeypatch.setattr("searchft.data.fashion_mnist.DEBIAN", tmp_path / "debian")
+    monkeypatch.setattr("searchft.data.packaged.DEBIAN", tmp_path / "debian")
     monkeypatch.setattr("torchvision.datasets.FashionMNIST", _no_internet)
     words = refused(cache, "fashion_mnist")
     assert "FashionMNIST/raw" in words and "apt-get install dataset-fashion-mnist" in words

@@ -10,8 +10,8 @@ from torchvision import transforms as v1
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as reference
 
-from searchft.data import Augment, Preprocess, decode_image
-from searchft.data.transforms import blend, crop_box, factors
+from searchft.data import decode_image
+from searchft.data.transforms import Augment, Preprocess, blend, crop_box, factors
 from searchft.recipe import Recipe
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

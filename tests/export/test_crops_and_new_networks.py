@@ -15,7 +15,7 @@ import torch
 from click.testing import CliRunner
 
 from searchft.data import open_images
-from searchft.data.orl_faces import read_orl_faces
+from searchft.data.packaged import read_orl_faces
 from searchft.errors import InputError
 from searchft.export.checkpoint import export_trial
 from searchft.export.load import load_exported
