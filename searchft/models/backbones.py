@@ -6,23 +6,22 @@ Weights, edits and our head come later (weights.py, edits.py, heads.py).
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import timm
+import torch
 import torchvision
 from torch import nn
 
-from searchft.errors import InputError, Problem
-from searchft.models.code import build_own, parts_of
-from searchft.models.convnets import PAIRS, build_convnet
+from searchft.models.code import build_own, parts_of, refusal
+from searchft.models.convnets import PAIRS, add_rows, convnet_rows
 from searchft.models.families import Family, family_of
-from searchft.models.seeding import seeded
 from searchft.wording import near_names
 
-LIBRARIES = ("torchvision", "timm", "searchft", "python")
 PLACEHOLDER_CLASSES = 7
 """Classes of the head that ours replaces: few, so that nothing large is initialised in vain, and a number that no other
 layer has, so that a second head gives itself away."""
@@ -66,33 +65,27 @@ def near(word: str, known: Sequence[str]) -> str:
 
 def parse_backbone(text: str) -> BackboneName:
     """Takes `torchvision/NAME`, `timm/NAME[.TAG]` … apart. Raises InputError with near misses for an unknown one."""
-
-    def refuse(rule: str) -> InputError:
-        return InputError(Problem("", "recipe.backbone", rule))
-
     if text.startswith("python:"):
         parts_of(text)  # raises without permission, or where there is no such file
         return BackboneName("python", text.removeprefix("python:"))
     library, _, name = text.partition("/")
-    if library not in LIBRARIES or not name:
-        raise refuse(f"must be torchvision/NAME or timm/NAME but got {text!r}{near(text, list_backbones(None))}")
+    if library not in ("torchvision", "timm", "searchft", "python") or not name:
+        raise refusal(f"must be torchvision/NAME or timm/NAME but got {text!r}{near(text, list_backbones(None))}")
     if library == "searchft" and name not in PAIRS:
-        known = list(PAIRS)
-        raise refuse(f"must name a network of searchft's own ({', '.join(known)}) but got {name!r}{near(name, known)}")
+        raise refusal(f"must name a network of searchft's own ({', '.join(PAIRS)}) but got {name!r}{near(name, list(PAIRS))}")
     if library == "torchvision":
         if name not in _torchvision_names():
-            raise refuse(f"must name a torchvision classifier but got {name!r}{near(name, _torchvision_names())}")
+            raise refusal(f"must name a torchvision classifier but got {name!r}{near(name, _torchvision_names())}")
         if family_of(name) is None:
-            raise refuse(f"must be of a family whose stages searchft knows but got {name!r}: take timm's version of it")
+            raise refusal(f"must be of a family whose stages searchft knows but got {name!r}: take timm's version of it")
     if library != "timm":
         return BackboneName(library, name)
     base, _, tag = name.partition(".")
     if not timm.is_model(base):
-        raise refuse(f"must name a timm model but got {name!r}{near(base, timm.list_models())}")
-    tags = timm_tags(base)
-    if tag and tag not in tags:
-        known_tags = ", ".join(tags) or "none"
-        raise refuse(f"must name weights of timm's {base} ({known_tags}) after the dot but got {tag!r}{near(tag, tags)}")
+        raise refusal(f"must name a timm model but got {name!r}{near(base, timm.list_models())}")
+    if tag and tag not in (tags := timm_tags(base)):
+        known = ", ".join(tags) or "none"
+        raise refusal(f"must name weights of timm's {base} ({known}) after the dot but got {tag!r}{near(tag, tags)}")
     return BackboneName(library, base, tag)
 
 
@@ -115,6 +108,17 @@ def _torchvision_names() -> list[str]:
 def timm_tags(name: str) -> list[str]:
     """Tags of all pretrained weights that timm knows for an architecture, sorted; often none."""
     return [full.partition(".")[2] for full in timm.list_pretrained(f"{name}.*")]
+
+
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Within the block torch's CPU generator runs from `seed`; afterwards it is where it was before.
+
+    A trial's numbers must not depend on what its worker ran before.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would also seed CUDA, which outlasts the block
+        yield
 
 
 def constructor_arguments(name: BackboneName, weights: str, auxiliary: bool = False) -> dict[str, Any]:
@@ -145,7 +149,8 @@ def build_backbone(name: BackboneName, weights: str, seed: int, auxiliary: bool 
         if name.library == "python":
             model = build_own(str(name), PLACEHOLDER_CLASSES)
         elif name.library == "searchft":
-            model = build_convnet(name.name, PLACEHOLDER_CLASSES)
+            model = nn.Sequential()
+            add_rows(model, convnet_rows(name.name, PLACEHOLDER_CLASSES))
         elif name.library == "timm":
             model = timm.create_model(name.full_name, pretrained=False, num_classes=PLACEHOLDER_CLASSES)
         else:
@@ -159,6 +164,5 @@ def build_backbone(name: BackboneName, weights: str, seed: int, auxiliary: bool 
 
 def auxiliary_heads(model: nn.Module, name: BackboneName) -> tuple[tuple[str, str], ...]:
     """(module, final layer) of the auxiliary heads that this model really has."""
-    family = name.family
-    rows = family.auxiliary if family else ()
+    rows = name.family.auxiliary if name.family else ()
     return tuple(row for row in rows if getattr(model, row[0], None) is not None)

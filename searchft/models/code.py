@@ -1,7 +1,7 @@
 """`python:FILE.py:NAME`: networks that a user wrote. Their file is run only where the user said so with --allow-code.
 
-A space is data: reading one must never run code. The permission is therefore an environment variable, which the processes that this
-one starts inherit; on other machines it is set by hand.
+A space is data: reading one must never run code. The permission is an environment variable, which the processes that this one
+starts inherit; on other machines it is set by hand.
 
 NAME is called with the number of classes and returns an nn.Module: images [N, 3, H, W] to logits [N, C]. Its last
 nn.Linear is the head; each other child with parameters is a stage, in order, the first one called `stem`.
@@ -23,6 +23,11 @@ PERMISSION = "SEARCHFT_ALLOW_CODE"
 """The environment variable: the folder of the space file; unset or empty: no code is run."""
 
 
+def refusal(rule: str, key: str = "recipe.backbone", where: str = "") -> InputError:
+    """The error of a network that breaks a rule."""
+    return InputError(Problem(where, key, rule))
+
+
 def permit(folder: Path) -> None:
     """Allows this process, and those it starts, to run the networks' files that a space in `folder` names."""
     os.environ[PERMISSION] = str(Path(folder).absolute())
@@ -32,12 +37,12 @@ def parts_of(text: str) -> tuple[Path, str]:
     """FILE (absolute) and NAME of `python:FILE.py:NAME`. Raises InputError without permission or for another form."""
     file, _, name = text.removeprefix("python:").rpartition(":")
     if not file.endswith(".py") or not name.isidentifier():
-        raise _refusal(f"must be python:FILE.py:NAME but got {text!r}")
+        raise refusal(f"must be python:FILE.py:NAME but got {text!r}")
     if not os.environ.get(PERMISSION):
-        raise _refusal(f"must not be code unless you allow it but got {text!r}: read {file}, then say --allow-code")
+        raise refusal(f"must not be code unless you allow it but got {text!r}: read {file}, then say --allow-code")
     path = Path(os.environ[PERMISSION]) / Path(file).expanduser()
     if not path.is_file():
-        raise _refusal(f"must name a Python file that exists but {path} does not")
+        raise refusal(f"must name a Python file that exists but {path} does not")
     return path, name
 
 
@@ -55,19 +60,13 @@ def build_own(text: str, num_classes: int) -> nn.Module:
     try:
         spec.loader.exec_module(module)
         factory = getattr(module, name, None)
-        if not callable(factory):
-            raise _refusal(f"must name a class or function of {path} but it has no {name!r}")
-        model = factory(num_classes)
-    except InputError:
-        raise
+        model = factory(num_classes) if callable(factory) else None
     except Exception as error:  # whatever the user's code raises
         inside = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
         line = f", line {inside[-1]}" if inside else ""
-        raise _refusal(f"must build a network but {path}{line}: {type(error).__name__}: {error}") from error
+        raise refusal(f"must build a network but {path}{line}: {type(error).__name__}: {error}") from error
+    if not callable(factory):
+        raise refusal(f"must name a class or function of {path} but it has no {name!r}")
     if not isinstance(model, nn.Module):
-        raise _refusal(f"must give an nn.Module but {name} of {path} gives {type(model).__name__}")
+        raise refusal(f"must give an nn.Module but {name} of {path} gives {type(model).__name__}")
     return model
-
-
-def _refusal(rule: str) -> InputError:
-    return InputError(Problem("", "recipe.backbone", rule))

@@ -1,7 +1,7 @@
 """What torchvision's families (and ours, `searchft/convnet…`) are built of: one visible row each.
 
 torchvision has no notion of stages, and its `children()` mislead: one child holds all of VGG's features, another is ResNet's lone
-`bn1`. timm describes itself (`group_matcher`) and needs no table. The first stage is called `stem`, the others by their first module.
+`bn1`. timm describes itself (`group_matcher`) and needs no table.
 """
 
 from __future__ import annotations
@@ -11,20 +11,15 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class EachChild:
-    """Every child of `container` that has parameters is a stage of its own."""
+class Children:
+    """Every child of `container` that has parameters is a stage of its own; `pools`: cut behind each MaxPool2d instead."""
 
     container: str
+    pools: bool = False
 
 
-@dataclass(frozen=True)
-class BetweenPools:
-    """The children of `container`, cut behind each MaxPool2d."""
-
-    container: str
-
-
-Part = tuple[str, ...] | EachChild | BetweenPools
+Part = tuple[str, ...] | Children
+"""Modules that make one stage, or a container of stages."""
 
 
 @dataclass(frozen=True)
@@ -51,62 +46,39 @@ def _each(pattern: str, *names: str) -> tuple[tuple[str], ...]:
     return tuple((pattern.format(name),) for name in names)
 
 
-_DENSE = tuple((f"features.denseblock{i}", f"features.transition{i}") for i in (1, 2, 3))
+_DENSE = (
+    ("features.conv0", "features.norm0"),
+    *((f"features.denseblock{i}", f"features.transition{i}") for i in (1, 2, 3)),
+    ("features.denseblock4", "features.norm5"),
+)
 _PAIRED = (*_each("features.{}", "0", "1"), *((f"features.{i}", f"features.{i + 1}") for i in (2, 4, 6)))
-_EACH_FEATURE: tuple[Part, ...] = (EachChild("features"),)
+_EACH_FEATURE: tuple[Part, ...] = (Children("features"),)
 _MNASNET_STEM = tuple(f"layers.{i}" for i in (0, 1, 3, 4, 6, 7))
+_MNASNET = (_MNASNET_STEM, *_each("layers.{}", "8", "9", "10", "11", "12", "13"), ("layers.14", "layers.15"))
 _INCEPTION_STEM = tuple(f"Conv2d_{name}" for name in ("1a_3x3", "2a_3x3", "2b_3x3", "3b_1x1", "4a_3x3"))
-_INCEPTION_BLOCKS = _each("Mixed_{}", "5b", "5c", "5d", "6a", "6b", "6c", "6d", "6e", "7a", "7b", "7c")
-_GOOGLENET_BLOCKS = _each("inception{}", "3a", "3b", "4a", "4b", "4c", "4d", "4e", "5a", "5b")
-_VIT_STEM = ("conv_proj", "class_token", "encoder.pos_embedding")
+_INCEPTION = _each("Mixed_{}", "5b", "5c", "5d", "6a", "6b", "6c", "6d", "6e", "7a", "7b", "7c")
+_GOOGLENET = (("conv1", "conv2", "conv3"), *_each("inception{}", "3a", "3b", "4a", "4b", "4c", "4d", "4e", "5a", "5b"))
+_VIT: tuple[Part, ...] = (("conv_proj", "class_token", "encoder.pos_embedding"), Children("encoder.layers"))
 
 FAMILIES = (
     Family("resnet", r"(wide_)?resne(x)?t\d.*", (("conv1", "bn1"), *_each("layer{}", *"1234")), head="fc"),
-    Family(
-        "densenet",
-        r"densenet\d+",
-        (("features.conv0", "features.norm0"), *_DENSE, ("features.denseblock4", "features.norm5")),
-        head="classifier",
-    ),
-    Family("vgg", r"vgg\d+(_bn)?", (BetweenPools("features"),), head="classifier.6", hidden="classifier"),
+    Family("densenet", r"densenet\d+", _DENSE, head="classifier"),
+    Family("vgg", r"vgg\d+(_bn)?", (Children("features", pools=True),), head="classifier.6", hidden="classifier"),
     Family("alexnet", r"alexnet", _EACH_FEATURE, head="classifier.6", hidden="classifier"),
     Family("squeezenet", r"squeezenet.*", _EACH_FEATURE, head="classifier.1"),
     Family("mobilenet_v2", r"mobilenet_v2", _EACH_FEATURE, head="classifier.1"),
     Family("mobilenet_v3", r"mobilenet_v3_.*", _EACH_FEATURE, head="classifier.3", hidden="classifier"),
     Family("efficientnet", r"efficientnet_.*", _EACH_FEATURE, head="classifier.1"),
-    Family(
-        "mnasnet",
-        r"mnasnet.*",
-        (_MNASNET_STEM, *_each("layers.{}", "8", "9", "10", "11", "12", "13"), ("layers.14", "layers.15")),
-        head="classifier.1",
-    ),
+    Family("mnasnet", r"mnasnet.*", _MNASNET, head="classifier.1"),
     Family("shufflenet", r"shufflenet_v2_.*", (("conv1",), *_each("stage{}", *"234"), ("conv5",)), head="fc"),
     Family("regnet", r"regnet_.*", (("stem",), *_each("trunk_output.block{}", *"1234")), head="fc"),
-    Family(
-        "googlenet",
-        r"googlenet",
-        (("conv1", "conv2", "conv3"), *_GOOGLENET_BLOCKS),
-        head="fc",
-        auxiliary=(("aux1", "fc2"), ("aux2", "fc2")),
-    ),
-    Family(
-        "inception_v3",
-        r"inception_v3",
-        (_INCEPTION_STEM, *_INCEPTION_BLOCKS),
-        head="fc",
-        auxiliary=(("AuxLogits", "fc"),),
-    ),
+    Family("googlenet", r"googlenet", _GOOGLENET, head="fc", auxiliary=(("aux1", "fc2"), ("aux2", "fc2"))),
+    Family("inception_v3", r"inception_v3", (_INCEPTION_STEM, *_INCEPTION), head="fc", auxiliary=(("AuxLogits", "fc"),)),
     Family("convnext", r"convnext_.*", _PAIRED, head="classifier.2", last_norm=("classifier.0",)),
     Family("swin", r"swin_.*", _PAIRED, head="head", last_norm=("norm",)),
     Family("convnet", r"convnet[357]", (("conv1", "norm1"), *_each("layer{}", *"123")), head="fc"),
-    Family("maxvit", r"maxvit_.*", (("stem",), EachChild("blocks")), head="classifier.5", hidden="classifier"),
-    Family(
-        "vision_transformer",
-        r"vit_.*",
-        (_VIT_STEM, EachChild("encoder.layers")),
-        head="heads.head",
-        last_norm=("encoder.ln",),
-    ),
+    Family("maxvit", r"maxvit_.*", (("stem",), Children("blocks")), head="classifier.5", hidden="classifier"),
+    Family("vision_transformer", r"vit_.*", _VIT, head="heads.head", last_norm=("encoder.ln",)),
 )
 
 
