@@ -15,11 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
-from searchft.data.hashes import Progress, source_digests
 from searchft.data.records import SPLITS, Record, Records, some
 from searchft.data.sources import read_source
 from searchft.data.split import split_images
-from searchft.data.store import Preprocessing, open_store, read_store
+from searchft.data.store import Preprocessing, Progress, open_store, read_store, source_digests
 from searchft.errors import InputError, Problem, StorageError
 from searchft.files import read_sealed, write_sealed
 from searchft.recipe import DataFacts, DataSettings, SpaceFacts, digest

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -21,7 +20,7 @@ import numpy as np
 
 from searchft.data.records import Content, Record, Records, printable, refusal
 from searchft.errors import first_line
-from searchft.files import lock_file
+from searchft.files import lock_file, socket_timeout
 from searchft.recipe import DataSettings
 from searchft.wording import near
 
@@ -90,7 +89,7 @@ class TorchvisionSet:
 
     splits: Splits
     folder: str
-    """What lies in the root once the set is there (a folder or a file), for messages."""
+    """What lies in the root once the set is there (folders or files), for messages."""
     classes: str = "classes"
     """Attribute with the class names: a sequence, or a mapping from name to label; empty: labels are the names."""
     files: bool = False
@@ -103,13 +102,10 @@ class TorchvisionSet:
     extra: Mapping[str, Any] = field(default_factory=dict)
     """Keyword arguments for every split."""
     takes_root: bool = True
-    test_files: tuple[str, ...] = ()
-    """Files one of which must be there for a test split; none: it is always there."""
 
 
 _Set = TorchvisionSet
 _ILSVRC = "the ILSVRC2012 archives, or train, val and meta.bin"
-_FER_TEST = ("fer2013/fer2013.csv", "fer2013/icml_face_data.csv")
 TORCHVISION_SETS: Mapping[str, TorchvisionSet] = MappingProxyType(
     {
         "CIFAR10": _Set(_TRAIN_TEST, "cifar-10-batches-py"),
@@ -121,7 +117,7 @@ TORCHVISION_SETS: Mapping[str, TorchvisionSet] = MappingProxyType(
         "DTD": _Set(_SPLIT_ALL, "dtd", files=True),
         "EMNIST": _Set(_TRAIN_TEST, "EMNIST/raw", extra={"split": "balanced"}),
         "EuroSAT": _Set(_WHOLE, "eurosat", files=True),
-        "FER2013": _Set(_SPLIT_TRAIN_TEST, "fer2013", "", download=False, test_files=_FER_TEST),
+        "FER2013": _Set(_SPLIT_TRAIN_TEST, "fer2013", "", download=False),
         "FGVCAircraft": _Set(_SPLIT_ALL, "fgvc-aircraft-2013b", files=True),
         "FakeData": _Set(_WHOLE, "", "", download=False, takes_root=False, extra={"size": 400, "image_size": (3, 32, 32)}),
         "FashionMNIST": _Set(_TRAIN_TEST, "FashionMNIST/raw"),
@@ -169,12 +165,22 @@ def read_torchvision(settings: DataSettings, written: str, cache: Path) -> Recor
     row = TORCHVISION_SETS.get(written)
     where = f"torchvision:{written}"
     if row is None:
-        raise refusal(where, _unknown(written))
+        meant = near(written.replace("-", "").replace("_", ""), TORCHVISION_SETS)
+        hint = f", did you mean {meant}?" if meant else "."
+        rule = (
+            f"must name one of torchvision's classification sets but got {written!r}{hint} Known: {', '.join(TORCHVISION_SETS)}"
+        )
+        if written in NOT_CLASSIFICATION:
+            rule = f"must name a classification set, but {written} has {NOT_CLASSIFICATION[written]}"
+        raise refusal(where, rule)
     usual = cache / "torchvision" / row.root
     beside = [Path(settings.root) / row.root] if settings.root else []
-    # Only the usual root may be created: a space's folder is not ours to fill.
     error: Exception | None = None
-    for root in [*(root for root in beside if not row.takes_root or _holds(root, row)), usual]:
+    for root in [*beside, usual]:
+        # Only the usual root may be created: a space's folder is not ours to fill.
+        there = root.is_dir() if row.root else any((root / part).exists() for part in row.folder.split(" and "))
+        if root != usual and row.takes_root and not there:
+            continue
         try:
             return _read(written, row, root, download=False)
         except Exception as caught:  # torchvision raises RuntimeError, ValueError, OSError, ImportError … for a missing set
@@ -194,31 +200,6 @@ def read_torchvision(settings: DataSettings, written: str, cache: Path) -> Recor
     raise refusal(where, f"is not here and {verb} ({first_line(error)}). Put {row.folder} into {places}") from error
 
 
-def _unknown(name: str) -> str:
-    if name in NOT_CLASSIFICATION:
-        return f"must name a classification set, but {name} has {NOT_CLASSIFICATION[name]}"
-    meant = near(name.replace("-", "").replace("_", ""), TORCHVISION_SETS)
-    hint = f", did you mean {meant}?" if meant else "."
-    return f"must name one of torchvision's classification sets but got {name!r}{hint} Known: {', '.join(TORCHVISION_SETS)}"
-
-
-def _holds(root: Path, row: TorchvisionSet) -> bool:
-    """Whether any of the row's files lie in the root."""
-    return root.is_dir() if row.root else any((root / part).exists() for part in row.folder.split(" and "))
-
-
-@contextlib.contextmanager
-def _quietly() -> Iterator[None]:
-    """torchvision's prints go to stderr (stdout belongs to the command's answer), and sockets give up in time."""
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(DOWNLOAD_TIMEOUT_S)
-    try:
-        with contextlib.redirect_stdout(sys.stderr):
-            yield
-    finally:
-        socket.setdefaulttimeout(before)
-
-
 def _read(name: str, row: TorchvisionSet, root: Path, download: bool) -> Records:
     import torchvision
 
@@ -235,16 +216,14 @@ def _read(name: str, row: TorchvisionSet, root: Path, download: bool) -> Records
         common["loader"] = Path
     records: list[Record] = []
     classes: tuple[str, ...] = ()
-    with _quietly():
+    # torchvision's prints go to stderr: stdout belongs to the command's answer.
+    with socket_timeout(DOWNLOAD_TIMEOUT_S), contextlib.redirect_stdout(sys.stderr):
         for split, keywords in row.splits:
-            if split == "test" and row.test_files and not any((root / file).exists() for file in row.test_files):
-                continue
             dataset = build(**common, **keywords)
             classes = classes or _class_names(dataset, row)
             known = [(content, int(label)) for content, label in row.pairs(dataset) if label is not None]
-            records += [
-                Record(_name(content, root, split, i), label, split, content) for i, (content, label) in enumerate(known)
-            ]
+            for i, (content, label) in enumerate(known):
+                records.append(Record(_name(content, root, split, i), label, split, content))
     used = sorted({record.label for record in records})
     index = {label: i for i, label in enumerate(used)}  # some sets' lists of names hold more than the images
     records = [replace(record, label=index[record.label]) for record in records]

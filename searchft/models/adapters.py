@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from searchft.models.code import refusal
+from searchft.models.backbones import refusal
 
 BLOCKS = ("InvertedResidual", "MBConv")
 """Classes of inverted-residual blocks in torchvision and timm (MobileNetV2 and V3, MNASNet's kin, EfficientNet)."""

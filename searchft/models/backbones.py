@@ -1,15 +1,21 @@
-"""Networks by name: `torchvision/resnet18`, `timm/vit_tiny_patch16_224`, `searchft/convnet5`, `python:mine.py:Net`.
+"""Networks by name: `torchvision/resnet18`, `timm/vit_tiny_patch16_224`, `searchft/convnet5`, `python:FILE.py:NAME`.
 
-Builds the bare network with a throw-away head of a few classes and initial values that follow from a seed alone.
-Weights, edits and our head come later (weights.py, edits.py, heads.py).
+Builds the bare network with a throw-away head and initial values that follow from a seed alone; weights, edits and our head follow.
+NAME of a user's file is called with the number of classes and returns an nn.Module: images [N, 3, H, W] to logits [N, C]. A space is
+data, and reading one must never run code: such a file is run only where the user said so with --allow-code.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fnmatch
+import hashlib
+import importlib.util
+import os
+import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import timm
@@ -17,11 +23,12 @@ import torch
 import torchvision
 from torch import nn
 
-from searchft.models.code import build_own, parts_of, refusal
-from searchft.models.convnets import PAIRS, add_rows, convnet_rows
-from searchft.models.families import Family, family_of
+from searchft.errors import InputError, Problem
+from searchft.models.families import PAIRS, Family, add_rows, convnet_rows, family_of
 from searchft.wording import near_names
 
+PERMISSION = "SEARCHFT_ALLOW_CODE"
+"""The environment variable that allows code: the folder of the space file. Processes that this one starts inherit it."""
 PLACEHOLDER_CLASSES = 7
 """Classes of the head that ours replaces: few, so that nothing large is initialised in vain, and a number that no other
 layer has, so that a second head gives itself away."""
@@ -57,6 +64,11 @@ class BackboneName:
         return tuple(module for module, _ in self.family.auxiliary) if self.family else ()
 
 
+def refusal(rule: str, key: str = "recipe.backbone", where: str = "") -> InputError:
+    """The error of a network that breaks a rule."""
+    return InputError(Problem(where, key, rule))
+
+
 def near(word: str, known: Sequence[str]) -> str:
     """`, did you mean 'x' or 'y'?` if something known is close to the word, else an empty string."""
     close = near_names(word, known)
@@ -89,6 +101,29 @@ def parse_backbone(text: str) -> BackboneName:
     return BackboneName(library, base, tag)
 
 
+def permit(folder: Path) -> None:
+    """Allows this process, and those it starts, to run the networks' files that a space in `folder` names."""
+    os.environ[PERMISSION] = str(Path(folder).absolute())
+
+
+def parts_of(text: str) -> tuple[Path, str]:
+    """FILE (absolute) and NAME of `python:FILE.py:NAME`. Raises InputError without permission or for another form."""
+    file, _, name = text.removeprefix("python:").rpartition(":")
+    if not file.endswith(".py") or not name.isidentifier():
+        raise refusal(f"must be python:FILE.py:NAME but got {text!r}")
+    if not os.environ.get(PERMISSION):
+        raise refusal(f"must not be code unless you allow it but got {text!r}: read {file}, then say --allow-code")
+    path = Path(os.environ[PERMISSION]) / Path(file).expanduser()
+    if not path.is_file():
+        raise refusal(f"must name a Python file that exists but {path} does not")
+    return path, name
+
+
+def digest_of(text: str) -> str:
+    """12 hex digits of the file's content: another text is another network. Raises as `parts_of`."""
+    return hashlib.sha256(parts_of(text)[0].read_bytes()).hexdigest()[:12]
+
+
 def list_backbones(pattern: str | None = None) -> list[str]:
     """All names, `torchvision/…` first, that match a shell pattern (`*mobilenet*`) or contain the text; None: all."""
     names = [f"torchvision/{name}" for name in _torchvision_names()] + [f"timm/{name}" for name in timm.list_models()]
@@ -119,6 +154,27 @@ def seeded(seed: int) -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would also seed CUDA, which outlasts the block
         yield
+
+
+def build_own(text: str, num_classes: int) -> nn.Module:
+    """Runs the file and calls NAME. Raises InputError naming the file, line and cause of whatever goes wrong there."""
+    path, name = parts_of(text)
+    spec = importlib.util.spec_from_file_location(f"searchft_user_{digest_of(text)}", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        factory = getattr(module, name, None)
+        model = factory(num_classes) if callable(factory) else None
+    except Exception as error:  # whatever the user's code raises
+        inside = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+        line = f", line {inside[-1]}" if inside else ""
+        raise refusal(f"must build a network but {path}{line}: {type(error).__name__}: {error}") from error
+    if not callable(factory):
+        raise refusal(f"must name a class or function of {path} but it has no {name!r}")
+    if not isinstance(model, nn.Module):
+        raise refusal(f"must give an nn.Module but {name} of {path} gives {type(model).__name__}")
+    return model
 
 
 def constructor_arguments(name: BackboneName, weights: str, auxiliary: bool = False) -> dict[str, Any]:

@@ -21,11 +21,11 @@ from searchft.models.backbones import (
     build_backbone,
     constructor_arguments,
     parse_backbone,
+    refusal,
     seeded,
 )
-from searchft.models.code import refusal
-from searchft.models.convnets import Rows, convnet_rows
 from searchft.models.edits import apply_edits, change_modules, is_structural
+from searchft.models.families import Rows, convnet_rows
 from searchft.models.heads import HeadSlot, assemble, find_head, head_layers, probe_head
 from searchft.models.weights import Source, find_weights, load_into, random_seed
 from searchft.recipe import BackboneFacts, Recipe

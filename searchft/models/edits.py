@@ -14,7 +14,7 @@ from torch import nn
 
 from searchft.errors import InputError, Problem, first_line
 from searchft.models.backbones import near, seeded
-from searchft.models.convnets import Rows, add_rows
+from searchft.models.families import Rows, add_rows
 
 STRUCTURAL = ("keep", "append", "replace")
 """Last parts of a path that name a change of modules, not an attribute."""

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
 
 
 @dataclass(frozen=True)
@@ -85,3 +88,34 @@ FAMILIES = (
 def family_of(name: str) -> Family | None:
     """The row of a torchvision model name, e.g. `wide_resnet50_2` -> resnet; None for a name no row knows."""
     return next((family for family in FAMILIES if re.fullmatch(family.pattern, name)), None)
+
+
+# Ours: a 7×7 convolution of stride 2, pairs of 3×3 convolutions, the mean over the map, a linear layer. As tables of torch.nn layers
+# they are rebuilt from an exported configuration by torch alone.
+
+Rows = list[tuple[str, str, dict[str, Any]]]
+"""(dotted path, class of torch.nn, arguments), parents before children."""
+
+CHANNELS = 64
+PAIRS = {"convnet3": 1, "convnet5": 2, "convnet7": 3}
+"""Name to pairs of 3×3 convolutions; the number in the name counts all convolutions."""
+
+
+def convnet_rows(name: str, num_classes: int) -> Rows:
+    """The layers of a network of this family. Raises KeyError for another name."""
+    stem = {"in_channels": 3, "out_channels": CHANNELS, "kernel_size": 7, "stride": 2, "padding": 3, "bias": False}
+    norm = ("BatchNorm2d", {"num_features": CHANNELS})
+    convolution = {"in_channels": CHANNELS, "out_channels": CHANNELS, "kernel_size": 3, "padding": 1, "bias": False}
+    pair: Any = (("Conv2d", convolution), norm, ("ReLU", {}), ("Conv2d", convolution), norm)
+    rows: Rows = [("conv1", "Conv2d", stem), ("norm1", *norm)]
+    for number in range(1, PAIRS[name] + 1):
+        rows.append((f"layer{number}", "Sequential", {}))
+        rows += [(f"layer{number}.{i}", kind, arguments) for i, (kind, arguments) in enumerate(pair)]
+    rows += [("avgpool", "AdaptiveAvgPool2d", {"output_size": 1}), ("flatten", "Flatten", {})]
+    return [*rows, ("fc", "Linear", {"in_features": CHANNELS, "out_features": num_classes})]
+
+
+def add_rows(model: nn.Module, rows: Rows) -> None:
+    """Puts each row's layer at its path, replacing what is there; a parent must exist or stand before its children."""
+    for path, kind, arguments in rows:
+        model.set_submodule(path, getattr(nn, kind)(**arguments))

@@ -12,8 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from searchft.models.backbones import PLACEHOLDER_CLASSES, BackboneName
-from searchft.models.code import refusal
+from searchft.models.backbones import PLACEHOLDER_CLASSES, BackboneName, refusal
 from searchft.recipe import Recipe
 
 Layers = list[tuple[str, dict[str, Any]]]

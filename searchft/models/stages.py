@@ -15,8 +15,7 @@ import timm
 from torch import nn
 
 from searchft.errors import SearchftError
-from searchft.models.backbones import BackboneName
-from searchft.models.code import refusal
+from searchft.models.backbones import BackboneName, refusal
 from searchft.models.families import Family
 from searchft.recipe import HEAD, StageFacts
 

@@ -15,9 +15,9 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import itertools
 import pickle
 import re
-import socket
 import time
 import urllib.error
 import urllib.request
@@ -35,9 +35,8 @@ import torchvision
 from torch import Tensor, nn
 
 from searchft.errors import InputError, Problem, first_line
-from searchft.files import sha256_of
-from searchft.models.backbones import PLACEHOLDER_CLASSES, BackboneName, near, seeded, timm_tags
-from searchft.models.code import digest_of, refusal
+from searchft.files import sha256_of, socket_timeout
+from searchft.models.backbones import PLACEHOLDER_CLASSES, BackboneName, digest_of, near, refusal, seeded, timm_tags
 from searchft.models.stages import below
 
 KEY = "recipe.weights"
@@ -224,15 +223,12 @@ def _from_url(url: str) -> tuple[Path, str]:
         return path, f"searchft downloads over https only, and {url} is not"
     if reason := reachable(url):
         return path, reason
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(CONNECT_TIMEOUT_S)  # torch.hub takes none
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(url, str(path), _stated_digest(path), progress=False)
+        with socket_timeout(CONNECT_TIMEOUT_S):
+            torch.hub.download_url_to_file(url, str(path), _stated_digest(path), progress=False)
     except (OSError, ValueError, RuntimeError) as error:
         return path, f"{urlsplit(url).netloc}: {error}"
-    finally:
-        socket.setdefaulttimeout(before)
     return path, ""
 
 
@@ -276,7 +272,7 @@ def load_into(
         state: Mapping[str, Tensor] = _timm_state(name, source.weights, source.path)
     else:
         state = _read_state(source.path)
-        if source.kind == "package":
+        if source.kind == "package":  # it calls the same layers by other names
             state = in_order(state, model, source.path)
         elif name.family is not None and name.family.name == "densenet":
             state = {_OLD_DENSENET.sub(r"\1\2", key): value for key, value in state.items()}
@@ -342,19 +338,14 @@ def _read_state(path: Path) -> Mapping[str, Tensor]:
 
 
 def in_order(state: Mapping[str, Tensor], model: nn.Module, path: Path) -> dict[str, Tensor]:
-    """Renames entries one to one, by their order: for packages that call the same layers by other names.
-
-    Raises InputError unless every entry agrees in shape (the head's class count aside) and in the last part of its name.
-    """
+    """Renames entries one to one, by their order. Raises InputError where the last parts of their names differ."""
     own = model.state_dict()
-    if len(state) != len(own):
-        raise refusal(f"must hold {len(own)} entries but holds {len(state)}", KEY, shown(path))
-    head = list(own)[-2:]
-    for (theirs, value), (ours, held) in zip(state.items(), own.items(), strict=True):
-        same_shape = value.shape[1:] == held.shape[1:] if ours in head else value.shape == held.shape
-        if not same_shape or theirs.rpartition(".")[2] != ours.rpartition(".")[2]:
-            rule = f"must match {ours} {tuple(held.shape)} in order but there stands {theirs} {tuple(value.shape)}"
-            raise refusal(rule, KEY, shown(path))
+    names = ([key.rpartition(".")[2] for key in keys] for keys in (own, state))
+    for place, (ours, theirs) in enumerate(itertools.zip_longest(*names)):
+        if ours != theirs:
+            raise refusal(
+                f"must hold {len(own)} entries in this backbone's order but entry {place} is {theirs}", KEY, shown(path)
+            )
     return dict(zip(own, state.values(), strict=True))
 
 

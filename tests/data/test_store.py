@@ -12,7 +12,7 @@ import time
 import pytest
 
 from searchft.cache import MANIFEST, Cache
-from searchft.data import hashes, open_images, reopen_images, store
+from searchft.data import open_images, reopen_images, store
 from searchft.errors import InputError, StorageError
 from searchft.recipe import DataSettings
 
@@ -37,7 +37,7 @@ def decoded(monkeypatch):
 
 @pytest.fixture
 def hashed(monkeypatch):
-    return calls_of(monkeypatch, hashes, "sha256_of")
+    return calls_of(monkeypatch, "sha256_of")
 
 
 def test_images_are_decoded_once_wherever_they_lie(settings, cache, tmp_path, decoded):
@@ -52,7 +52,7 @@ def test_images_are_decoded_once_wherever_they_lie(settings, cache, tmp_path, de
 
 
 def test_a_second_start_does_not_read_files_again_but_content_decides(settings, cache, tmp_path, monkeypatch, hashed):
-    monkeypatch.setattr(hashes, "SETTLED_NS", -1)
+    monkeypatch.setattr(store, "SETTLED_NS", -1)
     first = open_images(settings, cache)
     open_images(settings, cache)
     assert len(hashed) == 16
@@ -65,15 +65,15 @@ def test_a_second_start_does_not_read_files_again_but_content_decides(settings, 
 
 
 def test_a_file_changed_just_now_is_not_trusted(settings, cache, monkeypatch, hashed):
-    monkeypatch.setattr(hashes, "SETTLED_NS", 10**15)
+    monkeypatch.setattr(store, "SETTLED_NS", 10**15)
     open_images(settings, cache)
     open_images(settings, cache)
     assert len(hashed) == 32
 
 
 def test_a_file_that_changes_while_it_is_read_stops(settings, cache, monkeypatch):
-    real = hashes.sha256_of
-    monkeypatch.setattr(hashes, "sha256_of", lambda path: real(path)[::-1])
+    real = store.sha256_of
+    monkeypatch.setattr(store, "sha256_of", lambda path: real(path)[::-1])
     with pytest.raises(InputError, match="changed while it was read"):
         open_images(settings, cache)
     assert not Cache(cache / "images").entries() and not list((cache / "images").glob(".*"))
@@ -138,7 +138,7 @@ def test_finding_images_needs_no_torch():
 
 @pytest.mark.slow
 def test_ten_thousand_files_are_listed_quickly_the_second_time(cache, tmp_path, monkeypatch, picture):
-    monkeypatch.setattr(hashes, "SETTLED_NS", -1)
+    monkeypatch.setattr(store, "SETTLED_NS", -1)
     for name in ("cat", "dog"):
         (tmp_path / "many" / name).mkdir(parents=True)
         for i in range(5000):

@@ -12,7 +12,7 @@ import torch
 from searchft.errors import InputError
 from searchft.models import architecture_of, build_model, describe_backbone, freeze, set_modes
 from searchft.models.adapters import BRANCH
-from searchft.models.code import PERMISSION
+from searchft.models.backbones import PERMISSION
 from searchft.recipe import BackboneFacts, Recipe, open_parameters
 
 IMAGES = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
