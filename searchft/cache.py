@@ -32,8 +32,7 @@ from searchft.errors import StorageError
 from searchft.faults import fault
 from searchft.files import disk_bytes, is_disk_error, lock_file, read_sealed, sha256_of, sync_folder, write_sealed
 
-FORMAT = 2
-"""Layout of an entry; another number is another cache."""
+FORMAT = 2  # layout of an entry; another number is another cache
 FULL_CHECK_BYTES = 1 << 30
 """Files up to this size (about a second) are hashed on the first opening; larger ones only if their time is not the builder's."""
 
@@ -62,8 +61,7 @@ class Opened:
 
     folder: Path
     manifest: Mapping[str, Any]
-    arrays: list[np.ndarray]
-    """uint8 [bytes], one per file of the manifest."""
+    arrays: list[np.ndarray]  # uint8 [bytes], one per file of the manifest
 
 
 @dataclass(frozen=True)
@@ -72,10 +70,8 @@ class Entry:
 
     key: str
     size_bytes: int
-    used: float
-    """Unix time of the last opening."""
-    held: bool
-    """Whether a living process has it mapped."""
+    used: float  # Unix time of the last opening
+    held: bool  # whether a living process has it mapped
 
 
 class Cache:

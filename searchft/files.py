@@ -24,11 +24,9 @@ import filelock
 from searchft.errors import StorageError
 from searchft.faults import fault
 
-LAST_CHECKPOINT = "last.ckpt"
-"""In a trial's folder: what its next epoch needs."""
+LAST_CHECKPOINT = "last.ckpt"  # in a trial's folder: what its next epoch needs
 
-BEST_WEIGHTS = "best.safetensors"
-"""In a trial's folder: what its best epoch changed in the network."""
+BEST_WEIGHTS = "best.safetensors"  # in a trial's folder: what its best epoch changed in the network
 
 _UMASK = os.umask(0o022)
 os.umask(_UMASK)

@@ -11,8 +11,7 @@ from searchft.data.records import SPLIT_NAMES, Record, Records, find_place, prin
 from searchft.errors import InputError, Problem
 from searchft.recipe import DataSettings
 
-MOST_PROBLEMS = 50
-"""A table of 100,000 wrong rows is one mistake, not 100,000: this many are listed, the others counted."""
+MOST_PROBLEMS = 50  # a table of 100,000 wrong rows is one mistake, not 100,000: this many are listed, the others counted
 
 
 def read_csv(settings: DataSettings, written: str) -> Records:

@@ -24,24 +24,20 @@ from PIL import Image, ImageOps
 from searchft.data.records import printable
 from searchft.errors import InputError, Problem
 
-DECODER_VERSION = 1
-"""Raised whenever a change here alters pixels: old stores and fingerprints then stop being answers."""
+DECODER_VERSION = 1  # raised whenever a change here alters pixels: old stores and fingerprints then stop being answers
 MAX_PIXELS = 89_478_485
 """Pillow's own limit for an image that is not suspicious: a quarter of a gigabyte in RGB. Holds while resizing too."""
-MAX_FILE_BYTES = 512 * 1024 * 1024
-"""Larger files are not read into memory."""
+MAX_FILE_BYTES = 512 * 1024 * 1024  # larger files are not read into memory
 
 INTERPOLATIONS = {name: Image.Resampling[name.upper()] for name in ("bilinear", "bicubic", "lanczos", "nearest")}
 """Values of `data.interpolation`: Pillow's filters."""
-RESIZES = ("squash", "crop", "pad")
-"""Values of `data.resize`."""
+RESIZES = ("squash", "crop", "pad")  # values of `data.resize`
 
 PILLOW_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "PPM", "TIFF")
 """What Pillow may try, whatever a file calls itself: each plug-in more is another parser for untrusted bytes. JPEG includes
 the MPO files of phones (the first image is taken)."""
 _READABLE = ".jpg .jpeg .jpe .jfif .mpo .png .webp .bmp .dib .ppm .pgm .pbm .pnm .tif .tiff"
-READABLE = frozenset(_READABLE.split())
-"""Suffixes, in lower case, of files that are opened."""
+READABLE = frozenset(_READABLE.split())  # suffixes, in lower case, of files that are opened
 _FOREIGN = (
     ".heic .heif .hif .avif .gif .svg .psd .psb .raw .cr2 .cr3 .crw .nef .nrw .arw .srf .sr2 .dng .orf .rw2 .raf .pef "
     ".srw .x3f .jxl .jp2 .j2k .jpx .ico .icns .tga .pcx .eps .ai .xcf .exr .hdr .dds .apng .qoi .sgi .fits .dcm"

@@ -26,14 +26,11 @@ IGNORED_NAMES = frozenset({"thumbs.db", "desktop.ini", "__macosx", "@eadir", "$r
 class _Found:
     """What a walk came across."""
 
-    images: list[tuple[str, str | None, str, Path]] = field(default_factory=list)
-    """(class, split, name, path)."""
+    images: list[tuple[str, str | None, str, Path]] = field(default_factory=list)  # (class, split, name, path)
     unreadable: list[tuple[str, str]] = field(default_factory=list)
     classes: set[str] = field(default_factory=set)
-    stray: list[Path] = field(default_factory=list)
-    """Images that lie in no class folder."""
-    other: Counter[str] = field(default_factory=Counter)
-    """Suffixes of files that are no images."""
+    stray: list[Path] = field(default_factory=list)  # images that lie in no class folder
+    other: Counter[str] = field(default_factory=Counter)  # suffixes of files that are no images
 
 
 def read_folder(settings: DataSettings, written: str) -> Records:

@@ -26,20 +26,16 @@ from searchft.recipe import DataFacts, DataSettings, SpaceFacts, digest
 VIEW = "view.sealed"
 """What a source calls the rows of a store: classes, labels, names, splits. Several sources may share one store."""
 
-Rows = Sequence[tuple[str, Record]]
-"""(split, record), ordered by split, class and name: as in the store."""
+Rows = Sequence[tuple[str, Record]]  # (split, record), ordered by split, class and name: as in the store
 
 
 @dataclass(frozen=True)
 class ImageSplit:
     """The images of train, val or test, ordered by class, then name."""
 
-    images: np.ndarray
-    """uint8 [N, S, S, 3], RGB, memory-mapped copy-on-write."""
-    labels: np.ndarray
-    """int64 [N]: indices into the classes."""
-    names: list[str]
-    """Paths relative to the source, or numbers, for people."""
+    images: np.ndarray  # uint8 [N, S, S, 3], RGB, memory-mapped copy-on-write
+    labels: np.ndarray  # int64 [N]: indices into the classes
+    names: list[str]  # paths relative to the source, or numbers, for people
 
     def __len__(self) -> int:
         return len(self.names)
@@ -49,11 +45,9 @@ class ImageSplit:
 class Images:
     """All splits of a data set, decoded."""
 
-    folder: Path
-    """What `reopen_images` takes in another process."""
+    folder: Path  # what `reopen_images` takes in another process
     facts: DataFacts
-    size: int
-    """Side of the stored squares in pixels."""
+    size: int  # side of the stored squares in pixels
     splits: Mapping[str, ImageSplit]
 
     @property

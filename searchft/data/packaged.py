@@ -20,13 +20,11 @@ from searchft.recipe import DataSettings
 
 CREDIT = "ORL faces: provided courtesy of AT&T Laboratories Cambridge"
 
-DEBIAN = Path("/usr/share/datasets/fashion-mnist")
-"""Where Debian's package dataset-fashion-mnist puts its files."""
+DEBIAN = Path("/usr/share/datasets/fashion-mnist")  # where Debian's package dataset-fashion-mnist puts its files
 CLOTHES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 _PARTS = {"train": "train", "test": "t10k"}
 _KINDS = ("images-idx3", "labels-idx1")
-_LARGEST = 1 << 28
-"""No idx file of this set unpacks to more bytes: a larger one is not believed."""
+_LARGEST = 1 << 28  # no idx file of this set unpacks to more bytes: a larger one is not believed
 
 
 def read_orl_faces(settings: DataSettings, written: str) -> Records:

@@ -11,8 +11,7 @@ import numpy as np
 
 from searchft.errors import InputError, Problem
 
-SPLITS = ("train", "val", "test")
-"""The splits, in the order in which they stand in the store."""
+SPLITS = ("train", "val", "test")  # the splits, in the order in which they stand in the store
 
 SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 """What people call the splits."""
@@ -25,12 +24,9 @@ Content = Path | np.ndarray | Callable[[], Any]
 class Record:
     """One image that a source knows of."""
 
-    name: str
-    """Unique and stable within the source, for people and for the split: `cat/0001.jpg`. Never an absolute path."""
-    label: int
-    """Index into `Records.classes`."""
-    split: str | None
-    """`train`, `val` or `test` where the source has a split of its own."""
+    name: str  # unique and stable within the source, for people and for the split: `cat/0001.jpg`. Never an absolute path.
+    label: int  # index into `Records.classes`
+    split: str | None  # `train`, `val` or `test` where the source has a split of its own
     content: Content
 
     @property
@@ -43,8 +39,7 @@ class Record:
 class Records:
     """All images of a source."""
 
-    where: str
-    """The folder, file or package that was read, for messages."""
+    where: str  # the folder, file or package that was read, for messages
     classes: tuple[str, ...]
     records: list[Record]
     unreadable: list[tuple[str, str]] = field(default_factory=list)

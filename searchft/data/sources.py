@@ -24,8 +24,7 @@ from searchft.wording import near
 class Source:
     """One kind of source."""
 
-    argument: str
-    """What stands after the colon (`PATH`), or an empty string."""
+    argument: str  # what stands after the colon (`PATH`), or an empty string
     read: Callable[[DataSettings, str, Path], Records]
     """From settings, argument and cache folder to what is there. Raises InputError."""
 

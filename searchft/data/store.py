@@ -32,14 +32,12 @@ from searchft.recipe import digest
 
 PIXELS = "pixels.bin"
 
-_CHUNK = 32
-"""Images per task: enough to hide a task's own cost, few enough to keep all threads busy to the end."""
+_CHUNK = 32  # images per task: enough to hide a task's own cost, few enough to keep all threads busy to the end
 SETTLED_NS = 2_000_000_000
 """A file changed less than this before it was hashed is hashed again next time: two writes in one tick of the clock look like one."""
 
 T = TypeVar("T")
-Progress = Callable[[int, int], None]
-"""Receives (done, all) now and then."""
+Progress = Callable[[int, int], None]  # receives (done, all) now and then
 
 
 class Preprocessing(NamedTuple):
@@ -58,8 +56,7 @@ class Pixels(NamedTuple):
     """An open store."""
 
     folder: Path
-    values: np.ndarray
-    """uint8 [N, S, S, 3], memory-mapped copy-on-write: writing to it never reaches the file."""
+    values: np.ndarray  # uint8 [N, S, S, 3], memory-mapped copy-on-write: writing to it never reaches the file
     rejected: Mapping[int, str]
     """Position among the records that were asked for, and why that one could not be decoded: it has no row."""
 

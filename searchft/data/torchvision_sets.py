@@ -24,11 +24,9 @@ from searchft.files import lock_file, socket_timeout
 from searchft.recipe import DataSettings
 from searchft.wording import near
 
-DOWNLOAD_TIMEOUT_S = 30.0
-"""A server that says nothing for so long has failed."""
+DOWNLOAD_TIMEOUT_S = 30.0  # a server that says nothing for so long has failed
 
-Pairs = Iterable[tuple[Any, Any]]
-"""(content, label) of each image of one split; a label is None where the set keeps it secret."""
+Pairs = Iterable[tuple[Any, Any]]  # (content, label) of each image of one split; a label is None where the set keeps it secret
 
 
 def _indexed(dataset: Any) -> Pairs:
@@ -64,8 +62,7 @@ class _Fetch:
 
 _fetching = threading.Lock()
 
-Splits = tuple[tuple[str | None, Mapping[str, Any]], ...]
-"""(our split or None for a set to split, keyword arguments)."""
+Splits = tuple[tuple[str | None, Mapping[str, Any]], ...]  # (our split or None for a set to split, keyword arguments)
 
 
 def _by(keyword: str, **values: Any) -> Splits:
@@ -88,19 +85,14 @@ class TorchvisionSet:
     """What has to be known of one of torchvision's sets beside its class."""
 
     splits: Splits
-    folder: str
-    """What lies in the root once the set is there (folders or files), for messages."""
+    folder: str  # what lies in the root once the set is there (folders or files), for messages
     classes: str = "classes"
     """Attribute with the class names: a sequence, or a mapping from name to label; empty: labels are the names."""
-    files: bool = False
-    """Whether it takes a `loader`: then indexing gives paths, and no image is decoded to learn its label."""
+    files: bool = False  # whether it takes a `loader`: then indexing gives paths, and no image is decoded to learn its label
     pairs: Callable[[Any], Pairs] = _indexed
-    download: bool = True
-    """Whether torchvision can get it."""
-    root: str = ""
-    """Sub-folder of the usual root to use as root, for sets that would fill it with bare files."""
-    extra: Mapping[str, Any] = field(default_factory=dict)
-    """Keyword arguments for every split."""
+    download: bool = True  # whether torchvision can get it
+    root: str = ""  # sub-folder of the usual root to use as root, for sets that would fill it with bare files
+    extra: Mapping[str, Any] = field(default_factory=dict)  # keyword arguments for every split
     takes_root: bool = True
 
 

@@ -18,8 +18,7 @@ from torch import Tensor
 from searchft.cache import Cache, CacheRefusal
 from searchft.faults import fault
 
-CHUNK = 256
-"""Images computed and written together: whole micro-batches, so that only the last one is padded."""
+CHUNK = 256  # images computed and written together: whole micro-batches, so that only the last one is padded
 
 
 class FeatureStore(Cache):
@@ -27,10 +26,8 @@ class FeatureStore(Cache):
 
     def __init__(self, root: Path, budget_bytes: int) -> None:
         super().__init__(root, budget_bytes)
-        self.refusal = ""
-        """Why the last `values` gave None."""
-        self.computed_s: dict[str, float] = {}
-        """By key, of the values opened: how long computing them took, once."""
+        self.refusal = ""  # why the last `values` gave None
+        self.computed_s: dict[str, float] = {}  # by key, of the values opened: how long computing them took, once
 
     def values(self, key: str, count: int, compute: Callable[[int, int], tuple[Tensor, ...]] | None) -> list[Tensor] | None:
         """The values of `key`: CPU tensors [count, …], built by `compute` if they are not there.

@@ -17,12 +17,10 @@ from searchft.models.backbones import refusal
 
 BLOCKS = ("InvertedResidual", "MBConv")
 """Classes of inverted-residual blocks in torchvision and timm (MobileNetV2 and V3, MNASNet's kin, EfficientNet)."""
-BRANCH = "lite_residual"
-"""Name of the branch within its block."""
+BRANCH = "lite_residual"  # name of the branch within its block
 GROUPS = 2
 KERNEL = 5
-NORM_CHANNELS = 8
-"""Channels per group of the branches' group norms, as in the paper."""
+NORM_CHANNELS = 8  # channels per group of the branches' group norms, as in the paper
 
 
 class LiteResidual(nn.Module):

@@ -38,12 +38,9 @@ layer has, so that a second head gives itself away."""
 class BackboneName:
     """A backbone's name taken apart."""
 
-    library: str
-    """`torchvision`, `timm`, `searchft` (small networks of ours), or `python` (the user's own)."""
-    name: str
-    """The library's name of the architecture, without a timm tag; for `python` FILE.py:NAME."""
-    tag: str = ""
-    """timm's name of a set of weights, where the user wrote one: `a1_in1k` of `resnet18.a1_in1k`."""
+    library: str  # `torchvision`, `timm`, `searchft` (small networks of ours), or `python` (the user's own)
+    name: str  # the library's name of the architecture, without a timm tag; for `python` FILE.py:NAME
+    tag: str = ""  # timm's name of a set of weights, where the user wrote one: `a1_in1k` of `resnet18.a1_in1k`
 
     def __str__(self) -> str:
         return f"{self.library}{':' if self.library == 'python' else '/'}{self.full_name}"

@@ -30,26 +30,20 @@ from searchft.models.heads import HeadSlot, assemble, find_head, head_layers, pr
 from searchft.models.weights import Source, find_weights, load_into, random_seed
 from searchft.recipe import BackboneFacts, Recipe
 
-KEPT_TEMPLATES = 3
-"""Backbones kept in memory per process."""
-SEED_UNDER_WEIGHTS = 0
-"""Seed of the values that a weights file then replaces; only auxiliary heads that it lacks keep them."""
+KEPT_TEMPLATES = 3  # backbones kept in memory per process
+SEED_UNDER_WEIGHTS = 0  # seed of the values that a weights file then replaces; only auxiliary heads that it lacks keep them
 
 
 @dataclass(frozen=True)
 class Template:
     """A finished backbone; never trained, only copied."""
 
-    model: nn.Module
-    """An empty nn.Identity stands where the head goes."""
+    model: nn.Module  # an empty nn.Identity stands where the head goes
     slot: HeadSlot
-    edits: dict[str, Any]
-    """What the edits set, in the modules' own form."""
+    edits: dict[str, Any]  # what the edits set, in the modules' own form
     notes: tuple[str, ...]
-    kept: dict[str, int]
-    """How many modules of which nn.Sequential were kept."""
-    new_layers: Rows
-    """Layers that edits appended or put in another's place."""
+    kept: dict[str, int]  # how many modules of which nn.Sequential were kept
+    new_layers: Rows  # layers that edits appended or put in another's place
 
 
 _templates: OrderedDict[tuple[Any, ...], Template] = OrderedDict()

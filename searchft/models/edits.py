@@ -16,8 +16,7 @@ from searchft.errors import InputError, Problem, first_line
 from searchft.models.backbones import near, seeded
 from searchft.models.families import Rows, add_rows
 
-STRUCTURAL = ("keep", "append", "replace")
-"""Last parts of a path that name a change of modules, not an attribute."""
+STRUCTURAL = ("keep", "append", "replace")  # last parts of a path that name a change of modules, not an attribute
 _OTHER_STREAM = 0x5EED
 """New layers draw from a stream of their own, so that they do not repeat the random values of the network's first ones."""
 _SIMPLE = (bool, int, float, str, tuple, list, type(None))

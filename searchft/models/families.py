@@ -21,8 +21,7 @@ class Children:
     pools: bool = False
 
 
-Part = tuple[str, ...] | Children
-"""Modules that make one stage, or a container of stages."""
+Part = tuple[str, ...] | Children  # modules that make one stage, or a container of stages
 
 
 @dataclass(frozen=True)
@@ -30,14 +29,10 @@ class Family:
     """One torchvision family."""
 
     name: str
-    pattern: str
-    """Regular expression that the whole model name matches."""
-    parts: tuple[Part, ...]
-    """Stages in order of execution, stem first."""
-    head: str
-    """The final layer that turns features into class scores."""
-    last_norm: tuple[str, ...] = ()
-    """Norms between the last stage and the head: they belong to the last stage."""
+    pattern: str  # regular expression that the whole model name matches
+    parts: tuple[Part, ...]  # stages in order of execution, stem first
+    head: str  # the final layer that turns features into class scores
+    last_norm: tuple[str, ...] = ()  # norms between the last stage and the head: they belong to the last stage
     hidden: str = ""
     """A block in front of the head with layers of its own: a stage called by this name, unless the head replaces it."""
     auxiliary: tuple[tuple[str, str], ...] = ()
@@ -93,8 +88,7 @@ def family_of(name: str) -> Family | None:
 # Ours: a 7×7 convolution of stride 2, pairs of 3×3 convolutions, the mean over the map, a linear layer. As tables of torch.nn layers
 # they are rebuilt from an exported configuration by torch alone.
 
-Rows = list[tuple[str, str, dict[str, Any]]]
-"""(dotted path, class of torch.nn, arguments), parents before children."""
+Rows = list[tuple[str, str, dict[str, Any]]]  # (dotted path, class of torch.nn, arguments), parents before children
 
 CHANNELS = 64
 PAIRS = {"convnet3": 1, "convnet5": 2, "convnet7": 3}

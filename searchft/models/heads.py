@@ -15,22 +15,17 @@ from torch import Tensor, nn
 from searchft.models.backbones import PLACEHOLDER_CLASSES, BackboneName, refusal
 from searchft.recipe import Recipe
 
-Layers = list[tuple[str, dict[str, Any]]]
-"""Classes of `torch.nn` with their arguments, input side first."""
+Layers = list[tuple[str, dict[str, Any]]]  # classes of `torch.nn` with their arguments, input side first
 
 
 @dataclass(frozen=True)
 class HeadSlot:
     """The place of the classifier in a backbone."""
 
-    module: str
-    """Dotted name of what our head replaces."""
-    num_features: int
-    """Inputs of the head."""
-    convolution: bool = False
-    """The old layer is a 1×1 convolution in front of the pooling (SqueezeNet): ours are too."""
-    bias: bool = True
-    """Whether the old final layer has a bias (MaxViT's has none)."""
+    module: str  # dotted name of what our head replaces
+    num_features: int  # inputs of the head
+    convolution: bool = False  # the old layer is a 1×1 convolution in front of the pooling (SqueezeNet): ours are too
+    bias: bool = True  # whether the old final layer has a bias (MaxViT's has none)
     before: tuple[str, ...] = ()
     """Parameterless layers to put before ours: `pool` and `flatten` where the replaced block did that itself."""
 

