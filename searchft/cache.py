@@ -41,7 +41,6 @@ _HELD = "held"
 _MARKS = (_HELD, MANIFEST, "manifest.json", "index.sealed")  # the last two: entries of earlier versions
 _KEY = re.compile(r"[0-9a-f]+")
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
 Builder = Callable[[Callable[[int], Path]], dict[str, Any]]
 """Calls its argument, once, with the bytes that its files will take, writes them into the folder that it gets, and returns
 {"files": [{"name", "dtype", "shape", "layout"}, …], and notes of its own as JSON}."""

@@ -25,9 +25,7 @@ from searchft.errors import StorageError
 from searchft.faults import fault
 
 LAST_CHECKPOINT = "last.ckpt"  # in a trial's folder: what its next epoch needs
-
 BEST_WEIGHTS = "best.safetensors"  # in a trial's folder: what its best epoch changed in the network
-
 _UMASK = os.umask(0o022)
 os.umask(_UMASK)
 _NETWORK = "nfs nfs4 cifs smb3 smbfs sshfs afs ceph lustre gpfs glusterfs beegfs pvfs2 orangefs"
@@ -69,13 +67,19 @@ def replacing(path: Path, sync: bool = True) -> Iterator[IO[bytes]]:
             temporary.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def _opened(folder: Path) -> Iterator[int]:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        yield handle
+    finally:
+        os.close(handle)
+
+
 def sync_folder(path: Path) -> None:
     """Makes renames in a folder outlive a power cut."""
-    folder = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    with _opened(path) as handle:
+        os.fsync(handle)
 
 
 def write_atomic(path: Path, content: bytes) -> None:
@@ -197,15 +201,13 @@ def lock_file(path: Path) -> filelock.FileLock:
     """A lock of the kernel on `path`, released when its holder dies. Raises StorageError where the file system has none."""
     # filelock would in silence let a file stand for a lock, which outlives its holder.
     path.parent.mkdir(parents=True, exist_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
     try:
-        fcntl.flock(folder, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        with _opened(path.parent) as handle:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno in (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK):
             rule = f"{path.parent} lies on a file system without locks ({error.strerror}): use a folder on another disk"
             raise StorageError(rule, str(path.parent)) from error
-    finally:
-        os.close(folder)
     return filelock.FileLock(path, mode=0o644)
 
 

@@ -40,7 +40,6 @@ CIRCLES = (
 LONGEST = 400
 LONG = {
     "recipe/fields.py": 600,
-    "models/weights.py": 447,
     "search/driver.py": 434,
 }
 """Files with more lines than LONGEST. May only shrink; the table of fields alone may stay."""

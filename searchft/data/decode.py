@@ -5,12 +5,12 @@
 - Grey of 16 bits is scaled by its full range. Grey of 32 bits has no known range unless its values fit 16 bits; floating-point
   grey is read where it lies in [0, 1]. Anything else is refused.
 - CMYK goes through Pillow's conversion; colour profiles are ignored, as torchvision's and timm's loaders do.
-- Resizing is Pillow's (antialiased), rounded as torchvision's `Resize` and `CenterCrop`. JPEG's reduced-size decoding is not
-  used: it gives other pixels.
+- Resizing is Pillow's (antialiased), rounded as torchvision's `Resize` and `CenterCrop`; never JPEG's reduced-size decoding.
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
 import re
 import threading
@@ -28,11 +28,9 @@ DECODER_VERSION = 1  # raised whenever a change here alters pixels: old stores a
 MAX_PIXELS = 89_478_485
 """Pillow's own limit for an image that is not suspicious: a quarter of a gigabyte in RGB. Holds while resizing too."""
 MAX_FILE_BYTES = 512 * 1024 * 1024  # larger files are not read into memory
-
 INTERPOLATIONS = {name: Image.Resampling[name.upper()] for name in ("bilinear", "bicubic", "lanczos", "nearest")}
 """Values of `data.interpolation`: Pillow's filters."""
 RESIZES = ("squash", "crop", "pad")  # values of `data.resize`
-
 PILLOW_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "PPM", "TIFF")
 """What Pillow may try, whatever a file calls itself: each plug-in more is another parser for untrusted bytes. JPEG includes
 the MPO files of phones (the first image is taken)."""
@@ -86,7 +84,12 @@ def decode_image(source: Path | bytes | np.ndarray | Image.Image, size: int, res
             image = Image.fromarray(source)
         else:
             image = source
-        return np.array(_resize(_to_rgb(_upright(image)), size, resize, INTERPOLATIONS[interpolation]), dtype=np.uint8)
+        image.load()
+        with contextlib.suppress(
+            Exception
+        ):  # damaged EXIF data: any parser error may come out, and the image is good all the same
+            image = ImageOps.exif_transpose(image)
+        return np.array(_resize(_to_rgb(image), size, resize, INTERPOLATIONS[interpolation]), dtype=np.uint8)
     except UnreadableImage as error:
         if isinstance(source, Path):
             raise UnreadableImage(error.reason, printable(source)) from error
@@ -134,14 +137,6 @@ def _open(content: bytes) -> Image.Image:
     if image.width * image.height > MAX_PIXELS:
         raise UnreadableImage(f"has {image.width:,} × {image.height:,} pixels, more than {MAX_PIXELS:,}; scale it down")
     return image
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    image.load()
-    try:
-        return ImageOps.exif_transpose(image)
-    except Exception:  # damaged EXIF data: any parser error may come out, and the image is good all the same
-        return image
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -1,7 +1,7 @@
 """`folder:PATH`: one sub-folder per class, under train, val and test or in one tree that is split.
 
-Images may lie deeper than their class folder. Links to files and folders are followed, except round in a circle.
-Classes are sorted by plain text order, as torchvision's ImageFolder does, so that exported labels agree with other tools.
+Images may lie deeper than their class folder; links are followed, except round in a circle. Classes are sorted as torchvision's
+ImageFolder sorts them, so that exported labels agree with other tools.
 """
 
 from __future__ import annotations
@@ -34,11 +34,7 @@ class _Found:
 
 
 def read_folder(settings: DataSettings, written: str) -> Records:
-    """The images under a folder. Raises InputError with every problem.
-
-    Split folders are those that `settings.folders` names, else sub-folders called train, val (valid, validation) and
-    test that hold sub-folders themselves (a class may be called `train` too); without them the whole tree is split later.
-    """
+    """The images under a folder. Raises InputError with every problem."""
     root = find_place(written, settings.root, "folder")
     splits = _split_folders(root, settings)
     found = _Found()
@@ -71,7 +67,10 @@ def read_folder(settings: DataSettings, written: str) -> Records:
 
 
 def _split_folders(root: Path, settings: DataSettings) -> dict[str, Path]:
-    """Split to folder, or nothing where the tree has no split of its own."""
+    """Split to folder: those that `settings.folders` names, else sub-folders called train, val (valid, validation) and test.
+
+    They must hold sub-folders themselves: a class may be called `train` too. Empty: the whole tree is split later.
+    """
     problems: list[Problem] = []
 
     def problem(rule: str, key: str = "data.source") -> None:
@@ -139,10 +138,7 @@ def _read_classes(root: Path, base: Path, split: str | None, found: _Found) -> N
 
 
 def _files(folder: str, within: str, above: Sequence[str]) -> Iterator[tuple[os.DirEntry[str], str]]:
-    """Files below a folder, in sorted order, with their names below the root, where `within` is the folder's own.
-
-    `above` holds the real paths of the folders that led here: a link to one of them is not followed.
-    """
+    """Files below a folder, sorted, with their names below the root (`within`: the folder's own); `above`: real paths that led here."""
     real = os.path.realpath(folder)
     if real in above:
         return

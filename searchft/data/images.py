@@ -1,7 +1,6 @@
 """From a space's data settings to images ready for training: found, split, checked, decoded once, described.
 
-`open_images` is the driver's: it builds what is missing. `reopen_images` is a worker's: it only opens and checks what
-the driver has built. Both give the same `Images`. The settings themselves were checked when the space was read.
+`open_images` is the driver's and builds what is missing; `reopen_images` is a worker's and only opens what the driver has built.
 """
 
 from __future__ import annotations
@@ -63,8 +62,7 @@ class Images:
 def open_images(settings: DataSettings, cache: Path, progress: Progress | None = None) -> Images:
     """Finds, splits, checks and decodes the images of `settings`, or finds them decoded under `cache`.
 
-    `progress` receives (done, all) now and then while images are hashed and decoded. Raises InputError with everything
-    that is wrong with the data, StorageError where the disk fails.
+    Raises InputError with everything that is wrong with the data, StorageError where the disk fails.
     """
     # What there is, and where it goes.
     preprocessing = Preprocessing(settings.store_size or settings.image_size, settings.resize, settings.interpolation)

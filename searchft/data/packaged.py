@@ -19,7 +19,6 @@ from searchft.errors import InputError
 from searchft.recipe import DataSettings
 
 CREDIT = "ORL faces: provided courtesy of AT&T Laboratories Cambridge"
-
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")  # where Debian's package dataset-fashion-mnist puts its files
 CLOTHES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 _PARTS = {"train": "train", "test": "t10k"}

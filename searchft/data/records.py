@@ -12,7 +12,6 @@ import numpy as np
 from searchft.errors import InputError, Problem
 
 SPLITS = ("train", "val", "test")  # the splits, in the order in which they stand in the store
-
 SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 """What people call the splits."""
 
@@ -42,8 +41,7 @@ class Records:
     where: str  # the folder, file or package that was read, for messages
     classes: tuple[str, ...]
     records: list[Record]
-    unreadable: list[tuple[str, str]] = field(default_factory=list)
-    """(path, reason) of image files that are known to be unreadable without opening them."""
+    unreadable: list[tuple[str, str]] = field(default_factory=list)  # (path, reason), known without opening the file
     notes: list[str] = field(default_factory=list)
 
 

@@ -1,7 +1,6 @@
 """Divides images into train, val and test: stratified, seeded, and independent of the order in which files are found.
 
-Each image has a rank, the digest of (seed, class, name); a class's images are dealt out in the order of their ranks. So
-the split depends on nothing but names and seed, and an image that comes or goes moves few others.
+A class's images are dealt out in the order of their ranks, the digests of (seed, class, name): one that comes or goes moves few others.
 """
 
 from __future__ import annotations
@@ -49,9 +48,10 @@ def split_images(
         rule = f"asks for {' + '.join(map(str, asked))} = {sum(asked)} images of each class but {few}. "
         raise refusal(where, rule + "Lower the counts, use fractions, or add images", "data.split")
     found: list[str | None] = [None] * len(names)
-    for mine in members.values():
+    for label, mine in members.items():
         sizes = {name: int(amount) for name, amount in amounts.items()} if counts else shares(len(mine), amounts)
-        dealt = iter(sorted(mine, key=lambda i: (_rank(seed, classes[labels[i]], names[i]), names[i], i)))
+        ranks = {i: f"{seed}\0{classes[label]}\0{names[i]}".encode("utf-8", "surrogateescape") for i in mine}
+        dealt = iter(sorted(mine, key=lambda i: (hashlib.sha256(ranks[i]).digest(), names[i], i)))
         for name in SPLITS:
             for _ in range(sizes[name]):
                 found[next(dealt)] = name
@@ -59,10 +59,7 @@ def split_images(
 
 
 def shares(count: int, fractions: Mapping[str, float]) -> dict[str, int]:
-    """How many of `count` images of one class each split gets.
-
-    By largest remainder, after one image each for train, val and test, in this order, as far as the images go.
-    """
+    """How many of `count` images of one class each split gets: by largest remainder, after one each, train before val before test."""
     sizes = dict.fromkeys(fractions, 0)
     wanted = [name for name in SPLITS if fractions.get(name, 0) > 0]
     for name in wanted[:count]:
@@ -75,7 +72,3 @@ def shares(count: int, fractions: Mapping[str, float]) -> dict[str, int]:
         # What is still missing goes to whoever is furthest below its quota; train before val before test on a tie.
         sizes[max(wanted, key=lambda name: (round(quotas[name] - sizes[name], 9), -wanted.index(name)))] += 1
     return sizes
-
-
-def _rank(seed: int, class_name: str, name: str) -> bytes:
-    return hashlib.sha256(f"{seed}\0{class_name}\0{name}".encode("utf-8", "surrogateescape")).digest()

@@ -31,19 +31,18 @@ from searchft.files import read_json, sha256_of, write_atomic
 from searchft.recipe import digest
 
 PIXELS = "pixels.bin"
-
 _CHUNK = 32  # images per task: enough to hide a task's own cost, few enough to keep all threads busy to the end
 SETTLED_NS = 2_000_000_000
-"""A file changed less than this before it was hashed is hashed again next time: two writes in one tick of the clock look like one."""
+"""A file changed less than this before it was hashed is hashed again: two writes in one tick of the clock look like one."""
 
 T = TypeVar("T")
 Progress = Callable[[int, int], None]  # receives (done, all) now and then
 
 
 class Preprocessing(NamedTuple):
-    """What is done to an image before it is stored: the side of the stored square in pixels, and how it comes about."""
+    """What is done to an image before it is stored."""
 
-    size: int
+    size: int  # side of the stored square in pixels
     resize: str
     interpolation: str
 
@@ -57,8 +56,7 @@ class Pixels(NamedTuple):
 
     folder: Path
     values: np.ndarray  # uint8 [N, S, S, 3], memory-mapped copy-on-write: writing to it never reaches the file
-    rejected: Mapping[int, str]
-    """Position among the records that were asked for, and why that one could not be decoded: it has no row."""
+    rejected: Mapping[int, str]  # position among the records asked for, and why that one has no row
 
 
 def in_threads(work: Callable[[range], T], count: int, chunk: int) -> Iterator[T]:

@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -25,7 +26,6 @@ from searchft.recipe import DataSettings
 from searchft.wording import near
 
 DOWNLOAD_TIMEOUT_S = 30.0  # a server that says nothing for so long has failed
-
 Pairs = Iterable[tuple[Any, Any]]  # (content, label) of each image of one split; a label is None where the set keeps it secret
 
 
@@ -39,28 +39,23 @@ def _indexed(dataset: Any) -> Pairs:
 
 def _pcam(dataset: Any) -> Pairs:
     with dataset.h5py.File(dataset._base_folder / dataset._FILES[dataset._split]["targets"][0]) as file:
-        labels = np.asarray(file["y"]).reshape(-1)
-    return [(_Fetch(dataset, i), label) for i, label in enumerate(labels)]
+        return _fetched(dataset, np.asarray(file["y"]).reshape(-1))
 
 
 def _lsun(dataset: Any) -> Pairs:
-    labels = np.repeat(range(len(dataset.indices)), np.diff([0, *dataset.indices]))
-    return [(_Fetch(dataset, i), label) for i, label in enumerate(labels)]
+    return _fetched(dataset, np.repeat(range(len(dataset.indices)), np.diff([0, *dataset.indices])))
 
 
-@dataclass(frozen=True)
-class _Fetch:
-    """An image of a set too large to be read at once. One thread at a time: LSUN allows a single reader."""
+def _fetched(dataset: Any, labels: np.ndarray) -> Pairs:
+    """Images of a set too large to be read at once, each fetched when it is needed, by one thread at a time: LSUN has one reader."""
+    fetching = threading.Lock()
 
-    dataset: Any
-    index: int
+    def fetch(i: int) -> Any:
+        with fetching:
+            return dataset[i][0]
 
-    def __call__(self) -> Any:
-        with _fetching:
-            return self.dataset[self.index][0]
+    return [(partial(fetch, i), label) for i, label in enumerate(labels)]
 
-
-_fetching = threading.Lock()
 
 Splits = tuple[tuple[str | None, Mapping[str, Any]], ...]  # (our split or None for a set to split, keyword arguments)
 
@@ -234,5 +229,5 @@ def _class_names(dataset: Any, row: TorchvisionSet) -> tuple[str, ...]:
 
 def _name(content: Content, root: Path, split: str | None, index: int) -> str:
     if isinstance(content, Path):
-        return printable(Path(os.path.relpath(content, root)).as_posix())
+        return printable(os.path.relpath(content, root))
     return f"{split}/{index:06d}" if split else f"{index:06d}"

@@ -17,7 +17,6 @@ from torchvision.transforms.v2 import functional as F
 from searchft.recipe import Recipe
 
 BILINEAR = F.InterpolationMode.BILINEAR
-
 ASPECT = 4 / 3  # random resized crops have aspect ratios between 3:4 and 4:3 (Szegedy et al. 2014), as torchvision's.
 
 

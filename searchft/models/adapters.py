@@ -1,8 +1,7 @@
 """Adapters: small trainable side branches beside a frozen backbone.
 
-`lite_residual` is TinyTL's (Cai, Gan, Zhu and Han 2020, arXiv:2007.11622, section 3.2): a branch beside each inverted-residual
-block that sees the block's input at half the resolution and expands nothing, so that backward keeps little. The paper pretrains the
-branches on ImageNet; ours begin as nothing, their last scale at zero.
+`lite_residual` is TinyTL's (Cai, Gan, Zhu and Han 2020, arXiv:2007.11622, section 3.2): a branch beside each inverted-residual block
+that sees the block's input at half the resolution and expands nothing. Ours begin as nothing, their last scale at zero.
 """
 
 from __future__ import annotations
@@ -48,9 +47,9 @@ def _norm_groups(channels: int) -> int:
 
 
 def attach_adapters(model: nn.Module, adapters: str) -> None:
-    """Gives every inverted-residual block of `model` its branch, in place; `none`: nothing. Existing parameters keep their names.
+    """Gives every inverted-residual block of `model` its branch, in place, drawn from torch's global generator; `none`: nothing.
 
-    Initial values are drawn from torch's global generator. Raises InputError where the model has no such block.
+    Existing parameters keep their names. Raises InputError where the model has no such block.
     """
     if adapters == "none":
         return

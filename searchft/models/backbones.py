@@ -30,8 +30,7 @@ from searchft.wording import near_names
 PERMISSION = "SEARCHFT_ALLOW_CODE"
 """The environment variable that allows code: the folder of the space file. Processes that this one starts inherit it."""
 PLACEHOLDER_CLASSES = 7
-"""Classes of the head that ours replaces: few, so that nothing large is initialised in vain, and a number that no other
-layer has, so that a second head gives itself away."""
+"""Classes of the head that ours replaces: few, and a number that no other layer has, so that a second head gives itself away."""
 
 
 @dataclass(frozen=True)
@@ -144,10 +143,7 @@ def timm_tags(name: str) -> list[str]:
 
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Within the block torch's CPU generator runs from `seed`; afterwards it is where it was before.
-
-    A trial's numbers must not depend on what its worker ran before.
-    """
+    """Within the block torch's CPU generator runs from `seed`; afterwards it is where it was before."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would also seed CUDA, which outlasts the block
         yield

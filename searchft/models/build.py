@@ -1,7 +1,4 @@
-"""From a recipe and recorded facts to a network: the same one in every process, whatever ran before.
-
-A worker builds many models of few architectures: finished backbones without their head are kept, a few at most, and copied.
-"""
+"""From a recipe and recorded facts to a network: the same one in every process, whatever ran before."""
 
 from __future__ import annotations
 
@@ -36,7 +33,7 @@ SEED_UNDER_WEIGHTS = 0  # seed of the values that a weights file then replaces; 
 
 @dataclass(frozen=True)
 class Template:
-    """A finished backbone; never trained, only copied."""
+    """A finished backbone; never trained, only copied: a worker builds many models of few architectures."""
 
     model: nn.Module  # an empty nn.Identity stands where the head goes
     slot: HeadSlot
@@ -182,10 +179,7 @@ def architecture_of(recipe: Recipe, backbone: BackboneFacts, num_classes: int) -
 
 
 def check_image_size(recipe: Recipe, backbone: BackboneFacts, image_size: int) -> str:
-    """Empty if the network runs on images of so many pixels, else the rule it breaks (for `data.image_size`).
-
-    Vision transformers take one size only, and small images vanish in deep networks. Costs one forward pass of two images.
-    """
+    """Empty if the network runs on images of so many pixels, else the rule it breaks (for `data.image_size`)."""
     model = build_model(recipe, backbone, 2, 0).eval()
     try:
         with torch.no_grad():

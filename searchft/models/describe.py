@@ -17,7 +17,6 @@ from searchft.models.weights import Source, WeightsMissing, find_weights
 from searchft.recipe import BackboneFacts, ParameterFacts, Recipe, StageFacts
 
 Triple = tuple[float, float, float]
-
 IMAGENET: tuple[Triple, Triple] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 """Mean and standard deviation of the images that most weights saw."""
 
@@ -25,9 +24,8 @@ IMAGENET: tuple[Triple, Triple] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 def describe_backbone(recipe: Recipe, seed: int) -> BackboneFacts:
     """Builds the backbone of a recipe once, with its weights and edits, writes down what it is, and keeps it for `build_model`.
 
-    `seed` makes random values where `weights` (or the fallback) is `none`. The fallback is taken only where weights cannot
-    be had, with the reason in `fell_back`. Raises InputError for everything a user can have wrong: the backbone's name,
-    weights that cannot be had or do not fit, edits, `head_replaces`, adapters.
+    `seed` makes random values where `weights` (or the fallback, taken only where weights cannot be had) is `none`. Raises InputError
+    for the backbone's name, weights that cannot be had or do not fit, edits, `head_replaces`, adapters.
     """
     name = parse_backbone(recipe.backbone)
     source, fell_back = _find(recipe, name, seed)
@@ -75,10 +73,7 @@ def _find(recipe: Recipe, name: BackboneName, seed: int) -> tuple[Source, str]:
 
 
 def _preprocessing(name: BackboneName, weights: str) -> tuple[Triple, Triple, int]:
-    """Mean and standard deviation per channel (of values in [0, 1]) and the side in pixels that the weights were trained at.
-
-    torchvision: what the weights' own transforms say; without such weights ImageNet's. timm: its pretrained_cfg.
-    """
+    """Mean and standard deviation per channel (of values in [0, 1]) and the side in pixels that the weights were trained at."""
     if name.library == "timm":
         named = f"{name.name}.{weights}" if weights in timm_tags(name.name) else name.full_name
         config = timm.models.get_pretrained_cfg(named)
@@ -130,10 +125,7 @@ def _is_depthwise(model: nn.Module, parameter: str) -> bool:
 def _describe_batch_norms(
     model: nn.Module, stages: tuple[StageFacts, ...], apart: tuple[str, ...]
 ) -> tuple[tuple[str, str], ...]:
-    """(module, stage) of every BatchNorm with running statistics, ordered by stage, then as in the model.
-
-    One without parameters of its own, outside every stage, goes with the module before it.
-    """
+    """(module, stage) of every BatchNorm with running statistics, in the same order; one outside every stage goes with the one before."""
     found: list[tuple[str, str]] = []
     names = [stage.name for stage in stages]
     here = names[0]

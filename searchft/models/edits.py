@@ -17,8 +17,7 @@ from searchft.models.backbones import near, seeded
 from searchft.models.families import Rows, add_rows
 
 STRUCTURAL = ("keep", "append", "replace")  # last parts of a path that name a change of modules, not an attribute
-_OTHER_STREAM = 0x5EED
-"""New layers draw from a stream of their own, so that they do not repeat the random values of the network's first ones."""
+_OTHER_STREAM = 0x5EED  # new layers do not repeat the random values of the network's first ones
 _SIMPLE = (bool, int, float, str, tuple, list, type(None))
 _WEIGHT_SHAPES: tuple[tuple[type[nn.Module], tuple[str, ...]], ...] = (
     (nn.modules.conv._ConvNd, ("in_channels", "out_channels", "kernel_size", "groups", "transposed")),
@@ -33,9 +32,7 @@ _WEIGHT_SHAPES: tuple[tuple[type[nn.Module], tuple[str, ...]], ...] = (
 def apply_edits(model: nn.Module, edits: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     """Sets each (MODULE.ATTRIBUTE, value) on `model`; returns what was set, in the form the modules hold.
 
-    A number where the module holds a tuple of numbers is repeated: `conv1.stride: 1` sets (1, 1). Raises InputError with
-    every problem: unknown module or attribute (with near misses), a value of another kind or length, an attribute that
-    would change the shape of weights.
+    A number where the module holds a tuple of numbers is repeated: `conv1.stride: 1` sets (1, 1). Raises InputError with every problem.
     """
     modules = dict(model.named_modules())
     problems: list[Problem] = []
@@ -84,11 +81,10 @@ def is_structural(path: str) -> bool:
 
 
 def change_modules(model: nn.Module, edits: Iterable[tuple[str, Any]], head: str, seed: int) -> tuple[dict[str, int], Rows]:
-    """Keeps, appends and replaces modules of `model` in place.
+    """Keeps, appends and replaces modules of `model` in place; returns counts kept by module, and rows of new layers.
 
-    Values: `MODULE.keep` a count, `MODULE.append` a tuple of layers, `MODULE.replace` one layer; a layer is (class of
-    torch.nn, ((argument, value), …)). Returns counts kept by module, and rows of new layers. Raises InputError with every
-    problem; the head (`head` and what is above it) cannot be replaced or cut off.
+    Values: `MODULE.keep` a count, `MODULE.append` a tuple of layers, `MODULE.replace` one layer; a layer is (class of torch.nn,
+    ((argument, value), …)). Raises InputError with every problem; the head (and what is above it) cannot be replaced or cut off.
     """
     problems: list[Problem] = []
     kept: dict[str, int] = {}

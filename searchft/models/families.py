@@ -33,10 +33,8 @@ class Family:
     parts: tuple[Part, ...]  # stages in order of execution, stem first
     head: str  # the final layer that turns features into class scores
     last_norm: tuple[str, ...] = ()  # norms between the last stage and the head: they belong to the last stage
-    hidden: str = ""
-    """A block in front of the head with layers of its own: a stage called by this name, unless the head replaces it."""
-    auxiliary: tuple[tuple[str, str], ...] = ()
-    """(module, its final layer) of auxiliary heads; such a network's constructor takes `init_weights`."""
+    hidden: str = ""  # a block in front of the head with layers of its own: a stage, unless the head replaces it
+    auxiliary: tuple[tuple[str, str], ...] = ()  # (module, its final layer) of auxiliary heads
 
 
 def _each(pattern: str, *names: str) -> tuple[tuple[str], ...]:
@@ -57,7 +55,6 @@ _INCEPTION_STEM = tuple(f"Conv2d_{name}" for name in ("1a_3x3", "2a_3x3", "2b_3x
 _INCEPTION = _each("Mixed_{}", "5b", "5c", "5d", "6a", "6b", "6c", "6d", "6e", "7a", "7b", "7c")
 _GOOGLENET = (("conv1", "conv2", "conv3"), *_each("inception{}", "3a", "3b", "4a", "4b", "4c", "4d", "4e", "5a", "5b"))
 _VIT: tuple[Part, ...] = (("conv_proj", "class_token", "encoder.pos_embedding"), Children("encoder.layers"))
-
 FAMILIES = (
     Family("resnet", r"(wide_)?resne(x)?t\d.*", (("conv1", "bn1"), *_each("layer{}", *"1234")), head="fc"),
     Family("densenet", r"densenet\d+", _DENSE, head="classifier"),
@@ -89,7 +86,6 @@ def family_of(name: str) -> Family | None:
 # they are rebuilt from an exported configuration by torch alone.
 
 Rows = list[tuple[str, str, dict[str, Any]]]  # (dotted path, class of torch.nn, arguments), parents before children
-
 CHANNELS = 64
 PAIRS = {"convnet3": 1, "convnet5": 2, "convnet7": 3}
 """Name to pairs of 3×3 convolutions; the number in the name counts all convolutions."""

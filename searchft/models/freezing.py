@@ -36,8 +36,7 @@ def freeze(model: nn.Module, backbone: BackboneFacts, opening: Opening) -> None:
 def set_modes(model: nn.Module, backbone: BackboneFacts, opening: Opening, training: bool) -> None:
     """Sets train or eval mode of every module by the rule above.
 
-    A model with auxiliary heads is itself in train mode while training, since it decides by that whether to run them:
-    its output then is torchvision's named tuple (logits, auxiliary logits …), else logits alone.
+    A model with auxiliary heads is itself in train mode while training: its output then is torchvision's named tuple.
     """
     heads = head_modules(model, backbone)
     trainable = (*heads, *opening.modules)

@@ -1,7 +1,6 @@
 """The head: where the old one sits, and ours in its place.
 
-Our head is written down as a list of (torch.nn class, arguments) before it is built: the same list goes into an exported
-`config.json`. With no hidden layer it is one plain layer under the old one's name, so that timm and torchvision load our weights.
+With no hidden layer ours is one plain layer under the old one's name, so that timm and torchvision load our weights.
 """
 
 from __future__ import annotations
@@ -82,10 +81,7 @@ def _final_layer(model: nn.Module, name: BackboneName) -> str:
 
 
 def probe_head(model: nn.Module, module: str, images: Tensor) -> tuple[int, ...]:
-    """Shape of what the module gets as input when the network sees `images` [N, 3, H, W] in eval mode.
-
-    Raises whatever the network raises if it cannot run.
-    """
+    """Shape of the module's input when the network sees `images` [N, 3, H, W] in eval mode. Raises whatever the network raises."""
     seen: list[tuple[int, ...]] = []
     part = model.get_submodule(module)
     handle = part.register_forward_pre_hook(lambda _, inputs: seen.append(tuple(inputs[0].shape)))

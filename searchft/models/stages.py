@@ -83,10 +83,7 @@ def _by_table(model: nn.Module, family: Family, head: str) -> tuple[StageFacts, 
 
 
 def _own(model: nn.Module, inside: list[str], apart: tuple[str, ...]) -> tuple[StageFacts, ...]:
-    """A user's network: each top-level child (or bare parameter) with parameters outside the head is a stage, in order.
-
-    Where there is only one such child that holds more, its children are the stages instead.
-    """
+    """A user's network: each top-level child with parameters outside the head is a stage; where there is only one, its children are."""
     tops: dict[str, set[str]] = {}
     for depth in range(1, max(2, 1 + max(key.count(".") for key in inside))):
         tops = {}

