@@ -1,4 +1,4 @@
-"""searchft: finds the fine-tuning of a pretrained image classifier that works best on your own pictures.
+"""searchft: finds the fine-tuning of a pretrained image classifier that works best on your own images.
 
     import searchft
 
@@ -15,10 +15,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from searchft._version import __version__
+
 if TYPE_CHECKING:
     from searchft.api import FinishedStudy, fit, load_model, load_space, predict, run
 
-__version__ = "0.1.0"
 __all__ = ["FinishedStudy", "__version__", "fit", "load_model", "load_space", "predict", "run"]
 
 

@@ -4,7 +4,7 @@
     run          a search, to its end; returns the study
     fit          one configuration, epoch by epoch, in this process
     load_model   an exported folder as a plain torch module
-    predict      classify pictures with an exported folder
+    predict      classify images with an exported folder
 
 Each is imported on first use: `import searchft` loads neither torch nor Optuna.
 """
@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from searchft.errors import InputError
-from searchft.files import BEST_WEIGHTS, trial_folder
 from searchft.space import Space
 from searchft.space import load_space as _load_space
 
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from searchft.recipe import SpaceFacts
-    from searchft.search.events import Event
+    from searchft.search.events import Event, StopReason
     from searchft.search.records import TrialRecord
     from searchft.train.results import EpochResult
 
@@ -43,8 +42,8 @@ class FinishedStudy:
     """SQLAlchemy URL of its database, password masked."""
     records: tuple[TrialRecord, ...]
     """Every trial, by number."""
-    why: str
-    """`trials` (the budget is spent), `exhausted` (every configuration is known) or `timeout`."""
+    why: StopReason
+    """Why the run ended: `trials`, `exhausted`, `timeout` or `failures`."""
     database_url: str = field(default="", repr=False)
     """As `storage`, password and all: never to be shown. Empty: SQLite in the folder."""
 
@@ -65,18 +64,20 @@ class FinishedStudy:
 
     def export(self, out: Path | str, trial: int | None = None) -> Path:
         """Writes the best trial (or another) as a folder that plain PyTorch loads, and returns it. Raises InputError where its
-        weights are not kept. Does not look at the test pictures; `searchft export` does."""
+        weights are not kept. Does not look at the test images; `searchft export` does."""
         from searchft.export.checkpoint import check_target, export_trial
+        from searchft.search.folders import best_weights
 
         record = self.best if trial is None else next((r for r in self.records if r.number == trial), None)
         if record is None:
             raise InputError("no such trial has completed", str(self.folder))
         out = Path(out)
         check_target(out)
-        delta = trial_folder(self.folder, record.number) / BEST_WEIGHTS
+
         about = {"study": self.space.name, "trial": record.number}
-        metrics = {"search_val_accuracy": record.value}
-        return export_trial(record.recipe, self.facts, self.space.data, delta, out, metrics, about)
+        metrics, epoch = {"search_val_accuracy": record.value}, record.extra.get("best_epoch")
+        delta = best_weights(self.folder, record.number)
+        return export_trial(record.recipe, self.facts, self.space.data, delta, out, metrics, about, epoch=epoch)
 
 
 def load_space(path: Path | str, overrides: Sequence[str] = ()) -> Space:
@@ -116,7 +117,7 @@ def run(
         workers_per_device: small trials may share a device; one waits if its memory would not suffice.
         ray: workers on a Ray cluster: `auto` (the one of this machine, else one that is started here) or HOST:PORT.
         gpus_per_worker: with `ray`: GPUs, or a share of one such as 0.5, for each worker.
-        on_event: is told what happens (searchft.search.events), e.g. `print`, or the `show` of a view.
+        on_event: gets what happens (searchft.search.events), e.g. `print`, or the `show` of a view.
 
     Raises InputError where anything in the space or the placement is wrong, StorageError where the storage or the disk fails.
     """
@@ -125,21 +126,21 @@ def run(
 
     if not isinstance(space, Space):
         space = load_space(space)
-    tell = on_event or (lambda event: None)
+    show = on_event or (lambda event: None)
     finished: StudyFinished | None = None
     with open_session(
         space,
         Path(studies),
         Placement(devices, workers, workers_per_device, ray, gpus_per_worker),
         storage=storage,
-        say=lambda text: tell(Note(text)),
-        warn=lambda text: tell(Note(text, warning=True)),
+        say=lambda text: show(Note(text)),
+        warn=lambda text: show(Note(text, warning=True)),
     ) as session:
         study = session.study
         for note in study.notes:
-            tell(Note(note))
+            show(Note(note))
         for event in session.events():
-            tell(event)
+            show(event)
             finished = event if isinstance(event, StudyFinished) else finished
         url, masked = study.ledger.database_url, study.ledger.url
     assert finished is not None
@@ -156,6 +157,9 @@ def fit(
 ) -> Iterator[EpochResult]:
     """Trains one configuration of a space in this process and yields an EpochResult after each epoch.
 
+    Numbers and key are those of the study's trial of the same recipe, on one worker of this machine; torch's number of threads is
+    set to that worker's meanwhile.
+
     Args:
         chosen: a choice per dimension, e.g. `{"unfrozen": "layer4", "lr": 1e-3}`; those not given have their first choice.
         row: the name of an enqueued row instead.
@@ -168,7 +172,8 @@ def fit(
 
     from searchft.data.images import reopen_images
     from searchft.features.store import FeatureStore
-    from searchft.files import cache_folder
+    from searchft.files import cache_folder, store_budget_bytes
+    from searchft.recipe import resolve
     from searchft.search.ground import choose_ground
     from searchft.train.checkpoints import TrialFolder
     from searchft.train.fit import fit as train
@@ -186,15 +191,21 @@ def fit(
     except (KeyError, ValueError) as error:
         known = ", ".join(space.by_name)
         raise InputError(f"{error.args[0]} (dimensions: {known})", space.source) from error
-    facts, images = choose_ground().describe(space, cache_folder())
+    ground = choose_ground()
+    facts, images = ground.describe(space, cache_folder(), device)
+    trial, store = resolve(recipe, facts), cache_folder() / "features"
     data = TrainingData(
         images=reopen_images(images),
-        facts=facts,
         image_size=space.data.image_size,
-        store=FeatureStore(cache_folder() / "features", 8 << 30),
+        store=FeatureStore(store, store_budget_bytes(store)),
         device=torch.device(device),
     )
-    yield from train(recipe, data, TrialFolder(Path(folder), recipe.key(facts)) if folder is not None else None)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(ground.plan_slots(device, 1, 1)[0].threads)
+    try:
+        yield from train(trial, data, TrialFolder(Path(folder), trial.key) if folder is not None else None)
+    finally:
+        torch.set_num_threads(threads)
 
 
 def load_model(folder: Path | str) -> tuple[nn.Module, dict[str, Any]]:
@@ -205,13 +216,13 @@ def load_model(folder: Path | str) -> tuple[nn.Module, dict[str, Any]]:
     return load_exported(Path(folder))
 
 
-def predict(folder: Path | str, pictures: Sequence[Path | str] | Path | str, top_k: int = 5) -> list[dict[str, Any]]:
-    """Classifies picture files with an exported folder.
+def predict(folder: Path | str, images: Sequence[Path | str] | Path | str, top_k: int = 5) -> list[dict[str, Any]]:
+    """Classifies image files with an exported folder.
 
-    Returns an entry per picture: `image`, and `classes` (the best first, each {"class", "probability"}) or `error`.
+    Returns an entry per file: `image`, and `classes` (the best first, each {"class", "probability"}) or `error`.
     Raises InputError where the folder is no complete export.
     """
     from searchft.export.score import predict_files
 
-    paths = [pictures] if isinstance(pictures, Path | str) else list(pictures)
+    paths = [images] if isinstance(images, Path | str) else images
     return predict_files(Path(folder), [Path(path) for path in paths], top_k)

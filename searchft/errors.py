@@ -5,6 +5,7 @@
     │   └── ChangedGroundError    2  data, weights or space differ from what the study was created with
     ├── NothingCompletedError     3  the search ended and no trial had completed
     ├── StorageError              4  the database or the disk failed: what was there before is intact
+    ├── WorkersFailedError        4  trial after trial raised an error: the fault is the machine's, or the space's
     └── Interrupted             130  stopped by a signal: running again goes on
 
 Errors carry plain text. Where an input has several faults, all are reported at once, each with its place.
@@ -77,8 +78,20 @@ class StorageError(SearchftError):
     kind = "storage"
 
 
+class WorkersFailedError(SearchftError):
+    """Several trials in a row raised an error on fresh workers: the search stopped before it spent its budget on that."""
+
+    exit_code = 4
+    kind = "workers"
+
+
 class Interrupted(SearchftError):
     """Stopped by a signal after checkpointing. Running again resumes."""
 
     exit_code = 130
     kind = "interrupted"
+
+
+def first_line(error: BaseException | None, limit: int = 200) -> str:
+    """What an error of somebody else's says, in one line; its class where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:limit]

@@ -1,7 +1,7 @@
 """What a space's data, backbones and weights really are: found out once, before a study exists.
 
 `describe` looks at everything and reports every problem at once. It may import torch (on the CPU, never initialising
-CUDA) and holds no tensors afterwards. How two descriptions differ is said by `search.changed`.
+CUDA). How two descriptions differ is said by `search.changed`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from searchft.data.images import Images, open_images
 from searchft.errors import InputError, Problem
+from searchft.machine import find_processor
 from searchft.models import check_image_size, describe_backbone
 from searchft.recipe import BackboneFacts, SpaceFacts
 from searchft.space import Space, validate
@@ -23,14 +24,14 @@ class Described(NamedTuple):
     images: Images
 
 
-def describe(space: Space, cache: Path) -> Described:
+def describe(space: Space, cache: Path, device: str = "cpu") -> Described:
     """Decodes (or finds decoded) the images, loads every backbone once, and checks the space against both.
 
     Args:
         cache: folder of the stores that all studies share.
+        device: what the space's trials will train on (`cpu`, `cuda`, `cuda:1` …).
 
-    Raises InputError with every problem of data, weights and space together. `facts.numerics` is still empty: what
-    `precision: auto` chooses is measured later, by `train.numerics`.
+    Raises InputError with every problem of data, weights and space together.
     """
     problems: list[Problem] = []
     images: Images | None = None
@@ -50,7 +51,7 @@ def describe(space: Space, cache: Path) -> Described:
             problems.append(Problem(space.where("data.image_size"), "data.image_size", rule))
     if problems or images is None:
         raise InputError(problems)
-    facts = SpaceFacts(images.facts, backbones)
+    facts = SpaceFacts(images.facts, backbones, find_processor(device.partition(":")[0]))
     problems = validate(space, facts)
     if problems:
         raise InputError(problems)

@@ -33,7 +33,7 @@ POINTS = MappingProxyType(
         "driver.answered": "a duplicate was answered from the record",
         "driver.heard": "a worker reported an epoch, the database does not know of it",
         "driver.reported": "the epoch is in the database, the worker still waits for its answer",
-        "ledger.finishing": "an ended trial's notes are in the database, its state is not",
+        "ledger.finishing": "an ended trial is written, its transaction still open",
         "driver.told": "the trial has ended in the database, its folder is not cleaned",
         "driver.tidying": "some of its files are gone",
         "driver.ending": "the last trial has ended, the workers still live",

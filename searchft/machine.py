@@ -1,10 +1,44 @@
-"""What this machine is. Imports nothing that takes time."""
+"""What this machine is: its processors, and what its memory could still give. Imports nothing that takes time."""
 
 from __future__ import annotations
 
 import functools
 import platform
+import subprocess
+from dataclasses import dataclass
 from pathlib import Path
+
+AMPERE = 8.0
+"""CUDA compute capability from which on a card multiplies bfloat16."""
+
+
+@dataclass(frozen=True)
+class Processor:
+    """What the numbers of a study are computed on."""
+
+    kind: str = "cpu"
+    """`cpu`, `cuda` or `mps`."""
+    name: str = ""
+    """As its maker calls it; empty: not known."""
+    native_bf16: bool = False
+    """Whether it multiplies bfloat16 in hardware."""
+
+    def __str__(self) -> str:
+        return f"{self.kind} ({self.name or 'not known'}, {'with' if self.native_bf16 else 'without'} native bfloat16)"
+
+
+def find_processor(kind: str = "cpu") -> Processor:
+    """The processor of a kind (`cpu`, `cuda`, `mps`) that this machine's workers compute on.
+
+    Imports torch for a CPU, never initialises CUDA. Of several cards the first gives the name and the oldest decides. Cards
+    that only other machines of a cluster have are taken for such as multiply bfloat16.
+    """
+    if kind == "cpu":
+        return Processor(kind, processor_name(), _cpu_has_bf16())
+    if kind == "cuda":
+        cards = _cuda_cards()
+        return Processor(kind, cards[0][0] if cards else "", all(capability >= AMPERE for _, capability in cards))
+    return Processor(kind, processor_name())
 
 
 @functools.cache
@@ -17,3 +51,36 @@ def processor_name() -> str:
     except OSError:
         pass
     return platform.processor() or platform.machine()
+
+
+def _cpu_has_bf16() -> bool:
+    import torch
+
+    if platform.machine().lower() in ("aarch64", "arm64"):
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def _cuda_cards() -> list[tuple[str, float]]:
+    """Name and compute capability of each NVIDIA card, asked of the driver's own tool: torch would initialise CUDA."""
+    command = ["nvidia-smi", "--query-gpu=name,compute_cap", "--format=csv,noheader"]
+    try:
+        told = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout
+        rows = [line.rpartition(",") for line in told.splitlines() if line.strip()]
+        return [(name.strip(), float(capability)) for name, _, capability in rows]
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return []
+
+
+def main_memory_bytes() -> int:
+    """What this machine, or the container that this process runs in, could still give."""
+    import psutil
+
+    available: int = psutil.virtual_memory().available
+    for limit, used in (("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes")):
+        try:
+            left = int(Path("/sys/fs/cgroup", limit).read_text()) - int(Path("/sys/fs/cgroup", used).read_text())
+        except (OSError, ValueError):  # another version of cgroups, or "max"
+            continue
+        available = min(available, max(left, 0))
+    return available

@@ -179,7 +179,7 @@ def save_delta(recipe, facts, images, path: Path, key: str = "", steps: int = 25
     after = model.state_dict()
     delta = {n: t.clone() for n, t in after.items() if n in trained or not torch.equal(t, before[n])}
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_file(delta, path, metadata={"key": key, "epoch": "2"})
+    save_file(delta, path, metadata={"key": key or recipe.key(facts), "epoch": "2"})
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -11,8 +11,8 @@ import searchft
 
 PACKAGE = Path(searchft.__file__).parent
 LEVELS = (
-    {"errors", "wording"},
-    {"faults", "garbage", "machine", "uncompiled"},
+    {"_version", "errors", "wording"},
+    {"faults", "machine", "tuning"},
     {"files"},
     {"cache", "recipe"},
     {"space", "models", "data"},

@@ -5,7 +5,7 @@ A verb's file is imported only when the verb is called, and imports torch and Op
 an error becomes a message and an exit code.
 
     0  done                                     3  no trial completed
-    1  a bug of ours (the log is named)         4  the storage or the disk failed
+    1  a bug of ours (the log is named)         4  storage, disk, or trial after trial failed
     2  the input is wrong, nothing was started  130  interrupted: running again goes on
 """
 
@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import importlib
+import itertools
 import os
 import sys
 from collections.abc import Sequence
@@ -22,13 +23,13 @@ from typing import Any, NoReturn
 
 import click
 
-from searchft import __version__
+from searchft._version import __version__
 from searchft.cli.masking import mask_passwords
 from searchft.cli.output import ReaderLeft, emit_json_error, say
 from searchft.cli.signals import leave_undisturbed
 from searchft.cli.verbs import VERBS, verb_named
 from searchft.errors import SearchftError
-from searchft.garbage import collect_rarely, leave_quickly
+from searchft.tuning import collect_rarely, leave_quickly
 from searchft.wording import near
 
 EXAMPLE = """\b
@@ -72,7 +73,7 @@ class VerbGroup(click.Group):
 @click.group(cls=VerbGroup, epilog=EXAMPLE, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="searchft", message="%(prog)s %(version)s")
 def searchft() -> None:
-    """Finds the fine-tuning of a pretrained image classifier that works best on your own pictures.
+    """Finds the fine-tuning of a pretrained image classifier that works best on your own images.
 
     `searchft VERB --help` explains a verb and ends with an example.
     """
@@ -102,7 +103,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 def call(arguments: Sequence[str]) -> int:
     """Runs the command line and returns its exit code; prints every error itself, with passwords masked."""
-    as_json = _asks_for_json(arguments)
+    # Looked at before parsing: a wrong option is an error under --json too
+    as_json = "--json" in itertools.takewhile(lambda argument: argument != "--", arguments)
     try:
         with searchft.make_context("searchft", list(arguments)) as context:
             searchft.invoke(context)
@@ -113,38 +115,30 @@ def call(arguments: Sequence[str]) -> int:
         _forget_stdout()
         return 0
     except (KeyboardInterrupt, click.Abort):
-        return _tell(as_json, "interrupted", "interrupted", "", 130)
+        return _print_error(as_json, "interrupted", "interrupted", "", 130)
     except click.exceptions.NoArgsIsHelpError as error:  # `searchft` alone: the overview, and the code of wrong input
         say(error.format_message())
         return 2
     except click.ClickException as error:
         context_of = getattr(error, "ctx", None)
         where = context_of.command_path if context_of is not None else "searchft"
-        message = error.format_message()
-        if not as_json and context_of is not None:
-            message += f"\nTry '{where} --help'."
-        return _tell(as_json, "input", message, where, 2)
+        hint = f"\nTry '{where} --help'." if context_of is not None and not as_json else ""
+        return _print_error(as_json, "input", error.format_message() + hint, where, 2)
     except SearchftError as error:
-        return _tell(as_json, error.kind, str(error), error.where, error.exit_code)
+        return _print_error(as_json, error.kind, str(error), error.where, error.exit_code)
     except OSError as error:
         rule = _REFUSALS.get(error.errno or 0)
         if rule is None or error.filename is None:
-            return _tell_bug(as_json, error)
+            return _print_bug(as_json, error)
         # a file under a temporary name means nothing to anybody: its folder does
         place = os.fsdecode(error.filename)
         where = os.path.dirname(place) or "." if place.endswith(".part") else place
-        return _tell(as_json, "storage", f"{where}: {(error.strerror or 'refused').lower()}: {rule}", where, 4)
+        return _print_error(as_json, "storage", f"{where}: {(error.strerror or 'refused').lower()}: {rule}", where, 4)
     except Exception as error:
-        return _tell_bug(as_json, error)
+        return _print_bug(as_json, error)
 
 
-def _asks_for_json(arguments: Sequence[str]) -> bool:
-    """Whether `--json` is among the options. Looked at before parsing: a wrong option is an error under --json too."""
-    options = list(arguments)
-    return "--json" in (options[: options.index("--")] if "--" in options else options)
-
-
-def _tell(as_json: bool, kind: str, message: str, where: str, code: int) -> int:
+def _print_error(as_json: bool, kind: str, message: str, where: str, code: int) -> int:
     message, where = mask_passwords(message), mask_passwords(where)
     if as_json:
         with contextlib.suppress(ReaderLeft):
@@ -157,8 +151,17 @@ def _tell(as_json: bool, kind: str, message: str, where: str, code: int) -> int:
     return code
 
 
-def _tell_bug(as_json: bool, error: BaseException) -> int:
+def _print_bug(as_json: bool, error: BaseException) -> int:
     """One line for the person, the traceback for us in a log file."""
+    log = _write_log(error)
+    message = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}".removesuffix(": ")
+    if not as_json:
+        message += f" (a bug of ours; {f'the traceback is in {log}' if log else 'no log could be written'})"
+    return _print_error(as_json, "internal", message, log, 1)
+
+
+def _write_log(error: BaseException) -> str:
+    """The path of a new file with the traceback; empty where none can be written."""
     import tempfile
     import time
     import traceback
@@ -166,28 +169,13 @@ def _tell_bug(as_json: bool, error: BaseException) -> int:
     from searchft.files import cache_folder
 
     text = mask_passwords("".join(traceback.format_exception(error)))
-    name = f"error-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
-    log: Path | None = None
     for folder in (cache_folder() / "logs", Path(tempfile.gettempdir())):
-        try:
+        log = folder / f"error-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
+        with contextlib.suppress(OSError):
             folder.mkdir(parents=True, exist_ok=True)
-            (folder / name).write_text(f"searchft {__version__}\n{text}", encoding="utf-8")
-        except OSError:
-            continue
-        log = folder / name
-        break
-    summary = " ".join(str(error).split())[:300]
-    message = f"{type(error).__name__}: {summary}" if summary else type(error).__name__
-    where = str(log) if log else ""
-    if as_json:
-        return _tell(True, "internal", message, where, 1)
-    return _tell(
-        False,
-        "internal",
-        f"{message} (a bug of ours; {f'the traceback is in {where}' if where else 'no log could be written'})",
-        "",
-        1,
-    )
+            log.write_text(f"searchft {__version__}\n{text}", encoding="utf-8")
+            return str(log)
+    return ""
 
 
 def _forget_stdout() -> None:

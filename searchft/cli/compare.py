@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from searchft.cli.output import emit, emit_json, emit_renderable, say
+from searchft.cli.output import emit, emit_json, emit_table, say
 from searchft.cli.studies import json_option
 
 EPILOG = """\b
@@ -34,30 +34,13 @@ def command(a: str, b: str, figure: Path | None, as_json: bool) -> None:
     if figure is not None:
         draw(found, figure)
     if as_json:
-        emit_json(
-            {
-                "a": found.a,
-                "b": found.b,
-                "rows": [row.to_json() for row in found.rows],
-                "summary": found.summary(),
-                "only_in_a": list(found.only_in_a),
-                "only_in_b": list(found.only_in_b),
-                "other_shape": list(found.other_shape),
-                "figure": str(figure) if figure else None,
-            }
-        )
+        emit_json({**found.to_json(), "figure": str(figure) if figure else None})
         return
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("layer", overflow="fold")
-    table.add_column("parameter")
-    for title in ("elements", "relative change", "cosine"):
-        table.add_column(title, justify="right")
-    for row in found.rows:
-        table.add_row(row.layer, row.kind, f"{row.size:,}", _text(row.relative_change), _text(row.cosine))
-    emit_renderable(table)
+    right = {"justify": "right"}
+    columns = [("layer", {"overflow": "fold"}), ("parameter", {})]
+    columns += [(title, right) for title in ("elements", "relative change", "cosine")]
+    cells = ([row.layer, row.kind, f"{row.size:,}", _text(row.relative_change), _text(row.cosine)] for row in found.rows)
+    emit_table(columns, cells)
     for kind, numbers in found.summary().items():
         if numbers["tensors"]:
             emit(

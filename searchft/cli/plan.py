@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ import click
 from searchft.cli.output import emit, emit_json, emit_renderable, say
 
 if TYPE_CHECKING:
-    from searchft.recipe import Keeping, SpaceFacts
+    from searchft.recipe import SpaceFacts
     from searchft.report.plan import Group
     from searchft.space import Space
 
@@ -26,7 +27,7 @@ BUDGET_S = 30.0
 @click.command("plan", epilog=EPILOG)
 @click.argument("space_file", metavar="SPACE", type=click.Path(path_type=Path))
 @click.option("--set", "overrides", metavar="KEY=VALUE", multiple=True, help="Override a value of the space.")
-@click.option("--no-timing", is_flag=True, help="Do not time a step of each group, nor what is worth keeping.")
+@click.option("--no-timing", is_flag=True, help="Do not time a step of each group.")
 @click.option("--allow-code", is_flag=True, help="Run the Python files that the space names as backbones.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 def command(space_file: Path, overrides: tuple[str, ...], no_timing: bool, allow_code: bool, as_json: bool) -> None:
@@ -36,6 +37,7 @@ def command(space_file: Path, overrides: tuple[str, ...], no_timing: bool, allow
     space = load_space(space_file, overrides)
 
     # torch from here on
+    from searchft.execution.local import plan_slots
     from searchft.facts import describe
     from searchft.files import cache_folder
     from searchft.report.plan import groups_of, measure
@@ -45,11 +47,11 @@ def command(space_file: Path, overrides: tuple[str, ...], no_timing: bool, allow
 
         permit(space_file.parent)
     say("looking at images and backbones")
-    facts, images = describe(space, cache_folder())
+    facts, _ = describe(space, cache_folder(), plan_slots("auto", 0)[0].device)
     groups, distinct = groups_of(space, facts)
     if not no_timing:
         say("timing a step of each group")
-    measure(groups, space, facts, images, cache_folder() / "features", 0.0 if no_timing else BUDGET_S)
+    measure(groups, space, facts, cache_folder() / "features", 0.0 if no_timing else BUDGET_S)
     remarks = [str(note) for note in notes(space, facts)]
     if as_json:
         from searchft.report.ground import weights_warnings
@@ -58,7 +60,7 @@ def command(space_file: Path, overrides: tuple[str, ...], no_timing: bool, allow
         return
     _print_head(space, facts, distinct)
     _print_groups(groups)
-    _print_kept(groups)
+    _print_numerics(groups)
     _print_length(space, groups, distinct, timed=not no_timing)
     for remark in remarks:
         say(f"note: {remark}")
@@ -70,6 +72,7 @@ def _print_head(space: Space, facts: SpaceFacts, distinct: int | None) -> None:
 
     emit(f"study     {space.name}: {space.search.trials} trials, sampler {space.search.sampler}, pruner {space.search.pruner}")
     emit(f"data      {data_in_words(facts)}, {space.data.image_size} px")
+    emit(f"processor {facts.processor}")
     lines: list[str] = []
     for backbone in facts.backbones.values():
         head = f"head replaces {backbone.head} ({backbone.num_features} inputs)"
@@ -90,7 +93,7 @@ def _print_groups(groups: list[Group]) -> None:
     from searchft.report.formats import count_text, duration_text, size_text
     from searchft.report.plan import BATCHES
 
-    one = len({group.recipe.backbone for group in groups}) == 1
+    one = len({group.trial.recipe.backbone for group in groups}) == 1
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     table.add_column("group", overflow="fold", min_width=13)
     for title in ("configs", "trained", "frozen", f"mem@{BATCHES[-1]}", "stored", "epoch"):
@@ -98,7 +101,7 @@ def _print_groups(groups: list[Group]) -> None:
     for group in groups:
         fewest, most = count_text(group.fewest), count_text(group.most)
         table.add_row(
-            group.name.removeprefix(f"{group.recipe.backbone}, ") if one else group.name,
+            group.name.removeprefix(f"{group.trial.recipe.backbone}, ") if one else group.name,
             str(group.configurations),
             fewest if fewest == most else f"{fewest}–{most}",
             count_text(group.frozen),
@@ -111,13 +114,13 @@ def _print_groups(groups: list[Group]) -> None:
     emit("stored: the frozen part's values of all train and val images; epoch: timed now, on this machine")
 
 
-def _print_kept(groups: list[Group]) -> None:
-    """Which values of the frozen part are kept, and why."""
+def _print_numerics(groups: list[Group]) -> None:
+    """How each group is computed, and which values of its frozen part are kept."""
+    from searchft.train.explain import sentence
+
     for group in groups:
-        if group.keeping is not None:
-            emit(f"kept      {group.name}: {group.keeping.keep} ({group.keeping.reason})")
-        elif group.stored_why:
-            emit(f"kept      {group.name}: nothing ({group.stored_why})")
+        assert group.keeping is not None
+        emit(f"computed  {sentence(group.name, group.trial.rule, group.keeping)}")
 
 
 def _print_length(space: Space, groups: list[Group], distinct: int | None, *, timed: bool) -> None:
@@ -136,13 +139,7 @@ def _print_length(space: Space, groups: list[Group], distinct: int | None, *, ti
         )
 
 
-def _answer(
-    space: Space,
-    facts: SpaceFacts,
-    groups: list[Group],
-    distinct: int | None,
-    remarks: list[str],
-) -> dict[str, Any]:
+def _answer(space: Space, facts: SpaceFacts, groups: list[Group], distinct: int | None, remarks: list[str]) -> dict[str, Any]:
     from searchft.report.plan import stored_bytes, study_seconds
 
     sizes = {split: facts.data.size(split) for split in ("train", "val", "test")}
@@ -161,14 +158,11 @@ def _answer(
         "openings": [
             {
                 "opening": g.name,
-                "configurations": g.configurations,
-                "fewest": g.fewest,
-                "most": g.most,
-                "frozen": g.frozen,
+                **{name: getattr(g, name) for name in ("configurations", "fewest", "most", "frozen", "stored_bytes")},
                 "activation_bytes": {str(batch): size for batch, size in g.activations.items()},
-                "stored_bytes": g.stored_bytes,
-                "not_stored": g.stored_why,
-                "kept": _kept_json(g.keeping),
+                "not_stored": "" if g.store_name or g.keeping is None else g.keeping.reason,
+                "kept": g.keeping and {"keep": g.keeping.keep, "reason": g.keeping.reason},
+                "numerics": dataclasses.asdict(g.trial.numerics),
                 "epoch_seconds": g.epoch_s,
             }
             for g in groups
@@ -176,16 +170,4 @@ def _answer(
         "stored_bytes": stored_bytes(groups),
         "seconds": study_seconds(space, groups, distinct),
         "notes": remarks,
-    }
-
-
-def _kept_json(keeping: Keeping | None) -> dict[str, Any] | None:
-    if keeping is None:
-        return None
-    return {
-        "keep": keeping.keep,
-        "at": keeping.at,
-        "reason": keeping.reason,
-        "seconds_per_image": keeping.seconds_per_image,
-        "rest_seconds_per_image": keeping.rest_seconds_per_image,
     }

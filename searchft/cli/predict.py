@@ -1,14 +1,13 @@
-"""`searchft predict`: what an exported checkpoint sees in a picture."""
+"""`searchft predict`: what an exported checkpoint sees in an image."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import click
 
 from searchft.cli.output import emit, emit_json, say
-from searchft.cli.studies import json_option
+from searchft.cli.studies import json_option, tta_option
 from searchft.errors import InputError, Problem
 
 EPILOG = """\b
@@ -24,36 +23,27 @@ Example:
 @click.option(
     "--top-k", type=click.IntRange(min=1), default=1, show_default=True, metavar="K", help="How many classes to name."
 )
-@click.option(
-    "--tta",
-    type=click.Choice(["none", "five-crop", "ten-crop", "flip"]),
-    default="none",
-    help="Average over looks: centre and corners (and mirrored), or centre and its mirror image.",
-)
+@tta_option
 @json_option
 def command(folder: Path, images: tuple[Path, ...], top_k: int, tta: str, as_json: bool) -> None:
     """Classify each IMAGE with the checkpoint in DIR, which `searchft export` wrote.
 
-    Pictures that cannot be read are named; the others are classified all the same, and the exit code is 2.
+    Images that cannot be read are named; the others are classified all the same, and the exit code is 2.
     """
     from searchft.export.score import predict_files
 
     answers = predict_files(folder, images, top_k, tta)
-    unreadable = [answer for answer in answers if "error" in answer]
-    if len(unreadable) == len(answers):
-        raise InputError([_problem(answer) for answer in unreadable])
+    problems = [Problem(answer["image"], "", answer["error"]) for answer in answers if "error" in answer]
+    if len(problems) == len(answers):
+        raise InputError(problems)
     if as_json:
         emit_json({"predictions": answers})
     else:
         for answer in answers:
             if "error" in answer:
-                say(f"error: {_problem(answer)}")
+                say(f"error: {answer['image']}: {answer['error']}")
             else:
                 named = ", ".join(f"{entry['class']} {entry['probability']:.3f}" for entry in answer["classes"])
                 emit(f"{answer['image']}: {named}")
-    if unreadable:
+    if problems:
         click.get_current_context().exit(2)
-
-
-def _problem(answer: dict[str, Any]) -> Problem:
-    return Problem(answer["image"], "", answer["error"])

@@ -26,7 +26,10 @@ Example:
 @json_option
 def command(study: str, yes: bool, studies: Path, storage: str, as_json: bool) -> None:
     """Remove STUDY: its record, checkpoints and reports. Refused while it runs. Exported folders and shared stores stay."""
+    if storage and "/" in study:
+        raise InputError(f"must be a study's name beside --storage but got {study!r}", "STUDY")
     found = find_study(study, studies, storage)
+    _check_mark(found.folder)
 
     # The driver's own lock: held while we remove, so that no run can begin in between.
     with found.open(exclusive=True) as ledger:
@@ -40,12 +43,25 @@ def command(study: str, yes: bool, studies: Path, storage: str, as_json: bool) -
                 return
         if found.url:
             ledger.delete()
-        if found.folder.is_dir():
+        if found.folder.is_symlink():
+            say(f"{found.folder} is a link: it is removed, {found.folder.resolve()} stays")
+            found.folder.unlink()
+        elif found.folder.is_dir():
             _remove_folder(found.folder)
     if as_json:
         emit_json({"removed": found.name, "trials": count})
     else:
         say(f"removed study {found.name} with {count} trials")
+
+
+def _check_mark(folder: Path) -> None:
+    """Raises InputError for a folder that holds something and that no search has made: it may be anything, also the images."""
+    from searchft.search.claims import LOCK_NAME
+    from searchft.search.urls import DATABASE_NAME
+
+    marks = (LOCK_NAME, "space.yaml", DATABASE_NAME)
+    if folder.is_dir() and any(folder.iterdir()) and not any((folder / mark).is_file() for mark in marks):
+        raise InputError(f"is no study's folder (it has none of {', '.join(marks)}): nothing is removed", str(folder))
 
 
 def _remove_folder(folder: Path) -> None:

@@ -12,12 +12,11 @@ import click
 
 from searchft.cli.output import ReaderLeft, emit_json, emit_renderable, say
 from searchft.cli.signals import Stopping, listening
-from searchft.cli.studies import check_writable
-from searchft.errors import Interrupted, NothingCompletedError, SearchftError
+from searchft.cli.studies import check_writable, storage_option, studies_option
+from searchft.errors import Interrupted, NothingCompletedError, SearchftError, WorkersFailedError
 
 if TYPE_CHECKING:
     from searchft.search.session import Session
-    from searchft.search.start import ReadyStudy
 
 EPILOG = """\b
 Example:
@@ -31,12 +30,10 @@ Example:
 @click.option(
     "--set", "overrides", metavar="KEY=VALUE", multiple=True, help="Override a value of the space, e.g. recipe.epochs=5."
 )
-@click.option("--studies", metavar="DIR", default="studies", type=click.Path(path_type=Path), help="Where studies live.")
-@click.option("--storage", metavar="URL", default="", envvar="SEARCHFT_STORAGE", help="SQLAlchemy URL instead of SQLite.")
+@studies_option
+@storage_option
 @click.option("--devices", metavar="LIST", default="auto", help="auto, cpu, or e.g. cuda:0,cuda:1.")
-@click.option(
-    "--workers", metavar="N", type=click.IntRange(min=1), default=None, help="Trials at once; default one per device."
-)
+@click.option("--workers", metavar="N", type=click.IntRange(min=1), help="Trials at once; default one per device.")
 @click.option(
     "--workers-per-device",
     metavar="N",
@@ -49,14 +46,12 @@ Example:
     metavar="[HOST:PORT]",
     is_flag=False,
     flag_value="auto",
-    default=None,
     help="Workers on a Ray cluster: the one that runs here or at this address; else Ray is started on this machine.",
 )
 @click.option(
     "--gpus-per-worker",
     metavar="SHARE",
     type=click.FloatRange(min=0),
-    default=None,
     help="With --ray: GPUs, or a share of one such as 0.5, for each worker.",
 )
 @click.option("--fresh", is_flag=True, help="Begin anew; an existing study of that name is put aside.")
@@ -71,11 +66,6 @@ def command(
     overrides: tuple[str, ...],
     studies: Path,
     storage: str,
-    devices: str,
-    workers: int | None,
-    workers_per_device: int,
-    ray: str | None,
-    gpus_per_worker: float | None,
     fresh: bool,
     extend: bool,
     allow_code: bool,
@@ -83,21 +73,22 @@ def command(
     tensorboard: bool,
     quiet: bool,
     as_json: bool,
+    **placement: Any,
 ) -> None:
     """Search SPACE for the best fine-tuning, or go on with a search.
 
-    SPACE is a YAML file, or a folder of photos (then its space is written first, as `searchft init` does). The study's name
-    is in it; running it again resumes where it stopped. Ctrl-C stops after the last
-    finished epoch; a second one stops at once. Nothing is started while anything in the file is wrong.
+    SPACE is a YAML file, or a folder of images (then its space is written first, as `searchft init` does). The study's name
+    is in it; running it again resumes where it stopped. Ctrl-C stops after the last finished epoch; a second one stops at
+    once. Nothing is started while anything in the file is wrong.
     """
     # Workers never open the storage: its URL, which may hold a password, is not handed down to them.
     os.environ.pop("SEARCHFT_STORAGE", None)
-    _warn_of_a_password_in_sight(storage)
+    _warn_of_password(storage)
     with listening() as stopping:
         from searchft.space import load_space
 
         check_writable(studies)
-        if space_file.is_dir():  # of photos: look at it and write its space first
+        if space_file.is_dir():  # of images: look at it and write its space first
             from searchft.cli.init import space_of_folder
 
             space_file = space_of_folder(space_file)
@@ -112,7 +103,7 @@ def command(
         with open_session(
             space,
             studies,
-            Placement(devices, workers or 0, workers_per_device, ray, gpus_per_worker),
+            Placement(**placement),
             storage=storage,
             fresh=fresh,
             extend=extend,
@@ -143,7 +134,8 @@ def _search(
     """Runs the study and draws it; returns its summary, and what to leave with where that is not success."""
     from searchft.report.leaderboard import leaderboard, summary_json
     from searchft.report.live import choose_view
-    from searchft.search.events import Note, StudyFinished
+    from searchft.report.notes import write_notes
+    from searchft.search.events import Note, StopReason, StudyFinished
     from searchft.search.records import best
 
     study = session.study
@@ -167,54 +159,47 @@ def _search(
             view.close()
     assert finished is not None
     records = list(finished.records)
-    _annotate(study, records)
+    with contextlib.suppress(Exception):  # notes, for whoever opens the study with plain optuna-dashboard: no reason to fail
+        write_notes(study.ledger.optuna_study, study.space, study.facts, records)
     if not as_json and records:
         with contextlib.suppress(ReaderLeft):  # how the search ended matters more than who saw it
             emit_renderable(leaderboard(study.space, study.facts, records))
     trouble: SearchftError | None = None
-    if finished.why == "interrupted":
+    if finished.why is StopReason.INTERRUPTED:
         trouble = Interrupted(f"stopped; nothing is lost. To go on: {again}")
+    elif finished.why is StopReason.FAILURES:
+        failed = "trial after trial failed, each in two processes, for the reason above; the rest of the budget is unspent"
+        trouble = WorkersFailedError(f"{failed}. Mend the machine, or the space, and go on: {again}")
     elif best(records) is None:
         name = study.space.name
         trouble = NothingCompletedError(f"no trial of {name} completed: `searchft show {name}` says why")
     return summary_json(study.space, study.facts, records, study.ledger.url), trouble
 
 
-def _annotate(study: ReadyStudy, records: list[Any]) -> None:
-    """Recipes in words as notes, so that whoever opens the study with plain optuna-dashboard finds them. Never a reason to fail."""
-    from searchft.report.notes import write_notes
-
-    with contextlib.suppress(Exception):
-        write_notes(study.ledger.optuna_study, study.space, study.facts, records)
-
-
 def _again(space_file: Path) -> str:
     """The command that goes on with this run: as it was given, without what begins anew or holds a password."""
+    from searchft.search.urls import mask_url
+
     words = ["searchft", "run", str(space_file)]
     context = click.get_current_context()
     for parameter in context.command.params:
-        name = parameter.name or ""
-        value = context.params.get(name)
-        if context.get_parameter_source(name) != click.core.ParameterSource.COMMANDLINE or name in ("space_file", "fresh"):
+        name, flag = parameter.name or "", max(parameter.opts, key=len)
+        if name in ("space_file", "fresh") or not _is_typed(name):
             continue
-        flag = max(parameter.opts, key=len)
-        if name == "storage":
-            from searchft.search.urls import mask_url
-
-            words += [flag, mask_url(str(value))]
-        elif isinstance(value, bool):
-            words.append(flag)
-        else:
-            for one in value if isinstance(value, tuple) else (value,):
-                words += [flag, str(one)]
+        value = mask_url(str(context.params[name])) if name == "storage" else context.params[name]
+        for one in value if isinstance(value, tuple) else (value,):
+            words += [flag] if isinstance(one, bool) else [flag, str(one)]
     return shlex.join(words)
 
 
-def _warn_of_a_password_in_sight(storage: str) -> None:
+def _warn_of_password(storage: str) -> None:
     """`ps` shows every user of this machine what stands on a command line."""
-    source = click.get_current_context().get_parameter_source("storage")
-    if source == click.core.ParameterSource.COMMANDLINE:
+    if _is_typed("storage"):
         from searchft.search.urls import mask_url
 
         if mask_url(storage) != storage:
             say("warning: every user of this machine can read the password in --storage (ps): set SEARCHFT_STORAGE instead")
+
+
+def _is_typed(name: str) -> bool:
+    return click.get_current_context().get_parameter_source(name) == click.core.ParameterSource.COMMANDLINE

@@ -1,7 +1,7 @@
 """SIGINT, SIGTERM and SIGHUP: stop in order, within ten seconds; a second one leaves at once.
 
 The first signal sets a flag that the driver looks at twice a second; before there is a search to stop it raises
-KeyboardInterrupt. A thread of its own hears of signals even while the main thread is deep inside a database or an
+KeyboardInterrupt. A thread of its own receives signals even while the main thread is deep inside a database or an
 arithmetic library: it ends the process at the second signal, or where stopping in order takes too long. That is safe,
 because being killed is: workers die with their driver, checkpoints and database stand.
 """
@@ -37,7 +37,7 @@ class Stopping:
     def __call__(self) -> bool:
         return self.asked
 
-    def heard(self, number: int, frame: FrameType | None) -> None:
+    def handle(self, number: int, frame: FrameType | None) -> None:
         """The handler, in the main thread."""
         first, self.asked = not self.asked, True
         if first and not self.searching:
@@ -46,13 +46,13 @@ class Stopping:
 
 @contextlib.contextmanager
 def listening() -> Iterator[Stopping]:
-    """Listens to the signals until the block ends. SIGHUP stays ignored where it was (`nohup`)."""
+    """Catches the signals until the block ends. SIGHUP stays ignored where it was (`nohup`)."""
     stopping = Stopping()
     numbers = [n for n in _SIGNALS if n != signal.SIGHUP or signal.getsignal(n) != signal.SIG_IGN]
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     before_fd = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
-    before = {number: signal.signal(number, stopping.heard) for number in numbers}
+    before = {number: signal.signal(number, stopping.handle) for number in numbers}
     threading.Thread(target=_watch, args=(reading, set(numbers)), daemon=True).start()
     try:
         yield stopping
@@ -65,7 +65,7 @@ def listening() -> Iterator[Stopping]:
 
 
 def leave_undisturbed(code: int) -> None:
-    """Everything was done and said: from now on a signal makes the process leave at once, with its own exit code.
+    """The command has finished: a later signal must not change its exit code. It makes the process leave at once.
 
     The interpreter takes up to a second to leave with torch loaded; a signal then would end a success with a traceback.
     """
@@ -82,16 +82,16 @@ def leave_undisturbed(code: int) -> None:
 
 
 def _watch(reading: int, numbers: set[int]) -> None:
-    """Leaves at the second signal, or when the first has gone unheeded for too long."""
-    while (heard := os.read(reading, 1)) and heard[0] not in numbers:
+    """Leaves at the second signal, or when the first has had no effect for too long."""
+    while (number := os.read(reading, 1)) and number[0] not in numbers:
         pass
-    if not heard:  # the block ended without a signal
+    if not number:  # the block ended without a signal
         os.close(reading)
         return
     first = time.monotonic()
     threading.Timer(PATIENCE_S, _leave).start()
-    while heard := os.read(reading, 1):
-        if heard[0] in numbers and time.monotonic() - first > ONE_KEYPRESS_S:
+    while number := os.read(reading, 1):
+        if number[0] in numbers and time.monotonic() - first > ONE_KEYPRESS_S:
             _leave()
 
 

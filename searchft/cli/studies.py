@@ -1,52 +1,50 @@
-"""How a verb finds its study: `--studies`, `--storage`, and STUDY as a name there or a path to a study's folder."""
+"""What verbs share: options, and how they find their study (STUDY is a name below `--studies`, or a path to its folder)."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 import click
 
 from searchft.cli.output import say
 from searchft.errors import InputError
-from searchft.files import trial_folder
 from searchft.wording import near
 
 if TYPE_CHECKING:
     from searchft.search.ledger import Ledger
 
-Command = TypeVar("Command", bound=Callable[..., Any])
+studies_option = click.option(
+    "--studies",
+    type=click.Path(path_type=Path),
+    default=Path("studies"),
+    show_default=True,
+    metavar="DIR",
+    help="Where studies live.",
+)
+"""`--studies DIR`, as the parameter `studies`."""
 
+storage_option = click.option(
+    "--storage",
+    default="",
+    envvar="SEARCHFT_STORAGE",
+    metavar="URL",
+    help="Database that holds the study, instead of SQLite in its folder. [env: SEARCHFT_STORAGE]",
+)
+"""`--storage URL`, as the parameter `storage` (empty: SQLite in the study's folder)."""
 
-def studies_option(command: Command) -> Command:
-    """`--studies DIR`, as the parameter `studies`."""
-    return click.option(
-        "--studies",
-        type=click.Path(path_type=Path),
-        default=Path("studies"),
-        show_default=True,
-        metavar="DIR",
-        help="Where studies live.",
-    )(command)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+"""`--json`, as the parameter `as_json`."""
 
-
-def storage_option(command: Command) -> Command:
-    """`--storage URL`, as the parameter `storage` (empty: SQLite in the study's folder)."""
-    return click.option(
-        "--storage",
-        default="",
-        envvar="SEARCHFT_STORAGE",
-        metavar="URL",
-        help="Database that holds the study, instead of SQLite in its folder. [env: SEARCHFT_STORAGE]",
-    )(command)
-
-
-def json_option(command: Command) -> Command:
-    """`--json`, as the parameter `as_json`."""
-    return click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")(command)
+tta_option = click.option(
+    "--tta",
+    type=click.Choice(["none", "five-crop", "ten-crop", "flip"]),
+    default="none",
+    help="Average over looks: centre and corners (and mirrored), or centre and its mirror image.",
+)
+"""`--tta WAY`, as the parameter `tta`: one of `export.score.LOOKS`."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +64,8 @@ class FoundStudy:
 
     def trial_folder(self, number: int) -> Path:
         """Where a trial keeps its checkpoint."""
+        from searchft.files import trial_folder
+
         return trial_folder(self.folder, number)
 
 
@@ -78,14 +78,13 @@ def say_if_read_only(ledger: Ledger) -> None:
 
 
 def check_writable(studies: Path) -> None:
-    """Raises InputError where no study can be made in this folder: better at once than after looking at every photo."""
+    """Raises InputError where no study can be made in this folder: better at once than after looking at every image."""
     standing = next(folder for folder in (studies.absolute(), *studies.absolute().parents) if folder.exists())
     if not standing.is_dir():
         raise InputError("must be a folder but is a file", f"--studies {standing}")
     if not os.access(standing, os.W_OK | os.X_OK):
-        raise InputError(
-            "must be a folder that you may write to: choose another, or change its permissions", f"--studies {standing}"
-        )
+        rule = "must be a folder that you may write to: choose another, or change its permissions"
+        raise InputError(rule, f"--studies {standing}")
 
 
 def find_study(study: str, studies: Path, storage: str = "") -> FoundStudy:
@@ -95,22 +94,16 @@ def find_study(study: str, studies: Path, storage: str = "") -> FoundStudy:
     """
     from searchft.search.urls import DATABASE_NAME
 
-    as_path = Path(study)
-    if "/" in study or (as_path / DATABASE_NAME).is_file():
-        folder = as_path
+    is_path = "/" in study or Path(study, DATABASE_NAME).is_file()
+    folder = Path(study) if is_path else studies / study
+    found = FoundStudy(folder.absolute().name, folder, storage)
+    if storage or (folder / DATABASE_NAME).is_file():
+        return found
+    known = [path.parent.name for path in sorted(studies.glob(f"*/{DATABASE_NAME}"))]
+    if meant := near(study, known):
+        hint = f"did you mean '{meant}'?"
+    elif known:
+        hint = f"there are {', '.join(known[:8])}"
     else:
-        folder = studies / study
-    name = folder.absolute().name
-    if storage:
-        return FoundStudy(name, folder, storage)
-    if not (folder / DATABASE_NAME).is_file():
-        known = [path.parent.name for path in sorted(studies.glob(f"*/{DATABASE_NAME}"))]
-        meant = near(study, known)
-        if meant:
-            hint = f"did you mean '{meant}'?"
-        elif known:
-            hint = f"there are {', '.join(known[:8])}"
-        else:
-            hint = f"{studies} holds none yet: searchft run SPACE makes one"
-        raise InputError(f"there is no study '{study}', {hint}", str(folder))
-    return FoundStudy(name, folder, "")
+        hint = f"{studies} holds none yet: searchft run SPACE makes one"
+    raise InputError(f"there is no study '{study}', {hint}", str(folder))

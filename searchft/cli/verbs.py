@@ -21,7 +21,7 @@ class Verb:
 
 
 VERBS: tuple[Verb, ...] = (
-    Verb("init", "init", "Look at a folder of photos and write a space for it."),
+    Verb("init", "init", "Look at a folder of images and write a space for it."),
     Verb("run", "run", "Search a space for the best fine-tuning, or go on with a search."),
     Verb("plan", "plan", "Say what a run would do, and start nothing."),
     Verb("list", "list_studies", "List the studies of this folder."),
@@ -30,8 +30,8 @@ VERBS: tuple[Verb, ...] = (
     Verb("dashboard", "dashboard", "Look at a study in optuna-dashboard, also while it runs."),
     Verb("export", "export", "Write the best trial as a checkpoint that plain PyTorch loads."),
     Verb("rm", "remove", "Remove a study and its checkpoints."),
-    Verb("predict", "predict", "Classify pictures with an exported checkpoint."),
-    Verb("evaluate", "evaluate", "Score an exported checkpoint on labelled pictures."),
+    Verb("predict", "predict", "Classify images with an exported checkpoint."),
+    Verb("evaluate", "evaluate", "Score an exported checkpoint on labelled images."),
     Verb("compare", "compare", "Show how far two checkpoints' layers lie apart, or one's from its start."),
     Verb("models", "models", "List the backbones, or print the stages of one."),
     Verb("schema", "schema", "Print the JSON schema of a space, for editors."),

@@ -25,38 +25,27 @@ MOST_PROBLEMS = 50
 def read_csv(settings: DataSettings, written: str) -> Records:
     """The images that a CSV file lists. Raises InputError with every wrong row (`faces.csv:14`)."""
     table = find_place(written, settings.root, KEY, "file")
+    header, rows = _rows(table)
     problems: list[Problem] = []
 
     def problem(line: int, rule: str) -> None:
         problems.append(Problem(f"{table}:{line}", KEY, rule))
 
-    rows = _rows(table)
-    if not rows:
-        raise InputError(Problem(str(table), KEY, "must have a header `path,label` or `path,label,split` but is empty"))
-    header = [name.strip() for name in rows[0][1]]
-    wrong = _header_problem(header)
-    if wrong:
-        raise InputError(Problem(f"{table}:{rows[0][0]}", KEY, wrong))
-    at = {name: header.index(name) for name in header}
-    entries: list[tuple[int, str, str, str | None, Path]] = []
+    entries: list[tuple[str, str, str | None, Path]] = []
     unreadable: list[tuple[str, str]] = []
     seen: dict[Path, tuple[int, str]] = {}
-    splits_given: list[int] = []
-    splits_missing: list[int] = []
-    for line, cells in rows[1:]:
-        if not any(cell.strip() for cell in cells):
-            continue
+    with_split: list[int] = []
+    without_split: list[int] = []
+    for line, cells in rows:
         if len(cells) != len(header):
             problem(line, f"must have {len(header)} columns ({', '.join(header)}) but has {len(cells)}")
             continue
-        name, label = cells[at["path"]].strip(), unicodedata.normalize("NFC", cells[at["label"]].strip())
-        split = None
-        if "split" in at:
-            text = cells[at["split"]].strip()
-            (splits_given if text else splits_missing).append(line)
-            split = SPLIT_NAMES.get(text.lower())
-            if text and split is None:
-                problem(line, f"split must be train, val or test but got {text!r}")
+        row = dict(zip(header, map(str.strip, cells), strict=True))
+        name, label, given = row["path"], unicodedata.normalize("NFC", row["label"]), row.get("split", "")
+        split = SPLIT_NAMES.get(given.lower())
+        if given and split is None:
+            problem(line, f"split must be train, val or test but got {given!r}")
+        (with_split if given else without_split).append(line)
         if not label:
             problem(line, "label must not be empty")
         if not name or "\0" in name:
@@ -73,10 +62,10 @@ def read_csv(settings: DataSettings, written: str) -> Records:
             problem(line, f"{name!r} is {label!r} here but {seen[path][1]!r} on line {seen[path][0]}")
         else:
             seen.setdefault(path, (line, label))
-            entries.append((line, name, label, split, path))
-    if splits_given and splits_missing:
-        lines = some(splits_missing)
-        problem(splits_missing[0], f"either every row must name its split or none, but it is missing on lines {lines}")
+            entries.append((name, label, split, path))
+    if with_split and without_split:
+        lines = some(without_split)
+        problem(without_split[0], f"either every row must name its split or none, but it is missing on lines {lines}")
     if problems:
         problems.sort(key=lambda p: int(p.where.rpartition(":")[2]))
         rest = len(problems) - MOST_PROBLEMS
@@ -84,29 +73,32 @@ def read_csv(settings: DataSettings, written: str) -> Records:
         raise InputError(problems[:MOST_PROBLEMS] + more)
     if not entries and not unreadable:
         raise InputError(Problem(str(table), KEY, "must list images but has only a header"))
-    classes = tuple(sorted({entry[2] for entry in entries}))
+    classes = tuple(sorted({label for _, label, _, _ in entries}))
     index = {name: i for i, name in enumerate(classes)}
-    records = [Record(name, index[label], split, path) for _, name, label, split, path in entries]
+    records = [Record(name, index[label], split, path) for name, label, split, path in entries]
     extra = [name for name in header if name not in ("path", "label", "split")]
     notes = [f"columns that are not used: {some(extra)}"] if extra else []
     return Records(str(table), classes, sorted(records, key=lambda r: r.name), sorted(unreadable), notes)
 
 
-def _rows(table: Path) -> list[tuple[int, list[str]]]:
-    """(line on which a row ends, cells)."""
+def _rows(table: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """The header, and the rows that are not empty with the lines on which they end."""
     try:
         with open(table, encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, strict=True)
-            return [(reader.line_num, cells) for cells in reader if cells]
+            rows = [(reader.line_num, cells) for cells in reader if cells]
     except UnicodeDecodeError as error:
         raise InputError(Problem(str(table), KEY, f"must be UTF-8 text: {error}")) from error
     except csv.Error as error:
         raise InputError(Problem(f"{table}:{reader.line_num}", KEY, f"must be a CSV table: {error}")) from error
-
-
-def _header_problem(header: list[str]) -> str:
+    if not rows:
+        raise InputError(Problem(str(table), KEY, "must have a header `path,label` or `path,label,split` but is empty"))
+    header = [name.strip() for name in rows[0][1]]
+    twice = sorted({name for name in header if header.count(name) > 1})
+    rule = f"must name each column once but has {some(twice)} twice" if twice else ""
     if not {"path", "label"} <= set(header):
         hint = " Separate the columns by commas" if len(header) == 1 and any(c in header[0] for c in ";\t|") else ""
-        return f"must begin with a header that names `path` and `label` (and `split`) but got {','.join(header)!r}.{hint}"
-    twice = sorted({name for name in header if header.count(name) > 1})
-    return f"must name each column once but has {some(twice)} twice" if twice else ""
+        rule = f"must begin with a header that names `path` and `label` (and `split`) but got {','.join(header)!r}.{hint}"
+    if rule:
+        raise InputError(Problem(f"{table}:{rows[0][0]}", KEY, rule))
+    return header, [(line, cells) for line, cells in rows[1:] if any(cell.strip() for cell in cells)]

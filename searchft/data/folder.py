@@ -35,7 +35,7 @@ class _Found:
     stray: list[Path] = field(default_factory=list)
     """Images that lie in no class folder."""
     other: Counter[str] = field(default_factory=Counter)
-    """Suffixes of files that are no pictures."""
+    """Suffixes of files that are no images."""
 
 
 def read_folder(settings: DataSettings, written: str) -> Records:
@@ -59,14 +59,9 @@ def read_folder(settings: DataSettings, written: str) -> Records:
         _read_classes(root, root, None, found)
     classes = tuple(sorted(found.classes))
     if not found.images and not found.foreign:
-        raise InputError(
-            Problem(
-                str(root),
-                KEY,
-                f"must hold one sub-folder of images per class but {_what_instead(found)}. "
-                "Expected PATH/cat/1.jpg, or PATH/train/cat/1.jpg beside PATH/val/cat/2.jpg",
-            )
-        )
+        rule = f"must hold one sub-folder of images per class but {_what_instead(found)}. "
+        rule += "Expected PATH/cat/1.jpg, or PATH/train/cat/1.jpg beside PATH/val/cat/2.jpg"
+        raise InputError(Problem(str(root), KEY, rule))
     if found.stray:
         notes.append(f"{len(found.stray)} images lie in no class folder and are not used: {some(map(_text, found.stray), 3)}")
     if found.other:
@@ -88,41 +83,34 @@ def _what_instead(found: _Found) -> str:
 
 def _split_folders(root: Path, settings: DataSettings) -> dict[str, Path]:
     """Split to folder, or nothing where the tree has no split of its own."""
-    problems = []
-    if settings.folders:
-        chosen = {}
-        for split, name in settings.folders:
-            if split not in ("train", "val", "test"):
-                problems.append(Problem(str(root), "data.folders", f"must name train, val or test but got {split!r}"))
-            elif not (root / name).is_dir():
-                near = some(sorted(f.name for f in _folders(root))) or "no sub-folders"
-                problems.append(
-                    Problem(str(root), f"data.folders.{split}", f"must be a sub-folder but {name!r} is none ({near})")
-                )
-            else:
-                chosen[split] = root / name
-        if "train" not in dict(settings.folders):
-            problems.append(Problem(str(root), "data.folders", "must name the folder of train"))
-        if problems:
-            raise InputError(problems)
-        return chosen
-    named: dict[str, list[Path]] = {}
-    for folder in _folders(root):
+    problems: list[Problem] = []
+
+    def problem(rule: str, key: str = KEY) -> None:
+        problems.append(Problem(str(root), key, rule))
+
+    chosen: dict[str, Path] = {}
+    for split, name in settings.folders:
+        chosen[split] = root / name
+        if split not in ("train", "val", "test"):
+            problem(f"must name train, val or test but got {split!r}", "data.folders")
+        elif not chosen[split].is_dir():
+            near = some(sorted(f.name for f in _folders(root))) or "no sub-folders"
+            problem(f"must be a sub-folder but {name!r} is none ({near})", f"data.folders.{split}")
+    if settings.folders and "train" not in chosen:
+        problem("must name the folder of train", "data.folders")
+    for folder in [] if settings.folders else sorted(_folders(root)):
         usual = SPLIT_NAMES.get(folder.name.lower())
         if usual and any(not is_ignored(inner.name) for inner in _folders(folder)):
-            named.setdefault(usual, []).append(folder)
-    for split, folders in named.items():
-        if len(folders) > 1:
-            twice = " and ".join(sorted(f.name for f in folders))
-            problems.append(
-                Problem(str(root), KEY, f"must hold one folder for {split} but holds {twice}; choose with data.folders")
-            )
-    if named and "train" not in named:
-        there = some(sorted(f.name for folders in named.values() for f in folders))
-        problems.append(Problem(str(root), KEY, f"must hold a folder `train` beside {there}; name it with data.folders"))
+            if usual in chosen:
+                twice = f"{chosen[usual].name} and {folder.name}"
+                problem(f"must hold one folder for {usual} but holds {twice}; choose with data.folders")
+            chosen[usual] = folder
+    if chosen and "train" not in chosen and not settings.folders:
+        there = some(sorted(folder.name for folder in chosen.values()))
+        problem(f"must hold a folder `train` beside {there}; name it with data.folders")
     if problems:
         raise InputError(problems)
-    return {split: folders[0] for split, folders in named.items()}
+    return chosen
 
 
 def _folders(folder: Path) -> list[Path]:
@@ -163,8 +151,7 @@ def _read_classes(root: Path, base: Path, split: str | None, found: _Found) -> N
 def _files(folder: str, within: str, above: Sequence[str]) -> Iterator[tuple[os.DirEntry[str], str]]:
     """Files below a folder, in sorted order, with their names below the root.
 
-    `within` is the folder's own name there; `above` holds the real paths of the folders that led here. Directory entries
-    instead of paths: they know what they are without being asked one by one.
+    `within` is the folder's own name there; `above` holds the real paths of the folders that led here.
     """
     real = os.path.realpath(folder)
     if real in above:

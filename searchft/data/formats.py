@@ -5,8 +5,10 @@ The decoder's allow-list is short on purpose: each Pillow plug-in more is anothe
 
 from __future__ import annotations
 
+import re
+
 PILLOW_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "PPM", "TIFF")
-"""What Pillow may try, whatever a file calls itself. JPEG includes the MPO files of phones (the first picture is taken)."""
+"""What Pillow may try, whatever a file calls itself. JPEG includes the MPO files of phones (the first image is taken)."""
 
 _READABLE = ".jpg .jpeg .jpe .jfif .mpo .png .webp .bmp .dib .ppm .pgm .pbm .pnm .tif .tiff"
 READABLE = frozenset(_READABLE.split())
@@ -17,19 +19,21 @@ _FOREIGN = (
     ".srw .x3f .jxl .jp2 .j2k .jpx .ico .icns .tga .pcx .eps .ai .xcf .exr .hdr .dds .apng .qoi .sgi .fits .dcm"
 )
 FOREIGN = frozenset(_FOREIGN.split())
-"""Suffixes, in lower case, of pictures that are not read: they count as unreadable and are named."""
+"""Suffixes, in lower case, of images that are not read: they count as unreadable and are named."""
 
 IGNORED_NAMES = frozenset({"thumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin"})
-"""What systems leave behind beside photos, in lower case. Names that begin with a dot are ignored too."""
+"""What systems leave behind beside images, in lower case. Names that begin with a dot are ignored too."""
 
-_BRANDS = (
-    (b"heic", "an HEIC photo"),
-    (b"heix", "an HEIC photo"),
-    (b"hevc", "an HEIC photo"),
-    (b"mif1", "an HEIF photo"),
-    (b"msf1", "an HEIF photo"),
-    (b"avif", "an AVIF picture"),
+_BEGINNINGS = (
+    (rb"....ftyp(heic|heix|hevc)", "an HEIC image"),
+    (rb"....ftyp(mif1|msf1)", "an HEIF image"),
+    (rb"....ftypavif", "an AVIF image"),
+    (rb"GIF8[79]a", "a GIF image"),
+    (rb"8BPS", "a Photoshop file"),
+    (rb"(?i)\s*<(html|!doc)", "a web page, perhaps what a failed download left"),
+    (rb"(?i)\s*<(svg|\?xm)", "an SVG or XML file"),
 )
+"""What files begin with, and what they are."""
 
 
 def is_ignored(name: str) -> bool:
@@ -38,17 +42,5 @@ def is_ignored(name: str) -> bool:
 
 
 def what_it_is(head: bytes) -> str:
-    """What the first bytes of a file that Pillow refused really are (`an HEIC photo`), or an empty string."""
-    if head[4:8] == b"ftyp":
-        for brand, words in _BRANDS:
-            if head[8:12] == brand:
-                return words
-    if head[:6] in (b"GIF87a", b"GIF89a"):
-        return "a GIF picture"
-    if head[:4] == b"8BPS":
-        return "a Photoshop file"
-    if head.lstrip()[:5].lower() in (b"<html", b"<!doc"):
-        return "a web page, perhaps what a failed download left"
-    if head.lstrip()[:4].lower() in (b"<svg", b"<?xm"):
-        return "an SVG or XML file"
-    return ""
+    """What the first bytes of a file that Pillow refused really are (`an HEIC image`), or an empty string."""
+    return next((words for pattern, words in _BEGINNINGS if re.match(pattern, head, re.DOTALL)), "")

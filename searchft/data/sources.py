@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -48,16 +49,23 @@ def read_source(settings: DataSettings, cache: Path) -> Records:
     kind, colon, argument = settings.source.partition(":")
     source = SOURCES.get(kind)
     if source is None or bool(source.argument) != bool(colon):
-        known = [f"{name}:{row.argument}" if row.argument else name for name, row in SOURCES.items()]
+        known = {name: f"{name}:{row.argument}" if row.argument else name for name, row in SOURCES.items()}
         meant = near(kind, SOURCES)
-        hint = f", did you mean {next(k for k in known if k.startswith(meant))!r}?" if meant else ""
-        rule = f"must be one of {', '.join(known)} but got {settings.source!r}{hint}"
+        hint = f", did you mean {known[meant]!r}?" if meant else ""
+        rule = f"must be one of {', '.join(known.values())} but got {settings.source!r}{hint}"
         raise InputError(Problem(settings.source, "data.source", rule))
     records = source.read(settings, argument, cache)
-    return _rename(records, settings) if settings.labels else records
+    if settings.labels:
+        _rename(records, settings)
+    # One would shift every line behind it in an exported labels.txt.
+    odd = [name for name in records.classes if any(unicodedata.category(c) in ("Cc", "Zl", "Zp") for c in name)]
+    if odd:
+        rule = f"must have class names of one line without control characters but got {some(map(repr, odd))}: rename them"
+        raise InputError(Problem(records.where, "data.source", rule))
+    return records
 
 
-def _rename(records: Records, settings: DataSettings) -> Records:
+def _rename(records: Records, settings: DataSettings) -> None:
     """Applies the JSON file that maps the source's class names to better ones."""
     place = find_place(settings.labels, settings.root, "data.labels", "file")
 
@@ -83,4 +91,3 @@ def _rename(records: Records, settings: DataSettings) -> Records:
     if unnamed:
         records.notes.append(f"{len(unnamed)} classes are not in {place.name} and keep their names: {some(unnamed, 5)}")
     records.classes = classes
-    return records

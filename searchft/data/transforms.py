@@ -2,28 +2,25 @@
 
 Both take uint8 batches [B, S, S, 3] as they lie in the store. `Augment` gives uint8 [B, H, H, 3] back, so that what
 follows does not care whether it ran. Every image has its own random values, all drawn at once from one generator: the
-same generator state gives the same pictures, on any device.
+same generator state gives the same images, on any device.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
+from torchvision.transforms.v2 import functional as F
 
 from searchft.recipe import Recipe
-from searchft.uncompiled import torchvision
 
-F = torchvision.transforms.v2.functional
+BILINEAR = F.InterpolationMode.BILINEAR
 
 ASPECT = 4 / 3
 """Random resized crops have aspect ratios between 3:4 and 4:3 (Szegedy et al. 2014), as torchvision's."""
-
-_ROTATION, _CROP, _FLIP, _BRIGHTNESS, _CONTRAST, _SATURATION, _HUE, _GRAYSCALE, _DRAWS = 0, 1, 5, 6, 7, 8, 9, 10, 11
-"""Which of an image's random values decides what (the crop takes four), and how many there are. All are drawn, whatever is
-switched on: one augmentation more leaves the others' values as they were."""
 
 
 class Preprocess:
@@ -59,57 +56,73 @@ class Preprocess:
 
 
 class Augment:
-    """The recipe's random augmentations: uint8 [B, S, S, 3] to uint8 [B, image_size, image_size, 3].
+    """The recipe's random augmentations (STEPS): uint8 [B, S, S, 3] to uint8 [B, image_size, image_size, 3].
 
-    In this order: rotation (corners black, on the stored size, where the margin fills most of them), random resized crop
-    from the whole stored square (or centre crop), horizontal flip, brightness, contrast, saturation, hue, grayscale.
     Between the steps values are float32, rounded to uint8 at the end.
     """
 
     def __init__(self, recipe: Recipe, image_size: int) -> None:
-        self.recipe = recipe
+        self.strengths = [getattr(recipe, field) for field, _, _ in STEPS]
         self.image_size = image_size
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Augmented copies; `images` stays as it is. Takes a fixed number of values per image from `generator`."""
-        recipe = self.recipe
-        count = len(images)
-        draws = torch.rand(count, _DRAWS, generator=generator, device=generator.device)
-        signs = (draws * 2 - 1).tolist()
-        here = draws.to(images.device)
+        taken = [count for _, count, _ in STEPS]
+        draws = torch.rand(len(images), sum(taken), generator=generator, device=generator.device).to(images.device)
         values = images.permute(0, 3, 1, 2).to(torch.float32).div(255)
-
-        if recipe.rotation:
-            values = torch.stack(
-                [F.rotate(v, signs[i][_ROTATION] * recipe.rotation, F.InterpolationMode.BILINEAR) for i, v in enumerate(values)]
-            )
-        if recipe.crop_scale < 1:
-            values = torch.stack([self._crop(v, draws[i, _CROP : _CROP + 4].tolist()) for i, v in enumerate(values)])
-        else:
-            values = centre_crop(values, self.image_size).clone()
-        if recipe.horizontal_flip:
-            chosen = here[:, _FLIP] < recipe.horizontal_flip
-            values[chosen] = F.horizontal_flip(values[chosen])
-
-        if recipe.brightness:
-            values = blend(values, torch.zeros_like(values), factors(here[:, _BRIGHTNESS], recipe.brightness))
-        if recipe.contrast:
-            mean = F.rgb_to_grayscale(values).mean((1, 2, 3), keepdim=True)
-            values = blend(values, mean, factors(here[:, _CONTRAST], recipe.contrast))
-        if recipe.saturation:
-            values = blend(values, F.rgb_to_grayscale(values), factors(here[:, _SATURATION], recipe.saturation))
-        if recipe.hue:
-            values = torch.stack([F.adjust_hue(v, signs[i][_HUE] * recipe.hue) for i, v in enumerate(values)])
-        if recipe.grayscale:
-            chosen = here[:, _GRAYSCALE] < recipe.grayscale
-            values[chosen] = F.rgb_to_grayscale(values[chosen], num_output_channels=3)
+        for (_, _, apply), own, strength in zip(STEPS, draws.split(taken, 1), self.strengths, strict=True):
+            if strength:
+                values = apply(values, own, strength, self.image_size)
         return values.mul(255).round_().clamp_(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
-    def _crop(self, image: Tensor, draws: list[float]) -> Tensor:
-        side = image.shape[-1]
-        top, left, height, width = crop_box(side, self.recipe.crop_scale, draws)
-        size = [self.image_size, self.image_size]
-        return F.resized_crop(image, top, left, height, width, size, F.InterpolationMode.BILINEAR, antialias=True)
+
+def random_crop(values: Tensor, draws: Tensor, smallest: float, size: int) -> Tensor:
+    """A random resized crop from the whole stored square; the centre crop (a copy) where `smallest` is 1."""
+    if smallest == 1:
+        return centre_crop(values, size).clone()
+    boxes = [crop_box(values.shape[-1], smallest, own) for own in draws.tolist()]
+    crops = zip(values, boxes, strict=True)
+    return torch.stack([F.resized_crop(v, *box, [size, size], BILINEAR, antialias=True) for v, box in crops])
+
+
+def each(values: Tensor, draws: Tensor, change: Callable[[Tensor, float], Tensor]) -> Tensor:
+    """Every image changed by a value of its own in [-1, 1)."""
+    signs = (draws[:, 0] * 2 - 1).tolist()
+    return torch.stack([change(value, sign) for value, sign in zip(values, signs, strict=True)])
+
+
+def some(values: Tensor, draws: Tensor, probability: float, change: Callable[[Tensor], Tensor]) -> Tensor:
+    """Each image changed with this probability, in place."""
+    chosen = draws[:, 0] < probability
+    values[chosen] = change(values[chosen])
+    return values
+
+
+def blend(values: Tensor, other: Tensor, factor: Tensor) -> Tensor:
+    """`factor` parts of values and `1 - factor` of other, kept in [0, 1]: torchvision's colour jitter, one factor an image."""
+    return (values * factor + other * (1 - factor)).clamp_(0, 1)
+
+
+def factors(draws: Tensor, strength: float) -> Tensor:
+    """Jitter factors in [max(0, 1 - strength), 1 + strength] from values in [0, 1): [B, 1, 1, 1]."""
+    low = max(0.0, 1 - strength)
+    return (low + (1 + strength - low) * draws).view(-1, 1, 1, 1)
+
+
+STEPS: tuple[tuple[str, int, Callable[[Tensor, Tensor, Any, int], Tensor]], ...] = (
+    # Rotation (corners black) sees the stored size, where the margin fills most of them.
+    ("rotation", 1, lambda v, u, degrees, _: each(v, u, lambda image, sign: F.rotate(image, sign * degrees, BILINEAR))),
+    ("crop_scale", 4, random_crop),
+    ("horizontal_flip", 1, lambda v, u, p, _: some(v, u, p, F.horizontal_flip)),
+    ("brightness", 1, lambda v, u, s, _: blend(v, torch.zeros_like(v), factors(u, s))),
+    ("contrast", 1, lambda v, u, s, _: blend(v, F.rgb_to_grayscale(v).mean((1, 2, 3), keepdim=True), factors(u, s))),
+    ("saturation", 1, lambda v, u, s, _: blend(v, F.rgb_to_grayscale(v), factors(u, s))),
+    ("hue", 1, lambda v, u, s, _: each(v, u, lambda image, sign: F.adjust_hue(image, sign * s))),
+    ("grayscale", 1, lambda v, u, p, _: some(v, u, p, lambda images: F.rgb_to_grayscale(images, num_output_channels=3))),
+)
+"""In the order of execution: the recipe's field with the strength (0: off), how many random values in [0, 1) an image takes, and
+what makes planes [B, C, S, S] in [0, 1] of planes, draws [B, n], strength and image size. All are drawn in one call, whatever is
+switched on, so that a switch leaves the others' values as they were; a step added later draws in a call of its own, after these."""
 
 
 def centre_crop(planes: Tensor, size: int) -> Tensor:
@@ -133,14 +146,3 @@ def crop_box(side: int, smallest: float, draws: Sequence[float]) -> tuple[int, i
     width = min(side, max(1, round(side * math.sqrt(share * ratio))))
     height = min(side, max(1, round(side * math.sqrt(share / ratio))))
     return int(draws[2] * (side - height + 1)), int(draws[3] * (side - width + 1)), height, width
-
-
-def factors(draws: Tensor, strength: float) -> Tensor:
-    """Jitter factors in [max(0, 1 - strength), 1 + strength] from values in [0, 1): [B, 1, 1, 1]."""
-    low = max(0.0, 1 - strength)
-    return (low + (1 + strength - low) * draws).view(-1, 1, 1, 1)
-
-
-def blend(values: Tensor, other: Tensor, factor: Tensor) -> Tensor:
-    """`factor` parts of values and `1 - factor` of other, kept in [0, 1]: torchvision's colour jitter, one factor an image."""
-    return (values * factor + other * (1 - factor)).clamp_(0, 1)

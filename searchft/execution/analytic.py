@@ -34,6 +34,7 @@ class AnalyticExecutor:
     """
 
     slots: int = 1
+    kind: str = "analytic"
     curve: Callable[[Recipe, str, int], float] = saturating_curve
     epoch_seconds: Callable[[Recipe], float] = lambda recipe: 1.0
     driver_takes_time: bool = False

@@ -15,7 +15,7 @@ from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
 from searchft.errors import InputError
-from searchft.execution.protocol import Job, JobDone, JobFailed, Message, WorkerDied, WorkerReady, WorkerSetup
+from searchft.execution.protocol import OUTLIVING, EpochDone, Job, JobFailed, Message, WorkerDied, WorkerReady, WorkerSetup
 from searchft.execution.room import Room
 from searchft.execution.worker import main
 
@@ -28,9 +28,7 @@ class Slot:
     threads: int
 
     def __str__(self) -> str:
-        return (
-            f"{self.device} ({self.threads} thread{'s' if self.threads != 1 else ''})" if self.device == "cpu" else self.device
-        )
+        return f"cpu ({self.threads} thread{'s' if self.threads != 1 else ''})" if self.device == "cpu" else self.device
 
 
 def plan_slots(devices: str, workers: int, per_device: int = 1) -> list[Slot]:
@@ -88,41 +86,54 @@ def _check_device(name: str) -> None:
         raise InputError(f"must be devices of this machine ({', '.join(known)}) but got {name!r}", "--devices") from error
 
 
+@dataclass
+class _Worker:
+    """A process and our end of its pipe."""
+
+    process: SpawnProcess
+    connection: Connection
+    job: int | None = None
+    """Number of the trial that it has."""
+
+    def send(self, message: object) -> None:
+        """Sends, unless the worker is dead: `wait` will say so, with its job's number."""
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            self.connection.send(message)
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.join(timeout=5)
+        self.connection.close()
+
+
 class LocalExecutor:
     """Spawns one process per slot and keeps it warm between jobs; a dead one is replaced at the next `submit`."""
 
     def __init__(self, slots: Sequence[Slot], main: Callable[[Connection, str, int, int], None] = main) -> None:
         self.slots = tuple(slots)
-        self._main = main
         self.devices = tuple(map(str, self.slots))
+        self.kind = self.slots[0].device.partition(":")[0]
+        self._main = main
         self._context = multiprocessing.get_context("spawn")
-        self._workers: list[tuple[SpawnProcess, Connection] | None] = [self._spawn(slot) for slot in self.slots]
-        self._jobs: list[int | None] = [None] * len(self.slots)
+        self._workers: list[_Worker | None] = [self._spawn(slot) for slot in self.slots]
         self._setup: WorkerSetup | None = None
-        self._oom_kills = _kernel_oom_kills()
+        self._oom_kills = _count_oom_kills()
         self._room = Room()
 
-    def _spawn(self, slot: Slot) -> tuple[SpawnProcess, Connection]:
+    def _spawn(self, slot: Slot) -> _Worker:
         ours, theirs = self._context.Pipe()
         arguments = (theirs, slot.device, slot.threads, os.getpid())
         process = self._context.Process(target=self._main, args=arguments, daemon=True)
         with _signals_held():
             process.start()
         theirs.close()
-        return process, ours
+        return _Worker(process, ours)
 
     def start(self, setup: WorkerSetup) -> None:
         self._setup = setup
-        for slot, worker in enumerate(self._workers):
+        for worker in self._workers:
             if worker is not None:
-                self._tell(slot, worker[1])
-
-    def _tell(self, slot: int, connection: Connection) -> None:
-        """Sends the setup; a worker that has died before it had anything to do is replaced by the next `submit`."""
-        try:
-            connection.send(self._setup)
-        except (BrokenPipeError, ConnectionResetError):
-            self._end(slot)
+                worker.send(setup)
 
     def accepts(self, slot: int, memory_bytes: int) -> bool:
         return self._room.fits(self.slots[slot].device, memory_bytes)
@@ -130,68 +141,59 @@ class LocalExecutor:
     def submit(self, slot: int, job: Job) -> None:
         self._room.take(slot, self.slots[slot].device, job.memory_bytes)
         worker = self._workers[slot]
-        if worker is None:
+        if worker is None or not worker.process.is_alive():
+            self._end(slot)
             worker = self._workers[slot] = self._spawn(self.slots[slot])
-            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-                worker[1].send(self._setup)
-        self._jobs[slot] = job.number
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            worker[1].send(job)  # where it died while idle, `wait` will say so, with this job's number
+            worker.send(self._setup)
+        worker.job = job.number
+        worker.send(job)
 
     def wait(self, timeout_s: float) -> list[tuple[int, Message]]:
-        ready = set(wait([w[1] for w in self._workers if w is not None], timeout_s))
+        ready = set(wait([worker.connection for worker in self._workers if worker is not None], timeout_s))
         messages: list[tuple[int, Message]] = []
         for slot, worker in enumerate(self._workers):
-            if worker is None or worker[1] not in ready:
+            if worker is None or worker.connection not in ready:
                 continue
             try:
-                message: Message | WorkerReady = worker[1].recv()
+                message: Message | WorkerReady = worker.connection.recv()
             except (EOFError, ConnectionResetError):
-                message = self._bury(slot)
+                message = self._bury(slot, worker)
             if isinstance(message, WorkerReady):
                 self._room.has(self.slots[slot].device, message.memory_bytes)
                 continue
-            if isinstance(message, JobFailed) and message.kind == "memory":
-                self._end(slot)  # the only sure way to give everything back; another starts with the next job
-            if isinstance(message, JobDone | JobFailed | WorkerDied):
-                self._jobs[slot] = None
+            if not isinstance(message, EpochDone):
+                worker.job = None
                 self._room.leave(slot)
+            if isinstance(message, JobFailed) and message.kind in OUTLIVING:
+                self._end(slot)  # the only sure way to give everything back; another starts with the next job
             messages.append((slot, message))
         return messages
 
-    def _bury(self, slot: int) -> WorkerDied:
-        worker = self._workers[slot]
-        assert worker is not None
-        process, connection = worker
-        connection.close()
-        process.join(timeout=5)
+    def _bury(self, slot: int, worker: _Worker) -> WorkerDied:
+        worker.connection.close()
+        worker.process.join(timeout=5)
         self._workers[slot] = None
-        kills = _kernel_oom_kills()
-        out_of_memory = process.exitcode == -signal.SIGKILL and kills > self._oom_kills
-        self._oom_kills = kills
-        code = process.exitcode
+        kills, code = _count_oom_kills(), worker.process.exitcode
+        out_of_memory, self._oom_kills = code == -signal.SIGKILL and kills > self._oom_kills, kills
         reason = signal.Signals(-code).name if code is not None and code < 0 else f"exit code {code}"
-        return WorkerDied(self._jobs[slot], f"worker ended by {reason}", out_of_memory)
+        return WorkerDied(worker.job, f"worker ended by {reason}", out_of_memory)
 
     def answer(self, slot: int, word: str) -> None:
         worker = self._workers[slot]
         if worker is not None:
-            with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # as in submit
-                worker[1].send(word)
+            worker.send(word)
 
     def close(self) -> None:
-        for worker in self._workers:
+        for worker in self._workers:  # all at once, then one by one
             if worker is not None:
-                worker[0].kill()
+                worker.process.kill()
         for slot in range(len(self._workers)):
             self._end(slot)
 
     def _end(self, slot: int) -> None:
         worker = self._workers[slot]
         if worker is not None:
-            worker[0].kill()
-            worker[0].join(timeout=5)
-            worker[1].close()
+            worker.end()
             self._workers[slot] = None
 
 
@@ -208,29 +210,22 @@ def _signals_held() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _kernel_oom_kills() -> int:
+def _count_oom_kills() -> int:
     """How often the kernel has ended a process of this cgroup for lack of memory; 0 where it does not say."""
-    if sys.platform != "linux":
-        return 0
     try:
         groups = [line.split(":", 2) for line in Path("/proc/self/cgroup").read_text().splitlines()]
     except OSError:
         return 0
     counts = [0]
     for _, controllers, group in groups:
-        if controllers == "":  # version 2
-            counts.append(_oom_kills_in(Path("/sys/fs/cgroup"), group, "memory.events"))
-        elif "memory" in controllers.split(","):
-            counts.append(_oom_kills_in(Path("/sys/fs/cgroup/memory"), group, "memory.oom_control"))
+        root, name = Path("/sys/fs/cgroup"), "memory.events"
+        if controllers:  # version 1
+            root, name = root / "memory", "memory.oom_control"
+            if "memory" not in controllers.split(","):
+                continue
+        for folder in (root / group.lstrip("/"), root):  # inside a container the group's own folder is often the root
+            with contextlib.suppress(OSError):
+                lines = (folder / name).read_text().splitlines()
+                counts += [int(line.split()[1]) for line in lines if line.startswith("oom_kill ")]
+                break
     return max(counts)
-
-
-def _oom_kills_in(root: Path, group: str, name: str) -> int:
-    # inside a container the group's own folder is often the root
-    for folder in (root / group.lstrip("/"), root):
-        try:
-            lines = (folder / name).read_text().splitlines()
-        except OSError:
-            continue
-        return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
-    return 0

@@ -8,13 +8,20 @@ Worker to driver: `WorkerReady` once; then for each job `EpochDone` after each e
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from searchft.recipe import Recipe
 
 CONTINUE = "continue"
 STOP = "stop"
+
+WORKER_LOCK = "worker.lock"
+"""Held in a job's folder while it trains: an orphan that has not noticed its driver's death writes beside nobody."""
+
+OUTLIVING = ("memory", "error")
+"""Kinds of failure that may outlive their job (memory that is not given back, a CUDA context that is dead): an executor
+replaces the worker, never reuses it."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +40,7 @@ class Job:
 
 @dataclass(frozen=True)
 class WorkerSetup:
-    """What every worker of a study is told once, at its start. Paths are those of the worker's machine."""
+    """What every worker of a study gets once, at its start. Paths are those of the worker's machine."""
 
     facts: Mapping[str, Any]
     """`SpaceFacts.to_json()`."""
@@ -64,7 +71,6 @@ class EpochDone:
 
     number: int
     result: Mapping[str, Any]
-    replayed: bool = False
 
 
 @dataclass(frozen=True)
@@ -72,9 +78,6 @@ class JobDone:
     """The job ended: all epochs, early stopping, or the driver's STOP."""
 
     number: int
-    stopped: bool = False
-    extra: Mapping[str, Any] = field(default_factory=dict)
-    """Measured things worth keeping: seconds spent on the frozen part, whether its values came from the store."""
 
 
 @dataclass(frozen=True)
@@ -102,14 +105,21 @@ class WorkerDied:
 Message = EpochDone | JobDone | JobFailed | WorkerDied
 
 
+def held_folder(job: Job) -> JobFailed:
+    """What becomes of a job whose folder another process holds."""
+    return JobFailed(job.number, "held", f"another process holds {job.folder}: end it and run again")
+
+
 class Executor(Protocol):
     """Places jobs on workers. One job per slot at a time."""
 
     devices: tuple[str, ...]
     """One line for people per slot."""
+    kind: str
+    """What the workers train on: `cpu`, `cuda` or `mps`."""
 
     def start(self, setup: WorkerSetup) -> None:
-        """Tells the workers what they will train on. Called once before the first `submit`."""
+        """Gives the workers what they will train on. Called once before the first `submit`."""
 
     def accepts(self, slot: int, memory_bytes: int) -> bool:
         """Whether a free slot could begin a trial of that estimated peak (0: not known) now: its worker is to be had, and its

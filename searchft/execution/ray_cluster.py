@@ -20,20 +20,24 @@ from searchft.errors import InputError
 
 FLAG = "--ray"
 
-CONNECT_TIMEOUT_S = 5.0
+_CONNECT_TIMEOUT_S = 5.0
 """How long the head node may take to accept a connection."""
 
-INIT_TIMEOUT_S = 120.0
-"""How long Ray may take to join a cluster whose head answers, or to start on this machine (a busy one takes 20 s, one with twice the
-work it can do over a minute)."""
+_INIT_TIMEOUT_S = 120.0
+"""How long Ray may take to join a cluster whose head answers, or to start on this machine (20 s to over a minute on a busy one)."""
 
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_IGNORE_UNHANDLED_ERRORS": "1",  # what a dead actor was told last is no news
+    "RAY_IGNORE_UNHANDLED_ERRORS": "1",  # what a dead actor got last is no news
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # else a warning about a change to come
     "RAY_LOG_TO_DRIVER": "0",
     "RAY_TQDM": "0",
 }
+
+
+def count_words(count: float, thing: str) -> str:
+    """`1 CPU`, `3 CPUs`."""
+    return f"{count:g} {thing}{'s' if count != 1 else ''}"
 
 
 @dataclass(frozen=True)
@@ -46,8 +50,7 @@ class Share:
     gpus: float
 
     def __str__(self) -> str:
-        cpus = f"{self.cpus} CPU{'s' if self.cpus != 1 else ''}"
-        return f"{cpus} and {self.gpus:g} GPU" if self.gpus else cpus
+        return count_words(self.cpus, "CPU") + (f" and {self.gpus:g} GPU" if self.gpus else "")
 
 
 def plan_shares(nodes: Sequence[Mapping[str, float]], workers: int | None, gpus_per_worker: float | None) -> Share:
@@ -96,7 +99,11 @@ def connect(address: str) -> bool:
         if ray.is_initialized():  # whoever did that has told it how to behave, and leaves it
             return False
         logging.getLogger("ray").setLevel(logging.CRITICAL)
-        _silence()
+        with contextlib.suppress(Exception):
+            # No public way: Ray prints what its daemons say about dead nodes to our stdout, where answers go
+            from ray._private import worker
+
+            worker._worker_logs_enabled = False
         address = os.environ.get("RAY_ADDRESS", "") or "auto" if address == "auto" else address
         if address != "auto":
             _check_address(address)
@@ -115,7 +122,7 @@ def _init(**settings: Any) -> None:
 
     answers: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
 
-    def ask() -> None:
+    def initialize() -> None:
         try:
             ray.init(log_to_driver=False, logging_level=logging.CRITICAL, configure_logging=True, **settings)
         except BaseException as error:
@@ -127,66 +134,48 @@ def _init(**settings: Any) -> None:
     where = settings["address"]
     try:
         with _stderr_held():
-            threading.Thread(target=ask, daemon=True).start()
-            trouble = answers.get(timeout=INIT_TIMEOUT_S)
+            threading.Thread(target=initialize, daemon=True).start()
+            trouble = answers.get(timeout=_INIT_TIMEOUT_S)
     except queue.Empty:
-        raise InputError(f"Ray does not answer at {where} within {INIT_TIMEOUT_S:.0f} s", FLAG) from None
+        raise InputError(f"Ray does not answer at {where} within {_INIT_TIMEOUT_S:.0f} s", FLAG) from None
     if isinstance(trouble, ConnectionError) and where == "auto":
         raise trouble
     if trouble is not None:
+        text = " ".join(str(trouble).split()).rstrip(".")[:300] or type(trouble).__name__
         hint = "" if where in ("auto", "local") else f". Is this machine a node of that cluster (ray start --address={where})?"
-        raise InputError(f"cannot join Ray at {where}: {_shortened(trouble)}{hint}", FLAG) from trouble
-
-
-def _shortened(trouble: BaseException) -> str:
-    text = " ".join(str(trouble).split()).rstrip(".") or type(trouble).__name__
-    return text if len(text) < 300 else f"{text[:300]} …"
+        raise InputError(f"cannot join Ray at {where}: {text}{hint}", FLAG) from trouble
 
 
 def _check_address(address: str) -> None:
-    """Whether anybody listens there: Ray itself would try for a minute, aloud."""
+    """Whether Ray listens there: it would itself try for a minute, aloud."""
     if "://" in address:
         raise InputError(
             f"must be HOST:PORT of a head node that this machine has joined (no Ray Client) but got {address}", FLAG
         )
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdigit():
+    if not all(address.rpartition(":")) or not address.rpartition(":")[2].isdigit():
         raise InputError(f"must be HOST:PORT of the cluster's head node (usually HOST:6379) but got {address!r}", FLAG)
     try:
-        with socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_TIMEOUT_S) as connection:
-            if not _speaks_http2(connection) and not os.environ.get("RAY_USE_TLS"):
-                raise InputError(f"must be HOST:PORT of the cluster's head node but what answers at {address} is not Ray", FLAG)
+        with _open(address, _CONNECT_TIMEOUT_S) as connection:
+            # Ray's control store greets as gRPC does, unlike its dashboard, on whose port many try first
+            connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0")
+            greets = connection.recv(9)[3:4] == b"\x04"
     except (OSError, OverflowError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        reason = getattr(error, "strerror", None) or error
         raise InputError(f"nobody answers at {address} ({reason}): is it the head node's address and port?", FLAG) from error
+    if not greets and not os.environ.get("RAY_USE_TLS"):
+        raise InputError(f"must be HOST:PORT of the cluster's head node but what answers at {address} is not Ray", FLAG)
 
 
-def answers(address: str) -> bool:
+def is_listening(address: str) -> bool:
     """Whether anybody listens at HOST:PORT, found out within a second."""
+    with contextlib.suppress(OSError), _open(address, 1.0):
+        return True
+    return False
+
+
+def _open(address: str, timeout_s: float) -> socket.socket:
     host, _, port = address.rpartition(":")
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=1.0).close()
-    except OSError:
-        return False
-    return True
-
-
-def _speaks_http2(connection: socket.socket) -> bool:
-    """Whether the other side greets as Ray's control store does (gRPC), unlike its dashboard, on whose port many try first."""
-    empty_settings = b"\0\0\0\x04\0\0\0\0\0"
-    try:
-        connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + empty_settings)
-        return connection.recv(9)[3:4] == empty_settings[3:4]
-    except OSError:
-        return False
-
-
-def _silence() -> None:
-    """Ray prints what its daemons say about dead nodes to our stdout, where answers go; the executor says it in its own words."""
-    with contextlib.suppress(Exception):
-        from ray._private import worker
-
-        worker._worker_logs_enabled = False  # no public way: log_to_driver is about the workers' own output
+    return socket.create_connection((host.strip("[]"), int(port)), timeout=timeout_s)
 
 
 @contextlib.contextmanager
@@ -205,10 +194,8 @@ def _stderr_held() -> Iterator[None]:
 @contextlib.contextmanager
 def _signals_kept() -> Iterator[None]:
     """Ray puts a SIGTERM handler of its own in place."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    ours = threading.current_thread() is threading.main_thread()
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)} if ours else {}
     try:
         yield
     finally:
@@ -227,8 +214,5 @@ def living_nodes() -> list[Mapping[str, float]]:
 def describe_cluster() -> str:
     """What the cluster has, for people: `3 CPUs and 1 GPU on 2 nodes`."""
     nodes = living_nodes()
-    cpus, gpus = (sum(node.get(name, 0.0) for node in nodes) for name in ("CPU", "GPU"))
-    return (
-        f"{cpus:g} CPU{'s' if cpus != 1 else ''} and {gpus:g} GPU{'s' if gpus != 1 else ''} "
-        f"on {len(nodes)} node{'s' if len(nodes) != 1 else ''}"
-    )
+    cpus, gpus = (count_words(sum(node.get(name, 0.0) for node in nodes), name) for name in ("CPU", "GPU"))
+    return f"{cpus} and {gpus} on {count_words(len(nodes), 'node')}"

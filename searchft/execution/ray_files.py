@@ -1,17 +1,17 @@
 """Files that travel between the driver and the nodes of a Ray cluster: checkpoints, decoded images, pretrained weights.
 
-A checkpoint is small (only what trains) and travels whole with each epoch. Images and weights stay where they are if the
-node has the same ones, under the driver's path or in its own cache folder; else it asks for them once, piece by piece, and
-keeps them there for all its workers and for later studies.
+A node shares no file system with the driver. A checkpoint is small (only what trains) and travels whole with its job and with
+each epoch. Images and weights stay where they are if the node has the same ones, under the driver's path or in its own cache
+folder; else it asks for them once, piece by piece, and keeps them there for all its workers and for later studies.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import errno
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +20,72 @@ from searchft.data.images import VIEW
 from searchft.data.store import PIXELS
 from searchft.errors import InputError, StorageError
 from searchft.execution.protocol import WorkerSetup
-from searchft.execution.ray_words import BigFile, ImagesNeeded, Outset, WeightsNeeded
 from searchft.files import BEST_WEIGHTS, LAST_CHECKPOINT, lock_file, read_sealed, replacing, sha256_of, write_atomic
 from searchft.recipe import SpaceFacts
 
-CHECKPOINT = (BEST_WEIGHTS, LAST_CHECKPOINT)
-"""A trial's files, in the order in which they must be replaced: a checkpoint may lack behind its best weights, not lead."""
+_TRAVELLING = (BEST_WEIGHTS, LAST_CHECKPOINT)
+"""In the order in which they must be replaced: a checkpoint may lag behind its best weights, not lead."""
 
 PIECE_BYTES = 32 << 20
 """Of a large file that is sent at once: enough to fill a network, little beside a node's memory."""
+
+
+@dataclass(frozen=True)
+class WithFiles:
+    """A job, or a worker's message, and the trial's files that the other side does not have yet, by name."""
+
+    message: Any
+    files: Mapping[str, bytes]
+
+
+@dataclass(frozen=True)
+class BigFile:
+    """A file of the driver's machine that a node may lack. Sent in pieces, once, through Ray's object store."""
+
+    path: str
+    size_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class PieceRequest:
+    """A node lacks a file and asks for one piece of it (0-based); the answer is the piece's bytes."""
+
+    sha256: str
+    piece: int
+
+
+@dataclass(frozen=True)
+class ImagesNeeded:
+    """The decoded images of a study: a store (`data.store`) and one view of it, by the names of their folders."""
+
+    store: str
+    view: str
+    manifest: Mapping[str, Any]
+    """What the driver's cache says of the store."""
+    rows: bytes
+    """Content of the view's file."""
+    pixels: BigFile
+
+
+@dataclass(frozen=True)
+class WeightsNeeded:
+    """The pretrained weights of one architecture of the study."""
+
+    file: BigFile
+    hub: bool
+    """Whether the library looks for them by name in torch's hub folder; else the space names their path."""
+
+
+@dataclass(frozen=True)
+class NodeSetup:
+    """The WorkerSetup as the driver knows it, and what a node needs to make it its own."""
+
+    setup: WorkerSetup
+    images: ImagesNeeded | None
+    """None: nothing is trained (the analytic worker)."""
+    weights: tuple[WeightsNeeded, ...] = ()
+
 
 Fetch = Callable[[BigFile], Iterator[bytes]]
 """Asks the driver for a file, piece by piece."""
@@ -39,16 +96,12 @@ Fetch = Callable[[BigFile], Iterator[bytes]]
 
 def read_checkpoint(folder: Path) -> dict[str, bytes]:
     """The files of a trial's folder by name; those that are not there are left out."""
-    found = {}
-    for name in CHECKPOINT:
-        with contextlib.suppress(FileNotFoundError):
-            found[name] = (folder / name).read_bytes()
-    return found
+    return {name: (folder / name).read_bytes() for name in _TRAVELLING if (folder / name).exists()}
 
 
 def write_checkpoint(folder: Path, files: Mapping[str, bytes]) -> None:
     """Puts files into a trial's folder, each whole or not at all. Raises StorageError where the disk refuses."""
-    for name in CHECKPOINT:
+    for name in _TRAVELLING:
         if name in files:
             with replacing(folder / name, sync=False) as file:  # as train.checkpoints: a kill cannot undo a rename
                 file.write(files[name])
@@ -59,45 +112,42 @@ class ChangedFiles:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._seen = {name: self._stamp(name) for name in CHECKPOINT}
+        self._seen = self._stamps()
 
     def take(self) -> dict[str, bytes]:
         """Their content."""
-        now = {name: self._stamp(name) for name in CHECKPOINT}
-        changed = [name for name in CHECKPOINT if now[name] is not None and now[name] != self._seen[name]]
-        self._seen = now
-        return {name: (self.folder / name).read_bytes() for name in changed}
+        before, self._seen = self._seen, self._stamps()
+        return {name: (self.folder / name).read_bytes() for name, stamp in self._seen.items() if before.get(name) != stamp}
 
-    def _stamp(self, name: str) -> tuple[int, int, int] | None:
-        try:
-            state = (self.folder / name).stat()
-        except FileNotFoundError:
-            return None
-        return state.st_ino, state.st_mtime_ns, state.st_size  # replaced by a rename: another inode
+    def _stamps(self) -> dict[str, tuple[int, int, int]]:
+        states = {name: (self.folder / name).stat() for name in _TRAVELLING if (self.folder / name).exists()}
+        # replaced by a rename: another inode
+        return {name: (state.st_ino, state.st_mtime_ns, state.st_size) for name, state in states.items()}
 
 
-# What a study stands on -----------------------------------------------------------------------------------------------
+# What a study stands on: the driver's part ----------------------------------------------------------------------------
 
 
-def what_it_needs(setup: WorkerSetup) -> Outset:
-    """The driver's part: which images and weights a node must have. Raises StorageError where the images are gone."""
-    folder = Path(setup.images)
+def find_needs(setup: WorkerSetup) -> NodeSetup:
+    """Which images and weights a node must have. Raises StorageError where the images are gone."""
+    view = Path(setup.images)
+    store = view.parent
     try:
-        manifest = read_sealed(folder.parent / MANIFEST)
+        manifest = read_sealed(store / MANIFEST)
         (pixels,) = manifest["files"]
         images = ImagesNeeded(
-            store=folder.parent.name,
-            view=folder.name,
+            store=store.name,
+            view=view.name,
             manifest=manifest,
-            rows=(folder / VIEW).read_bytes(),
-            pixels=BigFile(str(folder.parent / PIXELS), pixels["bytes"], pixels["sha256"]),
+            rows=(view / VIEW).read_bytes(),
+            pixels=BigFile(str(store / PIXELS), pixels["bytes"], pixels["sha256"]),
         )
     except FileNotFoundError as error:
-        raise StorageError(f"{folder} is gone: run again and it is built anew", str(folder)) from error
-    return Outset(setup, images, tuple(_weights_of(SpaceFacts.from_json(setup.facts))))
+        raise StorageError(f"{view} is gone: run again and it is built anew", str(view)) from error
+    return NodeSetup(setup, images, tuple(_find_weights(SpaceFacts.from_json(setup.facts))))
 
 
-def _weights_of(facts: SpaceFacts) -> Iterator[WeightsNeeded]:
+def _find_weights(facts: SpaceFacts) -> Iterator[WeightsNeeded]:
     """Weights that lie in a file whose place a node can be given: named by the space, or in torch's hub folder."""
     from searchft.models.weights import hub_folder
 
@@ -109,20 +159,21 @@ def _weights_of(facts: SpaceFacts) -> Iterator[WeightsNeeded]:
             yield WeightsNeeded(BigFile(str(path), path.stat().st_size, sha256), hub=not named)
 
 
-def settle(outset: Outset, cache: Path, fetch: Fetch) -> WorkerSetup:
-    """The node's part: the setup with this machine's paths, once everything is there.
+# The node's part ------------------------------------------------------------------------------------------------------
+
+
+def settle(needs: NodeSetup, cache: Path, fetch: Fetch) -> WorkerSetup:
+    """The setup with this machine's paths, once everything is there.
 
     Raises InputError where code or weights that must be here are not, StorageError where the disk refuses.
     """
-    setup = outset.setup
-    if outset.images is not None:
+    setup = needs.setup
+    if needs.images is not None:
         _check_code(SpaceFacts.from_json(setup.facts))
-        _settle_weights(outset.weights, cache, fetch)
-        images = settle_images(outset.images, Path(setup.images), cache, fetch)
+        _settle_weights(needs.weights, cache, fetch)
+        images = settle_images(needs.images, Path(setup.images), cache, fetch)
         setup = dataclasses.replace(setup, images=str(images))
-    if setup.store:
-        setup = dataclasses.replace(setup, store=str(cache / "features"))
-    return setup
+    return dataclasses.replace(setup, store=str(cache / "features")) if setup.store else setup
 
 
 def settle_images(needed: ImagesNeeded, theirs: Path, cache: Path, fetch: Fetch) -> Path:
@@ -149,10 +200,7 @@ def settle_images(needed: ImagesNeeded, theirs: Path, cache: Path, fetch: Fetch)
 
 
 def _same_rows(view: Path, needed: ImagesNeeded) -> bool:
-    try:
-        return (view / VIEW).read_bytes() == needed.rows
-    except OSError:
-        return False
+    return (view / VIEW).is_file() and (view / VIEW).read_bytes() == needed.rows
 
 
 def write_fetched(path: Path, needed: BigFile, fetch: Fetch) -> None:
@@ -171,24 +219,20 @@ def _settle_weights(needed: tuple[WeightsNeeded, ...], cache: Path, fetch: Fetch
     from searchft.models.weights import RELOCATED, hub_folder
 
     for one in needed:
-        file, hub = one.file, one.hub
-        theirs = Path(file.path)
-        own = hub_folder() / theirs.name if hub else cache / "weights" / file.sha256[:16] / theirs.name
-        if not hub and _is(theirs, file):
+        file, theirs = one.file, Path(one.file.path)
+        if not one.hub and _has_content(theirs, file):
             continue
+        own = hub_folder() / theirs.name if one.hub else cache / "weights" / file.sha256[:16] / theirs.name
         with lock_file(cache / "weights" / "locks" / f"{file.sha256[:16]}.lock"):
             # Another file in the hub folder is the user's, and named when it is read
-            if not (own.is_file() if hub else _is(own, file)):
+            if not (own.is_file() if one.hub else _has_content(own, file)):
                 write_fetched(own, file, fetch)
-        if not hub:
+        if not one.hub:
             RELOCATED[theirs] = own
 
 
-def _is(path: Path, wanted: BigFile) -> bool:
-    try:
-        return path.stat().st_size == wanted.size_bytes and sha256_of(path) == wanted.sha256
-    except OSError:
-        return False
+def _has_content(path: Path, wanted: BigFile) -> bool:
+    return path.is_file() and path.stat().st_size == wanted.size_bytes and sha256_of(path) == wanted.sha256
 
 
 def _check_code(facts: SpaceFacts) -> None:
@@ -196,10 +240,8 @@ def _check_code(facts: SpaceFacts) -> None:
     from searchft.models.code import digest_of
 
     for backbone in facts.backbones.values():
-        if not backbone.backbone.startswith("python:"):
-            continue
-        here = digest_of(backbone.backbone)
-        there = backbone.weights_sha256.rpartition("@")[2]
-        if here != there:
-            rule = f"must be the same file on every node but the text of {backbone.backbone} differs from the driver's"
-            raise InputError(rule, "recipe.backbone")
+        if backbone.backbone.startswith("python:"):
+            there = backbone.weights_sha256.rpartition("@")[2]
+            if digest_of(backbone.backbone) != there:
+                rule = f"must be the same file on every node but the text of {backbone.backbone} differs from the driver's"
+                raise InputError(rule, "recipe.backbone")

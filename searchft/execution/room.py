@@ -6,10 +6,6 @@ of memory), and a device of unknown size takes all that come.
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import psutil
-
 SHARE = 0.9
 """Of a device's memory that estimates may add up to: allocators round up, and libraries keep workspaces."""
 
@@ -38,15 +34,3 @@ class Room:
     def leave(self, slot: int) -> None:
         """The slot's trial ended; again: nothing."""
         self._taken.pop(slot, None)
-
-
-def main_memory_bytes() -> int:
-    """What this machine, or the container that this process runs in, could still give."""
-    available: int = psutil.virtual_memory().available
-    for limit, used in (("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes")):
-        try:
-            left = int(Path("/sys/fs/cgroup", limit).read_text()) - int(Path("/sys/fs/cgroup", used).read_text())
-        except (OSError, ValueError):  # another version of cgroups, or "max"
-            continue
-        available = min(available, max(left, 0))
-    return available

@@ -23,13 +23,22 @@ from typing import Any, Protocol
 import filelock
 import psutil
 
-from searchft.errors import InputError, SearchftError, StorageError
-from searchft.execution.allocator import give_back_memory, keep_freed_memory
-from searchft.execution.protocol import CONTINUE, EpochDone, Job, JobDone, JobFailed, WorkerReady, WorkerSetup
-from searchft.execution.room import main_memory_bytes
+from searchft.errors import SearchftError, StorageError
+from searchft.execution.protocol import (
+    CONTINUE,
+    WORKER_LOCK,
+    EpochDone,
+    Job,
+    JobDone,
+    JobFailed,
+    WorkerReady,
+    WorkerSetup,
+    held_folder,
+)
 from searchft.faults import fault
 from searchft.files import is_disk_error, lock_file, remove_leftovers
-from searchft.garbage import collect_rarely
+from searchft.machine import main_memory_bytes
+from searchft.tuning import collect_rarely, give_back_memory, keep_freed_memory
 
 _LOCK_WAIT_S = 30.0
 """How long a successor waits for an orphan to notice that its driver is gone."""
@@ -103,21 +112,21 @@ def training(device: str, threads: int) -> tuple[Prepare, int]:
     tqdm.tqdm.set_lock(threading.RLock())
     from searchft.data.images import reopen_images
     from searchft.features.store import FeatureStore
-    from searchft.recipe import SpaceFacts
+    from searchft.recipe import SpaceFacts, resolve
     from searchft.train.checkpoints import TrialFolder
     from searchft.train.fit import fit
     from searchft.train.inputs import TrainingData
 
     def prepare(setup: WorkerSetup) -> Train:
         store = FeatureStore(Path(setup.store), setup.store_budget_bytes) if setup.store else None
+        facts = SpaceFacts.from_json(setup.facts)
         data = TrainingData(
             images=reopen_images(Path(setup.images)),
-            facts=SpaceFacts.from_json(setup.facts),
             image_size=setup.image_size,
             store=store,
             device=torch.device(device),
         )
-        return lambda job: fit(job.recipe, data, TrialFolder(Path(job.folder), job.key))
+        return lambda job: fit(resolve(job.recipe, facts), data, TrialFolder(Path(job.folder), job.key))
 
     memory_bytes = main_memory_bytes()
     if torch.device(device).type == "cuda":  # gpu: never reached on a machine without one
@@ -129,18 +138,17 @@ def serve(connection: Channel, prepare: Prepare, memory_bytes: int = 0) -> None:
     """Takes a WorkerSetup, then jobs, until the driver closes the connection. `memory_bytes`: see WorkerReady."""
     try:
         setup = connection.recv()
-        train: Train | None = None
         trouble: Exception | None = None
         try:
             train = prepare(setup)
-        except Exception as error:  # nobody has asked yet: the first job is answered with it
+        except Exception as error:  # nobody has asked yet: each job is answered with it
             trouble = error
-        unfit = (str(trouble) or type(trouble).__name__) if trouble is not None else ""
+        unfit = "" if trouble is None else str(trouble) or type(trouble).__name__
         connection.send(WorkerReady(socket.gethostname(), memory_bytes, unfit))
         while True:
             job: Job = connection.recv()
             fault("worker.job", f"{job.number}")
-            connection.send(run_job(connection, job, train) if train is not None else _failure(job, trouble))
+            connection.send(run_job(connection, job, train) if trouble is None else _failure(job, trouble))
             if main_memory_bytes() < _PLENTY * psutil.Process().memory_info().rss:
                 give_back_memory()
     except (EOFError, BrokenPipeError, ConnectionResetError):
@@ -151,16 +159,16 @@ def run_job(connection: Channel, job: Job, train: Train) -> JobDone | JobFailed:
     """Trains one job, speaking after every epoch; returns how it ended. Never raises but for a closed connection."""
     folder = Path(job.folder)
     try:
-        with lock_file(folder / "worker.lock").acquire(timeout=_LOCK_WAIT_S):
+        with lock_file(folder / WORKER_LOCK).acquire(timeout=_LOCK_WAIT_S):
             fault("worker.locked", f"{job.number}")
             remove_leftovers(folder)
             for result in train(job):
                 if not result.replayed:
                     fault("worker.epoch", f"{job.number} {result.epoch}")
-                connection.send(EpochDone(job.number, result.to_json(), result.replayed))
+                connection.send(EpochDone(job.number, result.to_json()))
                 fault("worker.sent", f"{job.number} {result.epoch}")
                 if connection.recv() != CONTINUE:
-                    return JobDone(job.number, stopped=True)
+                    return JobDone(job.number)
         fault("worker.done", f"{job.number}")
         return JobDone(job.number)
     except (EOFError, BrokenPipeError, ConnectionResetError):
@@ -169,29 +177,23 @@ def run_job(connection: Channel, job: Job, train: Train) -> JobDone | JobFailed:
         return _failure(job, error)
 
 
-def _failure(job: Job, error: Exception | None) -> JobFailed:
+def _failure(job: Job, error: Exception) -> JobFailed:
     """What an exception means for its trial."""
-    text = str(error) or type(error).__name__
+    text, name = str(error) or type(error).__name__, type(error).__name__
     if isinstance(error, filelock.Timeout):
-        return JobFailed(job.number, "held", f"another process holds {job.folder}: end it and run again")
-    if type(error).__name__ == "DivergedError":
+        return held_folder(job)
+    if name == "DivergedError":
         return JobFailed(job.number, "diverged", text)
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return JobFailed(job.number, "memory", f"out of memory: {_first_line(text)}")
-    if isinstance(error, RuntimeError | OSError) and any(words in text for words in _REFUSALS):
-        return JobFailed(job.number, "memory", f"out of memory: {_first_line(text)}")
+    refused = isinstance(error, RuntimeError | OSError) and any(words in text for words in _REFUSALS)
+    if refused or isinstance(error, MemoryError) or name == "OutOfMemoryError":
+        return JobFailed(job.number, "memory", f"out of memory: {text.strip().splitlines()[0]}")
     if isinstance(error, StorageError):
         return JobFailed(job.number, "storage", text)
-    if isinstance(error, InputError | SearchftError):
+    if isinstance(error, SearchftError):
         return JobFailed(job.number, "input", text)
     if isinstance(error, OSError) and is_disk_error(error):
         return JobFailed(job.number, "storage", f"{error}. Free some space and run again.")
-    trace = "".join(traceback.format_exception(error)) if error is not None else ""
-    return JobFailed(job.number, "error", f"{type(error).__name__}: {text}", trace)
-
-
-def _first_line(text: str) -> str:
-    return text.strip().partition("\n")[0]
+    return JobFailed(job.number, "error", f"{name}: {text}", "".join(traceback.format_exception(error)))
 
 
 def live_and_die_with(parent: int) -> None:

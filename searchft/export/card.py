@@ -26,7 +26,7 @@ def card_text(config: dict[str, Any], shown_as: str) -> str:
         snippet_text(config, shown_as),
         "```",
         "",
-        "The snippet reads ordinary photos. For pictures with transparency or 16 bits, `searchft predict` decodes as training did.",
+        "The snippet reads ordinary photos. For images with transparency or 16 bits, `searchft predict` decodes as training did.",
         "",
         "## How it was made",
         "",
@@ -39,7 +39,7 @@ def card_text(config: dict[str, Any], shown_as: str) -> str:
     sizes = ", ".join(f"{count} {split}" for split, count in config["data"]["images"].items())
     lines.append(f"- Data: {config['data']['source']} ({sizes})")
     lines.append("- Versions: " + ", ".join(f"{name} {version}" for name, version in config["versions"].items()))
-    lines += ["", "The licence of the starting weights and of the pictures applies to this file too.", ""]
+    lines += ["", "The licence of the starting weights and of the images applies to this file too.", ""]
     return "\n".join(lines)
 
 
@@ -50,7 +50,7 @@ def _score_lines(metrics: dict[str, Any]) -> list[str]:
         if score:
             low, high = score["interval_95"]
             lines.append(
-                f"- {title} accuracy: **{score['accuracy']:.4f}** on {score['n']} pictures "
+                f"- {title} accuracy: **{score['accuracy']:.4f}** on {score['n']} images "
                 f"(95 % interval {low:.4f} to {high:.4f}), balanced accuracy {score['balanced_accuracy']:.4f}"
             )
     if "test" in metrics and not metrics["test"]:

@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from searchft import __version__
+from searchft._version import __version__
 from searchft.errors import InputError, StorageError
 from searchft.export.card import card_text
 from searchft.export.load import CARD, CONFIG, FORMAT, FORMAT_VERSION, LABELS, MODEL, build_exported, read_config
@@ -51,6 +51,8 @@ def export_trial(
     out: Path,
     metrics: Mapping[str, Any],
     about: Mapping[str, Any] | None = None,
+    *,
+    epoch: int | None = None,
 ) -> Path:
     """Writes the trial whose best epoch's delta is `delta` into the folder `out`, and returns `out`.
 
@@ -58,57 +60,46 @@ def export_trial(
         recipe: what the trial ran.
         facts: the study's.
         settings: the study's `data:` section, which decides the preprocessing.
-        delta: `trials/NNNN/best.safetensors`.
+        delta: the trial's best weights.
         metrics: kept in config.json as they are; `add_metrics` adds to them later.
         about: what people should know beside it: `study`, `trial`, `words` (the recipe in words).
+        epoch: the trial's best epoch in the record; None: not known.
 
-    Raises InputError for a delta that does not fit the recipe, StorageError where the disk refuses.
+    Raises InputError for a delta that is not this trial's, StorageError where the disk refuses.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file, save
+    from safetensors.torch import save
 
     from searchft.models import architecture_of, build_model
-    from searchft.train.checkpoints import check_delta
 
+    # 1. The trained network: the pretrained one, with the delta over it.
     backbone = facts.backbones[recipe.architecture()]
-    classes = facts.data.classes
+    classes = list(facts.data.classes)
     model = build_model(recipe, backbone, len(classes), head_seed=recipe.seed)
     state = dict(model.state_dict())
-    try:
-        check_delta(delta)
-        trained = load_file(delta)
-    except FileNotFoundError as error:
-        raise InputError("the trial's weights are gone (search.keep_checkpoints decides how many stay)", str(delta)) from error
-    except SafetensorError as error:
-        raise StorageError(f"{delta} is damaged: {error}", str(delta)) from error
-    _check_delta(trained, state, recipe, backbone, delta)
+    trained = _load_delta(delta, state, recipe, backbone, recipe.key(facts), epoch)
     for name, tensor in trained.items():
         state[name] = tensor.to(state[name].dtype)
-    architecture = _plain_architecture(architecture_of(recipe, backbone, len(classes)))
+    # 2. As the library builds it, without the auxiliary heads that serve training only. What JSON cannot say raises here.
+    architecture = json.loads(json.dumps(architecture_of(recipe, backbone, len(classes)), allow_nan=False))
     exported = build_exported(architecture)
-    # Auxiliary heads serve training only: what is exported is what the library's own network takes, no more and no less.
     state = {name: state[name] for name in exported.state_dict()}
     exported.load_state_dict(state)
+    # 3. Over an earlier export the weights come first: until the configuration is replaced too, its checksum tells that the
+    #    two do not belong together.
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    # Over an earlier export: until its configuration is replaced too, its checksum tells that the two do not belong together.
     tensors = {name: tensor.clone().contiguous() for name, tensor in state.items()}
     write_atomic(out / MODEL, save(tensors, metadata={"format": "pt"}))
     write_atomic(out / LABELS, ("\n".join(classes) + "\n").encode())
+    weights = {"asked": recipe.weights, "loaded": backbone.weights, "source": backbone.weights_source}
     config = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "architecture": architecture,
-        "classes": list(classes),
+        "classes": classes,
         "preprocessing": preprocessing_of(settings, backbone),
         "recipe": recipe.to_json(),
-        "weights": {
-            "asked": recipe.weights,
-            "loaded": backbone.weights,
-            "source": backbone.weights_source,
-            "sha256": backbone.weights_sha256,
-            "fell_back": backbone.fell_back,
-        },
+        "weights": {**weights, "sha256": backbone.weights_sha256, "fell_back": backbone.fell_back},
         "data": {
             "source": facts.data.source,
             "fingerprint": facts.data.fingerprint,
@@ -131,7 +122,7 @@ def add_metrics(out: Path, metrics: Mapping[str, Any]) -> None:
 
 
 def preprocessing_of(settings: DataSettings, backbone: BackboneFacts) -> dict[str, Any]:
-    """From a picture to the network's input, in full: the steps of data/decode.py and data's Preprocess as plain numbers."""
+    """From an image to the network's input, in full: the steps of data/decode.py and data's Preprocess as plain numbers."""
     stored = max(settings.store_size, settings.image_size)
     first = round((stored - settings.image_size) / 2)  # as data.transforms.centre_crop
     return {
@@ -146,23 +137,37 @@ def preprocessing_of(settings: DataSettings, backbone: BackboneFacts) -> dict[st
     }
 
 
-def _check_delta(
-    trained: Mapping[str, Any], state: Mapping[str, Any], recipe: Recipe, backbone: BackboneFacts, delta: Path
-) -> None:
+def _load_delta(
+    delta: Path, state: Mapping[str, Any], recipe: Recipe, backbone: BackboneFacts, key: str, epoch: int | None
+) -> dict[str, Any]:
+    """The delta's tensors, found whole, fitting, complete, and of this trial's best epoch."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    from searchft.train.checkpoints import check_delta
+
+    try:
+        made = check_delta(delta)
+        trained: dict[str, Any] = load_file(delta)
+    except FileNotFoundError as error:
+        raise InputError("the trial's weights are gone (search.keep_checkpoints decides how many stay)", str(delta)) from error
+    except SafetensorError as error:
+        raise StorageError(f"{delta} is damaged: {error}", str(delta)) from error
     wrong = [name for name, tensor in trained.items() if name not in state or tensor.shape != state[name].shape]
     opened = set(open_parameters(recipe, backbone).parameters)
     opened |= {name for name in state if name.startswith(f"{backbone.head}.")}
-    missing = sorted(opened - set(trained))
-    for names, fault in ((wrong, "does not fit the recipe's network"), (missing, "lacks what the recipe trains")):
+    for names, fault in (
+        (wrong, "does not fit the recipe's network"),
+        (sorted(opened - set(trained)), "lacks what the recipe trains"),
+    ):
         if names:
             more = f" and {len(names) - 3} more" if len(names) > 3 else ""
             raise InputError(f"{fault}: {', '.join(names[:3])}{more}", str(delta))
-
-
-def _plain_architecture(architecture: Mapping[str, Any]) -> dict[str, Any]:
-    """As JSON has it: tuples as lists. What cannot be said in JSON raises here, before anything is written."""
-    plain: dict[str, Any] = json.loads(json.dumps(architecture, allow_nan=False))
-    return plain
+    if made.get("key") != key or (epoch is not None and made.get("epoch") != str(epoch)):
+        held = f"key {made.get('key', 'none')[:12]}, epoch {made.get('epoch', 'none')}"
+        wanted = f"key {key[:12]}" + (f", epoch {epoch}" if epoch is not None else "")
+        raise InputError(f"must hold the trial's own weights ({wanted}) but holds others ({held}): put them back", str(delta))
+    return trained
 
 
 def _write_config(out: Path, config: Mapping[str, Any]) -> None:

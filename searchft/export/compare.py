@@ -10,6 +10,7 @@ Running statistics of BatchNorms are not parameters and are not compared.
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,8 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from searchft.errors import InputError, Problem
-from searchft.export.load import load_exported
+from searchft.errors import InputError
+from searchft.export.load import load_exported, read_config
 
 PRETRAINED = "pretrained"
 """The word for the weights that an export started from."""
@@ -38,10 +39,6 @@ class Row:
     """|b - a| / |a|; infinite where a is zero and b is not."""
     cosine: float
     """NaN where a or b is zero."""
-
-    def to_json(self) -> dict[str, Any]:
-        """As plain JSON data; infinities and NaN become null on output."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -67,6 +64,10 @@ class Comparison:
             }
         return found
 
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON data; infinities and NaN become null on output."""
+        return {**asdict(self), "summary": self.summary()}
+
 
 def compare(a: str, b: str) -> Comparison:
     """Compares two exported folders, or one with `pretrained` (in either place).
@@ -82,22 +83,14 @@ def compare(a: str, b: str) -> Comparison:
 def compare_parameters(first: Mapping[str, Tensor], second: Mapping[str, Tensor], a: str = "a", b: str = "b") -> Comparison:
     """As `compare`, from tensors by name; the order is the first's."""
     common = [name for name in first if name in second]
-    other = tuple(name for name in common if first[name].shape != second[name].shape)
+    other = [name for name in common if first[name].shape != second[name].shape]
     rows = []
     for name in common:
-        if name in other:
-            continue
-        layer, _, kind = name.rpartition(".")
-        change, cosine = _distance(first[name], second[name])
-        rows.append(Row(layer, kind, first[name].numel(), change, cosine))
-    return Comparison(
-        a,
-        b,
-        tuple(rows),
-        tuple(name for name in first if name not in second),
-        tuple(name for name in second if name not in first),
-        other,
-    )
+        if name not in other:
+            layer, _, kind = name.rpartition(".")
+            rows.append(Row(layer, kind, first[name].numel(), *_distance(first[name], second[name])))
+    only_in_a, only_in_b = (tuple(n for n in x if n not in y) for x, y in ((first, second), (second, first)))
+    return Comparison(a, b, tuple(rows), only_in_a, only_in_b, tuple(other))
 
 
 def _distance(a: Tensor, b: Tensor) -> tuple[float, float]:
@@ -115,35 +108,24 @@ def _parameters(side: str, other: str) -> dict[str, Tensor]:
     if side != PRETRAINED:
         model, _ = load_exported(Path(side))
         return {name: parameter.detach() for name, parameter in model.named_parameters()}
-    return _start_of(Path(other))
-
-
-def _start_of(folder: Path) -> dict[str, Tensor]:
-    from searchft.export.load import read_config
     from searchft.models import build_model, describe_backbone
     from searchft.models.weights import random_seed
     from searchft.recipe import Recipe
 
-    config = read_config(folder)
-    recipe, started = Recipe.from_json(config["recipe"]), config["weights"]
-    seed = random_seed(started["sha256"])
+    config = read_config(Path(other))
+    recipe, wanted = Recipe.from_json(config["recipe"]), config["weights"]["sha256"]
+    seed = random_seed(wanted)
     facts = describe_backbone(recipe, recipe.seed if seed is None else seed)
-    if facts.weights_sha256 != started["sha256"]:
-        rule = (
-            f"started from weights (SHA-256 {started['sha256'][:12]}) that are not the ones here "
-            f"({facts.weights_sha256[:12]}): they cannot be compared with"
-        )
-        raise InputError(Problem(str(folder), "", rule))
+    if facts.weights_sha256 != wanted:
+        here = f"the ones here ({facts.weights_sha256[:12]}): they cannot be compared with"
+        raise InputError(f"started from weights (SHA-256 {wanted[:12]}) that are not {here}", other)
     model = build_model(recipe, facts, 2, 0)
     return {name: p.detach() for name, p in model.named_parameters() if not name.startswith(facts.head + ".")}
 
 
 def _median(values: Sequence[float]) -> float:
-    finite = sorted(value for value in values if math.isfinite(value))
-    if not finite:
-        return math.nan
-    middle = len(finite) // 2
-    return finite[middle] if len(finite) % 2 else (finite[middle - 1] + finite[middle]) / 2
+    finite = [value for value in values if math.isfinite(value)]
+    return statistics.median(finite) if finite else math.nan
 
 
 def draw(comparison: Comparison, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""How sure an accuracy is, given the number of pictures it was measured on."""
+"""How sure an accuracy is, given the number of images it was measured on."""
 
 from __future__ import annotations
 

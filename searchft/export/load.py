@@ -7,6 +7,7 @@ or cut short is refused with a reason instead of predicting nonsense.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,7 @@ CONFIG = "config.json"
 MODEL = "model.safetensors"
 LABELS = "labels.txt"
 CARD = "README.md"
-FILES = (MODEL, LABELS, CARD, CONFIG)
-"""What an exported folder holds, in the order of writing: the configuration last, because it vouches for the others."""
+"""What an exported folder holds. The configuration is written last, because it vouches for the others."""
 
 
 def load_exported(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
@@ -49,60 +49,61 @@ def read_config(folder: Path) -> dict[str, Any]:
     try:
         config = read_json(path)
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise InputError(
-            f"is no exported folder: it has no {CONFIG} (searchft export STUDY --out DIR writes one)", str(folder)
-        ) from error
+        rule = f"is no exported folder: it has no {CONFIG} (searchft export STUDY --out DIR writes one)"
+        raise InputError(rule, str(folder)) from error
     except StorageError as error:
         raise InputError(str(error), str(path)) from error
     if not isinstance(config, dict) or config.get("format") != FORMAT:
         raise InputError(f"is no exported folder of searchft: its {CONFIG} is something else", str(folder))
-    if config.get("format_version") != FORMAT_VERSION:
-        raise InputError(
-            f"has format {config.get('format_version')}, this searchft reads {FORMAT_VERSION}: update it", str(folder)
-        )
+    version = config.get("format_version")
+    if version != FORMAT_VERSION:
+        raise InputError(f"has format {version}, this searchft reads {FORMAT_VERSION}: update it", str(folder))
     return config
 
 
 def build_exported(architecture: dict[str, Any]) -> nn.Module:
     """The network that config.json's `architecture` describes, with the library's own initial values."""
-    name, kwargs = architecture["name"], architecture["kwargs"]
-    if architecture["library"] == "torchvision":
-        from searchft.uncompiled import torchvision
+    name, library = architecture["name"], architecture["library"]
+    if library == "torchvision":
+        import torchvision
 
-        model = torchvision.models.get_model(name, **kwargs)
-    elif architecture["library"] == "timm":
-        from searchft.uncompiled import timm
+        model = torchvision.models.get_model(name, **architecture["kwargs"])
+    elif library == "timm":
+        import timm
 
-        model = timm.create_model(name, **kwargs)
-    elif architecture["library"] == "torch.nn":  # a table of layers is the whole network
+        model = timm.create_model(name, **architecture["kwargs"])
+    elif library == "torch.nn":  # a table of layers is the whole network
         model = nn.Sequential()
-    elif architecture["library"] == "python":
+    elif library == "python":
         from searchft.models.code import build_own
 
         model = build_own(f"python:{name}", architecture["num_classes"])
     else:
-        raise InputError(f"is a network of {architecture['library']!r}, which only its author's code can build", name)
+        raise InputError(f"is a network of {library!r}, which only its author's code can build", name)
     for path, count in architecture.get("kept", {}).items():
         model.set_submodule(path, model.get_submodule(path)[:count])
     for path, kind, arguments in architecture.get("new_layers", []):
-        parent, _, own = path.rpartition(".")
-        setattr(model.get_submodule(parent), own, getattr(nn, kind)(**arguments))
+        _set_attribute(model, path, getattr(nn, kind)(**arguments))
     if "adapters" in architecture:
         from searchft.models.adapters import attach_adapters
 
         attach_adapters(model, architecture["adapters"])
     for path, value in architecture["edits"].items():
-        module, _, attribute = path.rpartition(".")
-        setattr(model.get_submodule(module), attribute, value)
+        _set_attribute(model, path, value)
     layers = [getattr(nn, kind)(**arguments) for kind, arguments in architecture["head"]["layers"]]
     model.set_submodule(architecture["head"]["module"], nn.Sequential(*layers) if len(layers) > 1 else layers[0])
     assert isinstance(model, nn.Module)
     return model
 
 
-def normalise(images: Tensor, preprocessing: dict[str, Any]) -> Tensor:
-    """uint8 [B, S, S, 3] of the stored size to float32 [B, 3, H, W]: the crop, /255, mean and deviation, in the snippet's order."""
-    left, top, right, bottom = preprocessing["crop"]
+def _set_attribute(model: nn.Module, path: str, value: Any) -> None:
+    module, _, attribute = path.rpartition(".")
+    setattr(model.get_submodule(module), attribute, value)
+
+
+def normalize(images: Tensor, preprocessing: dict[str, Any], box: Sequence[int] = ()) -> Tensor:
+    """uint8 [B, S, S, 3] of the stored size to float32 [B, 3, H, W]: crop (or `box`), /255, mean and deviation, as the snippet."""
+    left, top, right, bottom = box or preprocessing["crop"]
     pixels = images[:, top:bottom, left:right].permute(0, 3, 1, 2) / 255
     mean, std = torch.tensor(preprocessing["mean"]).view(3, 1, 1), torch.tensor(preprocessing["std"]).view(3, 1, 1)
     return (pixels - mean) / std

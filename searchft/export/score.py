@@ -1,12 +1,15 @@
 """Scoring an exported folder exactly as whoever takes it away will: plain float32, on the CPU, nothing folded or cached.
 
 The batch size is fixed and the last batch is filled up, because float32 values depend on the batch that they are computed
-in: with that a picture's logits depend on nothing but the picture. (Threads matter too in the last bit; classes do not.)
+in: with that an image's logits depend on nothing but the image. (Threads matter too in the last bit; classes do not.)
+
+Test-time augmentation averages the softmax of several looks at one image. `five-crop` is the centre and the four corners of
+what `data.store_size` keeps beyond `data.image_size`, `ten-crop` those and their mirror images, `flip` the centre and its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +18,14 @@ import torch
 from torch import Tensor, nn
 
 from searchft.data.decode import UnreadableImage, decode_image
-from searchft.export.crops import chances_of, crop_boxes
+from searchft.errors import InputError
 from searchft.export.interval import wilson_interval
-from searchft.export.load import load_exported, normalise, read_config
+from searchft.export.load import load_exported, normalize, read_config
 
 SCORE_BATCH = 32
-"""Pictures per forward pass when scoring."""
+"""Images per forward pass when scoring."""
+
+LOOKS = ("none", "five-crop", "ten-crop", "flip")
 
 
 def evaluate_split(folder: Path, images: np.ndarray, labels: np.ndarray, tta: str = "none") -> dict[str, Any]:
@@ -39,12 +44,30 @@ def predict_images(folder: Path, images: np.ndarray, tta: str = "none") -> tuple
     model, config = load_exported(folder)
     if not len(images):
         return np.zeros(0, np.int64), np.zeros(0)
-    if tta == "none":
-        chances = logits_of(model, images, config["preprocessing"]).softmax(dim=1)
-    else:
-        chances = chances_of(model, images, config["preprocessing"], tta, SCORE_BATCH)
-    sure, predicted = chances.max(dim=1)
+    sure, predicted = probabilities_of(model, images, config["preprocessing"], tta).max(dim=1)
     return predicted.numpy(), sure.double().numpy()
+
+
+def predict_files(folder: Path, paths: Sequence[Path], top_k: int = 5, tta: str = "none") -> list[dict[str, Any]]:
+    """Classifies image files one by one, as the snippet does: a list in the order of `paths`.
+
+    Each entry has `image` (the path) and `classes`: the `top_k` best as {"class", "probability"}, best first; or `error`
+    where the image cannot be read. Raises InputError where the folder is no export.
+    """
+    model, config = load_exported(folder)
+    p, classes = config["preprocessing"], config["classes"]
+    crop_boxes(p, tta)  # refuses before the first image, not as if that were unreadable
+    answers: list[dict[str, Any]] = []
+    for path in paths:
+        try:
+            image = decode_image(Path(path), p["stored_size"], p["resize"], p["interpolation"])
+        except UnreadableImage as error:
+            answers.append({"image": str(path), "error": error.reason})
+            continue
+        best = probabilities_of(model, image[None], p, tta, batch=1)[0].topk(min(top_k, len(classes)))
+        pairs = zip(best.values.tolist(), best.indices.tolist(), strict=True)
+        answers.append({"image": str(path), "classes": [{"class": classes[i], "probability": value} for value, i in pairs]})
+    return answers
 
 
 def scores(predicted: np.ndarray, labels: np.ndarray, num_classes: int) -> dict[str, Any]:
@@ -64,44 +87,55 @@ def scores(predicted: np.ndarray, labels: np.ndarray, num_classes: int) -> dict[
     }
 
 
+def crop_boxes(preprocessing: dict[str, Any], tta: str) -> list[tuple[list[int], bool]]:
+    """(left, top, right, bottom) within the stored image, and whether mirrored, of every look; the centre first.
+
+    Raises InputError where crops are asked for and no margin is stored.
+    """
+    centre, size, stored = list(preprocessing["crop"]), preprocessing["image_size"], preprocessing["stored_size"]
+    if tta in ("none", "flip"):
+        return [(centre, False), (centre, True)][: 1 + (tta == "flip")]
+    if tta not in LOOKS:
+        raise InputError(f"must be one of {', '.join(LOOKS)} but got {tta!r}", "--tta")
+    if stored <= size:
+        rule = (
+            f"{tta} needs a margin around the {size} pixels that the network sees, but the images are stored at {stored}: "
+            "give data.store_size in the space (256 for 224), or take --tta flip"
+        )
+        raise InputError(rule, "--tta")
+    corners = [[x, y, x + size, y + size] for y in (0, stored - size) for x in (0, stored - size)]
+    boxes = [(box, False) for box in (centre, *corners)]
+    return boxes + [(box, True) for box, _ in boxes] if tta == "ten-crop" else boxes
+
+
+def look(images: Tensor, preprocessing: dict[str, Any], box: Sequence[int], mirrored: bool) -> Tensor:
+    """One look at uint8 images [B, S, S, 3] of the stored size: float32 [B, 3, H, W], ready for the network."""
+    out = normalize(images, preprocessing, box)
+    return out.flip(3) if mirrored else out
+
+
 def logits_of(model: nn.Module, images: np.ndarray, preprocessing: dict[str, Any], batch: int = SCORE_BATCH) -> Tensor:
     """Logits float32 [N, C] of uint8 images [N, S, S, 3], in batches of exactly `batch` (the last one filled up)."""
+    return _in_batches(lambda chunk: model(normalize(chunk, preprocessing)), images, batch)
+
+
+def probabilities_of(
+    model: nn.Module, images: np.ndarray, preprocessing: dict[str, Any], tta: str = "none", batch: int = SCORE_BATCH
+) -> Tensor:
+    """Probabilities float32 [N, C], the mean of the looks' softmax; batches as in `logits_of`."""
+    boxes = crop_boxes(preprocessing, tta)
+
+    def average(chunk: Tensor) -> Tensor:
+        return torch.stack([model(look(chunk, preprocessing, *one)).softmax(dim=1) for one in boxes]).mean(dim=0)
+
+    return _in_batches(average, images, batch)
+
+
+def _in_batches(forward: Callable[[Tensor], Tensor], images: np.ndarray, batch: int) -> Tensor:
     parts = []
     with torch.inference_mode():
         for first in range(0, len(images), batch):
             chunk = torch.from_numpy(np.array(images[first : first + batch]))
-            count = len(chunk)
-            if count < batch:
-                chunk = torch.cat([chunk, torch.zeros(batch - count, *chunk.shape[1:], dtype=torch.uint8)])
-            parts.append(model(normalise(chunk, preprocessing))[:count].clone())
+            padding = torch.zeros(batch - len(chunk), *chunk.shape[1:], dtype=torch.uint8)
+            parts.append(forward(torch.cat([chunk, padding]))[: len(chunk)].clone())
     return torch.cat(parts)
-
-
-def predict_files(folder: Path, paths: Sequence[Path], top_k: int = 5, tta: str = "none") -> list[dict[str, Any]]:
-    """Classifies picture files one by one, as the snippet does: a list in the order of `paths`.
-
-    Each entry has `image` (the path) and `classes`: the `top_k` best as {"class", "probability"}, best first; or `error`
-    where the picture cannot be read. Raises InputError where the folder is no export.
-    """
-    model, config = load_exported(folder)
-    preprocessing, classes = config["preprocessing"], config["classes"]
-    crop_boxes(preprocessing, tta)  # refuses before the first picture, not as if that were unreadable
-    answers: list[dict[str, Any]] = []
-    for path in paths:
-        try:
-            image = decode_image(
-                Path(path), preprocessing["stored_size"], preprocessing["resize"], preprocessing["interpolation"]
-            )
-        except UnreadableImage as error:
-            answers.append({"image": str(path), "error": error.reason})
-            continue
-        if tta == "none":
-            chances = logits_of(model, image[None], preprocessing, batch=1)[0].softmax(dim=0)
-        else:
-            chances = chances_of(model, image[None], preprocessing, tta, batch=1)[0]
-        best = chances.topk(min(top_k, len(classes)))
-        ranking = [
-            {"class": classes[i], "probability": p} for p, i in zip(best.values.tolist(), best.indices.tolist(), strict=True)
-        ]
-        answers.append({"image": str(path), "classes": ranking})
-    return answers

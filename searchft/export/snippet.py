@@ -4,7 +4,7 @@ They import json, torch, torchvision or timm, safetensors and Pillow, are never 
 model card with everything that this folder needs and nothing else (no line about edits where there are none). A test
 runs them in a process of their own and compares logits bit for bit with `load_exported`.
 
-They decode ordinary photos. Pictures with transparency or 16 bits are treated as in training by `searchft predict` only.
+They decode ordinary photos. Images with transparency or 16 bits are treated as in training by `searchft predict` only.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MAX_LINES = 10
 
 
 def snippet_for(folder: Path, shown_as: str = "", photo: str = "photo.jpg") -> str:
-    """The snippet for an exported folder; `shown_as` is how the folder is named in it, `photo` the picture it classifies.
+    """The snippet for an exported folder; `shown_as` is how the folder is named in it, `photo` the image it classifies.
 
     It ends with `logits`, float32 [1, classes], and prints the class. Raises InputError where the folder is no export.
     """
@@ -62,7 +62,7 @@ def snippet_text(config: dict[str, Any], shown_as: str, photo: str = "photo.jpg"
     lines += [
         f"model.set_submodule(a['head']['module'], {layers})",
         f"model.eval().load_state_dict(safetensors.torch.load_file({f'{shown_as}/model.safetensors'!r}))",
-        *_picture_lines(preprocessing, photo),
+        *_image_lines(preprocessing, photo),
         f"x = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8).view(1, {size}, {size}, 3).permute(0, 3, 1, 2) / 255",
         "logits = model((x - torch.tensor(p['mean']).view(3, 1, 1)) / torch.tensor(p['std']).view(3, 1, 1))",
         "print(config['classes'][logits.argmax()])",
@@ -72,7 +72,7 @@ def snippet_text(config: dict[str, Any], shown_as: str, photo: str = "photo.jpg"
     return "\n".join(lines)
 
 
-def _picture_lines(preprocessing: dict[str, Any], photo: str) -> list[str]:
+def _image_lines(preprocessing: dict[str, Any], photo: str) -> list[str]:
     """One or two lines from the file to `image`, RGB, with the pixels that data/decode.py gives."""
     side, resize = preprocessing["stored_size"], preprocessing["resize"]
     method = f"PIL.Image.Resampling.{preprocessing['interpolation'].upper()}"

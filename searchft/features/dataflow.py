@@ -1,17 +1,11 @@
 """Which nodes of a traced network are constant while it trains, and which of their values the rest needs.
 
-A node is *active* if it reads a trainable parameter, is random, stateful or looks at the whole batch in training, or
-reads an active node. A node that does not depend on the images at all (a frozen position embedding, reshaped) is
-*plain*: it costs nothing to store nowhere, so it is copied to wherever it is needed. All others are *frozen*.
+A node is *active* if it reads a trainable parameter, is random, stateful or looks at the whole batch in training, or reads an
+active node; *plain* if it does not depend on the images at all, and then copied to wherever it is needed; else *frozen*. Nodes of the
+training graph are found in the evaluation graph by what they compute; frozen is what is frozen in both, bit for bit.
 
-The training graph and the evaluation graph are different graphs; nodes of one are found in the other by a key made of
-what they compute (operation, arguments, and so on down to the images). Frozen is only what is frozen in both, with the
-same value to the last bit.
-
-A frozen value can cross the cut if it is a tensor whose first dimension is the batch and whose row depends on its own
-image only: both are looked up in two runs with different batches. What cannot cross (sizes, tuples, windows that
-were moved into the batch dimension) is computed again behind the cut from what can; sizes are written as numbers, or
-as a multiple of the batch size.
+A frozen value can cross the cut if it is a tensor [B, …] whose rows depend on their own images only, as two runs with different
+batches show. What cannot (sizes, tuples, windows moved into the batch dimension) is computed again behind the cut.
 """
 
 from __future__ import annotations
@@ -42,6 +36,9 @@ _MOVES = (operator.getitem, torch.cat, torch.flatten, torch.permute, torch.trans
 LIGHT_FUNCTIONS = frozenset((fresh, *_MOVES, torch.unbind, torch.unsqueeze, torch.squeeze, torch.relu, F.relu, F.relu6))
 LIGHT_MODULES: tuple[type[nn.Module], ...] = (nn.ReLU, nn.ReLU6, nn.Identity, nn.Flatten, nn.Unflatten)
 """What only moves values about or clips them: free to compute again behind the cut where that makes the store smaller."""
+
+Write = Callable[[fx.Node, fx.Node, fx.Graph], Any]
+"""(node of the batch size, node of the device, graph) -> the argument."""
 
 PLAIN_TYPES = (int, float, bool, str, type(None), torch.dtype)
 
@@ -209,8 +206,8 @@ class Frontier:
         scale = float(here.abs().max()) if here.numel() else 0.0
         return not torch.allclose(here, there, rtol=0.0, atol=1e-3 * scale + 1e-30, equal_nan=True)
 
-    def number(self, key: str) -> Number | None:
-        """A frozen value that is no tensor, as a function of the batch size; None if it is none."""
+    def number(self, key: str) -> Write | None:
+        """How to write a frozen value that is no tensor as a function of the batch size; None if it is none."""
         node = self.evaluation.by_key[key]
         return _number(self.evaluation.run.env[node], self.other.env[node], self.batch, self.other_batch)
 
@@ -269,39 +266,25 @@ class Frontier:
         return node.op == "call_module" and isinstance(module_of(self.evaluation.run.module, node), LIGHT_MODULES)
 
 
-@dataclass(frozen=True)
-class Number:
-    """A value that depends on nothing but the batch size. `write` puts it into a graph."""
-
-    write: Callable[[Callable[[], fx.Node], Callable[[], fx.Node], fx.Graph], Any]
-    """(gives the node of the batch size, gives the node of the device, graph) -> an argument."""
-
-
-def _number(here: Any, there: Any, batch: int, other: int) -> Number | None:
+def _number(here: Any, there: Any, batch: int, other: int) -> Write | None:
     if tensors(here) or tensors(there) or type(here) is not type(there):
         return None
     if isinstance(here, tuple | list):
         parts = [_number(a, b, batch, other) for a, b in zip(here, there, strict=True)] if len(here) == len(there) else [None]
-        if any(part is None for part in parts):
-            return None
         known = [part for part in parts if part is not None]
         kind = list if isinstance(here, list) else tuple
-        return Number(lambda size, device, graph: kind(part.write(size, device, graph) for part in known))
+        return (lambda size, device, graph: kind(part(size, device, graph) for part in known)) if known == parts else None
     if isinstance(here, torch.device):
-        return Number(lambda size, device, graph: device())
+        return lambda size, device, graph: device
     if isinstance(here, PLAIN_TYPES) and here == there:
-        return Number(lambda size, device, graph: here)
+        return lambda size, device, graph: here
     if isinstance(here, bool) or not isinstance(here, int):
         return None
     slope, rest = divmod(there - here, other - batch)
     offset = here - slope * batch
-    if rest:
-        return None
 
-    def write(size: Callable[[], fx.Node], device: Callable[[], fx.Node], graph: fx.Graph) -> Any:
-        value = size()
-        if slope != 1:
-            value = graph.call_function(operator.mul, (value, slope))
+    def write(size: fx.Node, device: fx.Node, graph: fx.Graph) -> Any:
+        value = graph.call_function(operator.mul, (size, slope)) if slope != 1 else size
         return graph.call_function(operator.add, (value, offset)) if offset else value
 
-    return Number(write)
+    return write if not rest else None

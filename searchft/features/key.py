@@ -1,18 +1,19 @@
 """Under which key frozen values are stored: a digest of everything that determines them, and of nothing else.
 
-The opening is not part of it: openings whose cut lies at the same place share their values, whether it is the one's edge
-or a shallower place. What is computed is `Split.digest` or `First.digest` (operations, module settings, and so every
-edit); with which weights, on which images and with which numerics comes from the facts.
+The opening is not part of it: openings whose cut lies at the same place share their values. What is computed is
+`Split.digest` (operations, module settings, and so every edit); with which weights, on which images and with which
+numerics comes from the trial.
 """
 
 from __future__ import annotations
 
+import timm
 import torch
+import torchvision
 
 from searchft.cache import FORMAT
 from searchft.features.prefix import MICRO_BATCH
 from searchft.recipe import BackboneFacts, Numerics, digest
-from searchft.uncompiled import timm, torchvision
 
 FEATURES_VERSION = 1
 """Raised whenever a change of ours makes the prefix compute other values."""
@@ -29,7 +30,7 @@ def feature_key(
     image_size: int = 0,
     augmentation: str = "",
 ) -> str:
-    """32 hex digits. `values` is the digest of what is kept; `images` names the data split; `view` and `augmentation`
+    """32 hex digits. `values` is the digest of what is kept (`Split.digest`); `images` names the data split; `view` and `augmentation`
     (its settings and seed) one fixed view.
 
     In exact fp32 the number of threads counts too: it changes the order of summation. Otherwise values made with other

@@ -1,8 +1,7 @@
 """Runs a traced graph node by node and writes down what each node really did.
 
-What an operation is called says little about whether it draws random numbers, updates a buffer or overwrites what it
-was given. So the graph runs once on a small batch while the random generator, the version counters of all buffers and
-of the operands are watched.
+An operation's name says little about whether it draws random numbers, updates a buffer or overwrites what it was given. So the
+random generator and the version counters of buffers and operands are watched while the graph runs on a small batch.
 """
 
 from __future__ import annotations

@@ -5,11 +5,9 @@
     split.suffix.select(training=True)
     logits = split.suffix(*values)         # every step
 
-Prefix and suffix are graphs over the very modules of `model`: its parameters are trained, its `state_dict` stays the
-truth. Every split is tried out before it is given back, in both modes, and must agree with the model to the last bit;
-a network that cannot be split is its own suffix, and `Split.reason` says why.
-
-Move the model to its device before splitting. A split holds for images of the example's height and width.
+Both are graphs over the very modules of `model`, whose `state_dict` stays the truth. A split is tried out before it is given back, in
+both modes, and agrees with the model to the last bit; a network that cannot be split is its own suffix, and `Split.reason` says why.
+Move the model to its device first. A split holds for images of the example's height and width.
 """
 
 from __future__ import annotations
@@ -153,10 +151,10 @@ def _split(model: nn.Module, set_modes: Callable[[bool], None], example: Tensor,
     return Split(
         prefix,
         suffix,
-        node_names([evaluation.by_key[key] for key in crossing.keys]),
+        _node_names([evaluation.by_key[key] for key in crossing.keys]),
         shapes=tuple(tuple(v.shape[1:]) for v in values),
         dtypes=tuple(v.dtype for v in values),
-        digest=values_digest(crossing.keys),
+        digest=hashlib.sha256("|".join(crossing.keys).encode()).hexdigest(),
     )
 
 
@@ -209,9 +207,8 @@ def _build_prefix(model: nn.Module, flow: Flow, crossing: Crossing) -> fx.GraphM
     for node in flow.graph.nodes:
         if node in take and node is not flow.images:
             new[node] = _copy_node(graph, node, new)
-            new[node].meta["key"] = flow.keys[node]  # what a shallower cut's stored values are known by
     graph.output(tuple(new[node] for node in wanted))
-    _drop_copies(model, graph, flow, new)
+    _drop_copies(model, graph)
     return fx.GraphModule(model, graph, "Prefix")
 
 
@@ -220,18 +217,7 @@ def _build_suffix(model: nn.Module, flow: Flow, frontier: Frontier, crossing: Cr
     graph = fx.Graph()
     given = {key: graph.placeholder(f"value_{i}") for i, key in enumerate(crossing.keys)}
     first = next(iter(given.values()))
-    made: dict[str, fx.Node] = {}
-
-    def batch_size() -> fx.Node:
-        if "size" not in made:
-            made["size"] = graph.call_method("size", (first, 0))
-        return made["size"]
-
-    def device() -> fx.Node:
-        if "device" not in made:
-            made["device"] = graph.call_function(getattr, (first, "device"))
-        return made["device"]
-
+    size, device = graph.call_method("size", (first, 0)), graph.call_function(getattr, (first, "device"))
     new: dict[fx.Node, Any] = {}
     for node in flow.graph.nodes:
         if node not in take:
@@ -243,11 +229,13 @@ def _build_suffix(model: nn.Module, flow: Flow, frontier: Frontier, crossing: Cr
             if key in given:
                 new[a] = given[key]
             else:
-                number = frontier.number(key)
-                assert number is not None, "neither crosses nor is known"
-                new[a] = number.write(batch_size, device, graph)
+                write = frontier.number(key)
+                assert write is not None, "neither crosses nor is known"
+                new[a] = write(size, device, graph)
         new[node] = _copy_node(graph, node, new)
-    _drop_copies(model, graph, flow, new)
+    for unused in (node for node in (size, device) if not node.users):
+        graph.erase_node(unused)
+    _drop_copies(model, graph)
     return fx.GraphModule(model, graph, "Suffix")
 
 
@@ -258,7 +246,7 @@ def _copy_node(graph: fx.Graph, node: fx.Node, new: dict[fx.Node, Any]) -> fx.No
     return copied
 
 
-def _drop_copies(model: nn.Module, graph: fx.Graph, flow: Flow, new: dict[fx.Node, Any]) -> None:
+def _drop_copies(model: nn.Module, graph: fx.Graph) -> None:
     """Lets in-place operations work in place again where their operand is new memory that nobody else looks at."""
     for node in list(graph.nodes):
         if node.op != "call_function" or node.target is not fresh:
@@ -281,7 +269,7 @@ def _is_new_memory(model: nn.Module, node: fx.Node) -> bool:
     return False
 
 
-def node_names(nodes: Iterable[fx.Node]) -> tuple[str, ...]:
+def _node_names(nodes: Iterable[fx.Node]) -> tuple[str, ...]:
     """A name for people of each node, all different: the module that it calls, or the module it stands in and its own."""
     names: list[str] = []
     for node in nodes:
@@ -289,11 +277,6 @@ def node_names(nodes: Iterable[fx.Node]) -> tuple[str, ...]:
         name = str(node.target) if node.op == "call_module" else ".".join(filter(None, [stack[-1] if stack else "", node.name]))
         names.append(name if name not in names else f"{name}#{sum(n.split('#')[0] == name for n in names) + 1}")
     return tuple(names)
-
-
-def values_digest(keys: Iterable[str]) -> str:
-    """One digest of several values' keys, in their order."""
-    return hashlib.sha256("|".join(keys).encode()).hexdigest()
 
 
 @contextmanager

@@ -1,12 +1,10 @@
 """Turns a network into a graph of operations (torch.fx), once in the modes of training and once in those of evaluation.
 
-Tracing bakes `if self.training` into the graph, hence two graphs over the same modules. What must not be looked into
-is a leaf: the modules and functions that timm lists as untraceable, BatchNorms (their state is theirs) and the modules
-that draw random numbers. torchvision's composite blocks are looked into, so that a cut may fall inside them.
+Tracing bakes `if self.training` into the graph, hence two. Leaves are what timm lists as untraceable, BatchNorms and the modules that
+draw random numbers; torchvision's composite blocks are looked into, so that a cut may fall inside them.
 
-Graphs come out *pure*: before every operation that works in place stands a copy of its operand, and later readers of
-the operand read the operation's result instead. So no value ever changes after it was computed, and a graph can be
-taken apart anywhere. `searchft.features.build` removes the copies again where nothing else looks at the operand.
+Graphs come out *pure*: a copy stands before every operation that works in place, and later readers of its operand read its result. So
+a graph can be taken apart anywhere; `features.split` removes the copies again where nothing else looks at the operand.
 """
 
 from __future__ import annotations
@@ -18,10 +16,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import timm
 import torch
+import torchvision
 from torch import Tensor, fx, nn
-
-from searchft.uncompiled import timm, torchvision
 
 RANDOM_MODULES: tuple[type[nn.Module], ...] = (
     nn.modules.dropout._DropoutNd,

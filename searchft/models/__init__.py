@@ -16,14 +16,12 @@ from searchft.models.backbones import list_backbones
 from searchft.models.build import architecture_of, build_model, check_image_size, forget_templates, new_head
 from searchft.models.describe import describe_backbone
 from searchft.models.freezing import freeze, head_modules, head_parameters, set_modes
-from searchft.models.heads import build_head, replace_module
 from searchft.models.weights import WeightsMissing
 
 __all__ = [
     "WeightsMissing",
     "architecture_of",
     "attach_adapters",
-    "build_head",
     "build_model",
     "check_image_size",
     "describe_backbone",
@@ -33,6 +31,5 @@ __all__ = [
     "head_parameters",
     "list_backbones",
     "new_head",
-    "replace_module",
     "set_modes",
 ]

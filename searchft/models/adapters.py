@@ -1,14 +1,9 @@
 """Adapters: small trainable side branches beside a frozen backbone.
 
-`lite_residual` is TinyTL's (Cai, Gan, Zhu and Han 2020, arXiv:2007.11622, section 3.2), built from the paper's description:
-beside each inverted-residual block stands a branch that sees the block's input at half the resolution (2×2 average
-pooling), a 5×5 convolution in two groups, a normalisation and an activation, a 1×1 convolution to the block's output
-channels, a normalisation, and is brought back to the output's size. No expansion, so little to remember for backward. Weights
-of the backbone stay frozen while biases and branches train (`strategy: tinytl`).
-
-Where ours departs: the paper pretrains the branches together with the backbone on ImageNet. We have no such weights, so
-the last normalisation's scale starts at zero: every branch begins as nothing, and the pretrained function is where training
-starts. The branches' norms are group norms of 8 channels, as in the paper; the backbone's own norms stay what they are.
+`lite_residual` is TinyTL's (Cai, Gan, Zhu and Han 2020, arXiv:2007.11622, section 3.2): a branch beside each inverted-residual
+block that sees the block's input at half the resolution and expands nothing, so that backward keeps little. Weights of the backbone
+stay frozen while biases and branches train (`strategy: tinytl`). The paper pretrains the branches on ImageNet; ours begin as nothing,
+their last scale at zero. Norms are group norms of 8 channels, as in the paper.
 """
 
 from __future__ import annotations
@@ -54,7 +49,7 @@ class LiteResidual(nn.Module):
 def check_adapters(adapters: str) -> None:
     """Raises InputError unless `adapters` is a kind we know."""
     if adapters not in ("none", "lite_residual"):
-        raise _refusal(f"must be 'none' or 'lite_residual' but got {adapters!r}")
+        raise InputError(Problem("", "recipe.adapters", f"must be 'none' or 'lite_residual' but got {adapters!r}"))
 
 
 def attach_adapters(model: nn.Module, adapters: str) -> tuple[str, ...]:
@@ -69,13 +64,12 @@ def attach_adapters(model: nn.Module, adapters: str) -> tuple[str, ...]:
     found = [(name, block) for name, block in model.named_modules() if type(block).__name__ in BLOCKS]
     if not found:
         rule = f"must be 'none' for a network without inverted-residual blocks ({', '.join(BLOCKS)}, as in MobileNetV2)"
-        raise _refusal(rule)
+        raise InputError(Problem("", "recipe.adapters", rule))
     for _, block in found:
         convolutions = [part for part in block.modules() if isinstance(part, nn.Conv2d) and part.kernel_size != (1, 1)]
         stride = max(part.stride[0] for part in convolutions)
         inputs = next(part for part in block.modules() if isinstance(part, nn.Conv2d)).in_channels
-        outputs = _outputs(block)
-        block.add_module(BRANCH, LiteResidual(inputs, outputs, stride))
+        block.add_module(BRANCH, LiteResidual(inputs, _outputs(block), stride))
         kind: Any = type(block)
         block.__class__ = _with_branch(kind)
     return tuple(f"{name}.{BRANCH}" for name, _ in found)
@@ -103,8 +97,4 @@ def _outputs(block: nn.Module) -> int:
 
 
 def _norm_groups(channels: int) -> int:
-    return max(1, channels // NORM_CHANNELS) if channels % NORM_CHANNELS == 0 else 1
-
-
-def _refusal(rule: str) -> InputError:
-    return InputError(Problem("", "recipe.adapters", rule))
+    return 1 if channels % NORM_CHANNELS else channels // NORM_CHANNELS

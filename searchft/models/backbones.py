@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import timm
+import torchvision
 from torch import nn
 
 from searchft.errors import InputError, Problem
@@ -50,6 +52,11 @@ class BackboneName:
         """The family's row; None for timm and the user's own."""
         return family_of(self.name) if self.library in ("torchvision", "searchft") else None
 
+    @property
+    def auxiliary(self) -> tuple[str, ...]:
+        """Modules of the auxiliary heads that the family may have."""
+        return tuple(module for module, _ in self.family.auxiliary) if self.family else ()
+
 
 def near(word: str, known: Sequence[str]) -> str:
     """`, did you mean 'x' or 'y'?` if something known is close to the word, else an empty string."""
@@ -67,36 +74,30 @@ def parse_backbone(text: str) -> BackboneName:
         parts_of(text)  # raises without permission, or where there is no such file
         return BackboneName("python", text.removeprefix("python:"))
     library, _, name = text.partition("/")
-    if library == "searchft":
-        if name not in PAIRS:
-            raise refuse(
-                f"must name a network of searchft's own ({', '.join(PAIRS)}) but got {name!r}{near(name, list(PAIRS))}"
-            )
-        return BackboneName(library, name)
     if library not in LIBRARIES or not name:
         raise refuse(f"must be torchvision/NAME or timm/NAME but got {text!r}{near(text, list_backbones(None))}")
+    if library == "searchft" and name not in PAIRS:
+        known = list(PAIRS)
+        raise refuse(f"must name a network of searchft's own ({', '.join(known)}) but got {name!r}{near(name, known)}")
     if library == "torchvision":
         if name not in _torchvision_names():
             raise refuse(f"must name a torchvision classifier but got {name!r}{near(name, _torchvision_names())}")
         if family_of(name) is None:
             raise refuse(f"must be of a family whose stages searchft knows but got {name!r}: take timm's version of it")
+    if library != "timm":
         return BackboneName(library, name)
-    from searchft.uncompiled import timm
-
     base, _, tag = name.partition(".")
     if not timm.is_model(base):
         raise refuse(f"must name a timm model but got {name!r}{near(base, timm.list_models())}")
     tags = timm_tags(base)
     if tag and tag not in tags:
-        known = ", ".join(tags) or "none"
-        raise refuse(f"must name weights of timm's {base} ({known}) after the dot but got {tag!r}{near(tag, tags)}")
+        known_tags = ", ".join(tags) or "none"
+        raise refuse(f"must name weights of timm's {base} ({known_tags}) after the dot but got {tag!r}{near(tag, tags)}")
     return BackboneName(library, base, tag)
 
 
 def list_backbones(pattern: str | None = None) -> list[str]:
     """All names, `torchvision/…` first, that match a shell pattern (`*mobilenet*`) or contain the text; None: all."""
-    from searchft.uncompiled import timm
-
     names = [f"torchvision/{name}" for name in _torchvision_names()] + [f"timm/{name}" for name in timm.list_models()]
     names += [f"searchft/{name}" for name in PAIRS]
     if not pattern:
@@ -108,15 +109,11 @@ def list_backbones(pattern: str | None = None) -> list[str]:
 
 def _torchvision_names() -> list[str]:
     """torchvision's image classifiers (its detection, video and quantised models left out)."""
-    from searchft.uncompiled import torchvision
-
     return list(torchvision.models.list_models(module=torchvision.models))
 
 
 def timm_tags(name: str) -> list[str]:
     """Tags of all pretrained weights that timm knows for an architecture, sorted; often none."""
-    from searchft.uncompiled import timm
-
     return [full.partition(".")[2] for full in timm.list_pretrained(f"{name}.*")]
 
 
@@ -126,14 +123,10 @@ def constructor_arguments(name: BackboneName, weights: str, auxiliary: bool = Fa
     `weights` is the resolved name (`BackboneFacts.weights`). GoogLeNet and Inception come without auxiliary heads unless
     `auxiliary`, and with pretrained weights they renormalise their input as they were trained to.
     """
-    family = name.family
-    if family is None:
-        return {}
-    if family.auxiliary:
+    if name.auxiliary:
         return {"aux_logits": auxiliary, "transform_input": weights != "none", "init_weights": False}
-    if family.name == "vision_transformer" and weights != "none" and not weights.startswith("file:"):
-        from searchft.uncompiled import torchvision
-
+    is_transformer = name.family is not None and name.family.name == "vision_transformer"
+    if is_transformer and weights != "none" and not weights.startswith("file:"):
         size = torchvision.models.get_model_weights(name.name)[weights].meta["min_size"][0]
         return {"image_size": size} if size != 224 else {}
     return {}
@@ -144,28 +137,22 @@ def build_backbone(name: BackboneName, weights: str, seed: int, auxiliary: bool 
 
     Auxiliary heads are built first and then cut off, so that the values of the rest do not depend on them.
     """
-    family = name.family
     arguments = constructor_arguments(name, weights, auxiliary)
+    if name.auxiliary:
+        # Without init_weights the constructor warns; it is slow, and needed where values are random.
+        arguments |= {"aux_logits": True, "init_weights": weights == "none" or auxiliary}
     with seeded(seed):
         if name.library == "python":
-            return build_own(str(name), PLACEHOLDER_CLASSES).float()
-        if name.library == "searchft":
-            return build_convnet(name.name, PLACEHOLDER_CLASSES)
-        if family is None:
-            from searchft.uncompiled import timm
-
-            model: nn.Module = timm.create_model(name.full_name, pretrained=False, num_classes=PLACEHOLDER_CLASSES)
-            return model.float()
-        from searchft.uncompiled import torchvision
-
-        if family.auxiliary:
-            arguments |= {"aux_logits": True}
-        if family.init_weights:
-            arguments |= {"init_weights": weights == "none" or auxiliary}
-        model = torchvision.models.get_model(name.name, num_classes=PLACEHOLDER_CLASSES, **arguments)
-    if family.auxiliary and not auxiliary:
-        model.aux_logits = False  # type: ignore[assignment]
-        for module, _ in family.auxiliary:
+            model = build_own(str(name), PLACEHOLDER_CLASSES)
+        elif name.library == "searchft":
+            model = build_convnet(name.name, PLACEHOLDER_CLASSES)
+        elif name.library == "timm":
+            model = timm.create_model(name.full_name, pretrained=False, num_classes=PLACEHOLDER_CLASSES)
+        else:
+            model = torchvision.models.get_model(name.name, num_classes=PLACEHOLDER_CLASSES, **arguments)
+    if not auxiliary:
+        for module in name.auxiliary:
+            model.aux_logits = False  # type: ignore[assignment]
             setattr(model, module, None)
     return model.float()
 

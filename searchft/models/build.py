@@ -1,25 +1,24 @@
 """From a recipe and recorded facts to a network: the same one in every process, whatever ran before.
 
-A worker builds many models of few architectures. So the finished backbone without its head (weights loaded, edits
-applied) is kept per process, a few at most, and copied: copying memory is many times faster than initialising.
+A worker builds many models of few architectures: finished backbones without their head are kept, a few at most, and copied.
 """
 
 from __future__ import annotations
 
 import copy
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import nn
 
-from searchft.errors import ChangedGroundError, InputError, Problem, SearchftError
+from searchft.errors import ChangedGroundError, InputError, Problem, SearchftError, first_line
 from searchft.models.adapters import attach_adapters, check_adapters
 from searchft.models.backbones import BackboneName, auxiliary_heads, build_backbone, constructor_arguments, parse_backbone
 from searchft.models.convnets import Rows, convnet_rows
 from searchft.models.edits import apply_edits, change_modules, is_structural
-from searchft.models.heads import HeadSlot, assemble, find_head, head_layers, probe_head, replace_module
+from searchft.models.heads import HeadSlot, assemble, find_head, head_layers, probe_head
 from searchft.models.seeding import seeded
 from searchft.models.weights import Source, find_weights, load_into, random_seed
 from searchft.recipe import BackboneFacts, Recipe
@@ -36,7 +35,7 @@ class Template:
     """A finished backbone; never trained, only copied."""
 
     model: nn.Module
-    """Ours to copy; an empty nn.Identity where the head goes, unless `keep_head`."""
+    """An empty nn.Identity stands where the head goes."""
     slot: HeadSlot
     edits: dict[str, Any]
     """What the edits set, in the modules' own form."""
@@ -62,8 +61,7 @@ def make_template(recipe: Recipe, name: BackboneName, source: Source, probe_size
     own = recipe.own_edits()
     edits = apply_edits(model, [edit for edit in own if not is_structural(edit[0])])
     # Whether or not the model has auxiliary heads, a file may hold their values.
-    optional = tuple(module for module, _ in name.family.auxiliary) if name.family else ()
-    notes = load_into(model, name, source, slot.module, optional)
+    notes = load_into(model, name, source, slot.module, name.auxiliary)
     kept, new_layers = change_modules(model, [edit for edit in own if is_structural(edit[0])], slot.module, seed)
     fresh = [path for path, kind, _ in new_layers if next(model.get_submodule(path).parameters(), None) is not None]
     if fresh and source.path is not None:
@@ -74,7 +72,7 @@ def make_template(recipe: Recipe, name: BackboneName, source: Source, probe_size
         attach_adapters(model, recipe.adapters)
     for parameter in model.parameters():
         parameter.requires_grad_(True)
-    replace_module(model, slot.module, nn.Identity())
+    model.set_submodule(slot.module, nn.Identity())
     return Template(model, slot, edits, notes, kept, new_layers)
 
 
@@ -84,40 +82,45 @@ def probed(model: nn.Module, slot: HeadSlot, size: int, edited: bool) -> HeadSlo
         shape = probe_head(model, slot.module, torch.zeros(2, 3, size, size))
     except Exception as error:  # whatever a network says of sizes that do not fit
         key, what = ("recipe.edits", "with these edits") if edited else ("recipe.backbone", "as it is")
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        rule = f"must leave a network that runs but {what} it fails on {size}×{size} pixels: {first}"
+        rule = f"must leave a network that runs but {what} it fails on {size}×{size} pixels: {first_line(error)}"
         raise InputError(Problem("", key, rule)) from error
     if len(shape) == 4 and not slot.convolution and not slot.before:
         raise SearchftError(f"the head {slot.module} would get maps of shape {shape}: please report this")
     features = shape[1]
     if len(shape) > 2 and not slot.convolution and "pool" not in slot.before:
         features = int(torch.Size(shape[1:]).numel())
-    return HeadSlot(slot.module, features, slot.convolution, slot.bias, slot.before)
+    return replace(slot, num_features=features)
 
 
 def source_of(backbone: BackboneFacts, name: BackboneName) -> Source:
     """The recorded weights again. Raises ChangedGroundError if they are not the recorded ones any more."""
     source = find_weights(name, backbone.weights, random_seed(backbone.weights_sha256) or 0)
     if source.sha256 != backbone.weights_sha256:
-        rule = (
-            f"must be the weights that this study was created with (SHA-256 {backbone.weights_sha256[:12]}) but the file is "
-            f"another one now ({source.sha256[:12]}): put the old one back, or start over with --fresh"
-        )
+        rule = f"must be the weights that this study was created with (SHA-256 {backbone.weights_sha256[:12]}) but the file is "
+        rule += f"another one now ({source.sha256[:12]}): put the old one back, or start over with --fresh"
         raise ChangedGroundError(Problem(source.described, "recipe.weights", rule))
     return source
 
 
 def template_of(recipe: Recipe, backbone: BackboneFacts) -> Template:
     """The kept template of a recipe's architecture, made at first use. Raises what `make_template` and `source_of` raise."""
-    key = (recipe.architecture(), recipe.auxiliary, backbone.backbone, backbone.weights, backbone.weights_sha256)
+    key = _template_key(recipe, backbone)
     if key not in _templates:
         name = parse_backbone(recipe.backbone)
-        template = make_template(recipe, name, source_of(backbone, name))
-        _templates[key] = template
-        while len(_templates) > KEPT_TEMPLATES:
-            _templates.popitem(last=False)
+        keep_template(recipe, backbone, make_template(recipe, name, source_of(backbone, name)))
     _templates.move_to_end(key)
     return _templates[key]
+
+
+def keep_template(recipe: Recipe, backbone: BackboneFacts, template: Template) -> None:
+    """Keeps a template for the models of its architecture that follow."""
+    _templates[_template_key(recipe, backbone)] = template
+    while len(_templates) > KEPT_TEMPLATES:
+        _templates.popitem(last=False)
+
+
+def _template_key(recipe: Recipe, backbone: BackboneFacts) -> tuple[Any, ...]:
+    return (recipe.architecture(), recipe.auxiliary, backbone.backbone, backbone.weights, backbone.weights_sha256)
 
 
 def forget_templates() -> None:
@@ -138,12 +141,12 @@ def build_model(recipe: Recipe, backbone: BackboneFacts, num_classes: int, head_
     template = template_of(recipe, backbone)
     model = copy.deepcopy(template.model)
     name = parse_backbone(recipe.backbone)
-    replace_module(model, backbone.head, new_head(recipe, backbone, num_classes, head_seed))
+    model.set_submodule(backbone.head, new_head(recipe, backbone, num_classes, head_seed))
     with seeded(head_seed):
         for module, last in auxiliary_heads(model, name):
             old = model.get_submodule(f"{module}.{last}")
             assert isinstance(old, nn.Linear)
-            replace_module(model, f"{module}.{last}", nn.Linear(old.in_features, num_classes))
+            model.set_submodule(f"{module}.{last}", nn.Linear(old.in_features, num_classes))
     return model
 
 
@@ -160,32 +163,28 @@ def architecture_of(recipe: Recipe, backbone: BackboneFacts, num_classes: int) -
         {"library": "torchvision", "name": "resnet18", "kwargs": {}, "edits": {"conv1.stride": [1, 1]},
          "head": {"module": "fc", "layers": [["Linear", {"in_features": 512, "out_features": 40, "bias": true}]]}}
 
-    Build NAME with `num_classes` and `kwargs`; set each edit (lists as tuples); cut each nn.Sequential of `kept` down to so
-    many modules, if there is such an entry; put each of `new_layers` (path, class of torch.nn, arguments) at its path, if
-    there is such an entry; put `layers` (classes of torch.nn, in an nn.Sequential if there are several) at `head.module`. With
-    one layer and no edits the library's own network is right as it comes. Auxiliary heads are not part of it: leave their
-    values out. A network of library `torch.nn` begins as an empty nn.Sequential and is all `new_layers`. `adapters`, if there
-    is such an entry, needs `searchft.models.adapters.attach_adapters` before the head is put in.
+    Build NAME with `num_classes` and `kwargs` (an empty nn.Sequential for library `torch.nn`); set each edit (lists as tuples);
+    then, where there is such an entry, cut each nn.Sequential of `kept` down to so many modules, put each of `new_layers` (path,
+    class of torch.nn, arguments) at its path, and call `searchft.models.adapters.attach_adapters`; put `layers` (in an
+    nn.Sequential if there are several) at `head.module`. Auxiliary heads are not part of it: leave their values out.
     """
     name = parse_backbone(recipe.backbone)
     template = template_of(recipe, backbone)
-    rows = convnet_rows(name.name, num_classes) if name.library == "searchft" else []
-    changed: dict[str, Any] = {}
-    if template.kept:
-        changed["kept"] = template.kept
-    if rows or template.new_layers:
-        changed["new_layers"] = [[path, kind, arguments] for path, kind, arguments in [*rows, *template.new_layers]]
-    if recipe.adapters != "none":
-        changed["adapters"] = recipe.adapters
+    rows = (convnet_rows(name.name, num_classes) if name.library == "searchft" else []) + template.new_layers
+    changed = {
+        "kept": template.kept,
+        "new_layers": [list(row) for row in rows],
+        "adapters": "" if recipe.adapters == "none" else recipe.adapters,
+    }
     return {
         "library": "torch.nn" if name.library == "searchft" else name.library,
         "name": name.full_name,
         "kwargs": constructor_arguments(name, backbone.weights),
-        **changed,
+        **{key: value for key, value in changed.items() if value},
         "edits": {path: list(v) if isinstance(v, tuple) else v for path, v in template.edits.items()},
         "head": {
             "module": backbone.head,
-            "layers": [[kind, arguments] for kind, arguments in _layers(recipe, backbone, template.slot, num_classes)],
+            "layers": [list(layer) for layer in _layers(recipe, backbone, template.slot, num_classes)],
         },
         "num_classes": num_classes,
     }
@@ -202,8 +201,8 @@ def check_image_size(recipe: Recipe, backbone: BackboneFacts, image_size: int) -
         with torch.no_grad():
             model(torch.zeros(2, 3, image_size, image_size))
     except Exception as error:  # whatever a network says of sizes that do not fit
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        return f"must be a size that {backbone.backbone} runs on (such as {backbone.input_size}) but got {image_size}: {first}"
+        sizes = f"{backbone.backbone} runs on (such as {backbone.input_size})"
+        return f"must be a size that {sizes} but got {image_size}: {first_line(error)}"
     return ""
 
 

@@ -1,8 +1,7 @@
 """`python:FILE.py:NAME`: networks that a user wrote. Their file is run only where the user said so with --allow-code.
 
-A space is data: reading one must never run code, also not code that it names. The permission therefore does not stand in
-the space; it is an environment variable, SEARCHFT_ALLOW_CODE, that holds the folder in which relative FILEs stand.
-`permit` sets it, and the processes that this one starts inherit it; on other machines it is set by hand.
+A space is data: reading one must never run code. The permission is therefore an environment variable, which the processes that this
+one starts inherit; on other machines it is set by hand.
 
 NAME is called with the number of classes and returns an nn.Module: images [N, 3, H, W] to logits [N, C]. Its last
 nn.Linear is the head; each other child with parameters is a stage, in order, the first one called `stem`.
@@ -13,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
+import traceback
 from pathlib import Path
 
 from torch import nn
@@ -28,17 +28,12 @@ def permit(folder: Path) -> None:
     os.environ[PERMISSION] = str(Path(folder).absolute())
 
 
-def permitted() -> bool:
-    """Whether code may be run."""
-    return bool(os.environ.get(PERMISSION))
-
-
 def parts_of(text: str) -> tuple[Path, str]:
     """FILE (absolute) and NAME of `python:FILE.py:NAME`. Raises InputError without permission or for another form."""
     file, _, name = text.removeprefix("python:").rpartition(":")
     if not file.endswith(".py") or not name.isidentifier():
         raise _refusal(f"must be python:FILE.py:NAME but got {text!r}")
-    if not permitted():
+    if not os.environ.get(PERMISSION):
         raise _refusal(f"must not be code unless you allow it but got {text!r}: read {file}, then say --allow-code")
     path = Path(os.environ[PERMISSION]) / Path(file).expanduser()
     if not path.is_file():
@@ -66,12 +61,8 @@ def build_own(text: str, num_classes: int) -> nn.Module:
     except InputError:
         raise
     except Exception as error:  # whatever the user's code raises
-        frame = error.__traceback__
-        line = ""
-        while frame is not None:
-            if frame.tb_frame.f_code.co_filename == str(path):
-                line = f", line {frame.tb_lineno}"
-            frame = frame.tb_next
+        inside = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+        line = f", line {inside[-1]}" if inside else ""
         raise _refusal(f"must build a network but {path}{line}: {type(error).__name__}: {error}") from error
     if not isinstance(model, nn.Module):
         raise _refusal(f"must give an nn.Module but {name} of {path} gives {type(model).__name__}")

@@ -1,9 +1,7 @@
 """`searchft/convnet3`, `convnet5`, `convnet7`: small networks for comparison, written down as data.
 
-A 7×7 convolution of stride 2 with its BatchNorm, then one, two or three pairs of 3×3 convolutions (64 channels each, a
-ReLU within the pair), the mean over the map, a linear layer. There are no pretrained weights: they are trained from scratch.
-
-Because they are tables of torch.nn layers, an exported one is rebuilt from its configuration by torch alone.
+A 7×7 convolution of stride 2, one to three pairs of 3×3 convolutions, the mean over the map, a linear layer; no pretrained weights.
+As tables of torch.nn layers they are rebuilt from an exported configuration by torch alone.
 """
 
 from __future__ import annotations
@@ -22,14 +20,8 @@ PAIRS = {"convnet3": 1, "convnet5": 2, "convnet7": 3}
 
 def convnet_rows(name: str, num_classes: int) -> Rows:
     """The layers of a network of this family. Raises KeyError for another name."""
-    rows: Rows = [
-        (
-            "conv1",
-            "Conv2d",
-            {"in_channels": 3, "out_channels": CHANNELS, "kernel_size": 7, "stride": 2, "padding": 3, "bias": False},
-        ),
-        ("norm1", "BatchNorm2d", {"num_features": CHANNELS}),
-    ]
+    stem = {"in_channels": 3, "out_channels": CHANNELS, "kernel_size": 7, "stride": 2, "padding": 3, "bias": False}
+    rows: Rows = [("conv1", "Conv2d", stem), ("norm1", "BatchNorm2d", {"num_features": CHANNELS})]
     convolution = {"in_channels": CHANNELS, "out_channels": CHANNELS, "kernel_size": 3, "padding": 1, "bias": False}
     for pair in range(1, PAIRS[name] + 1):
         rows += [
@@ -51,8 +43,7 @@ def convnet_rows(name: str, num_classes: int) -> Rows:
 def add_rows(model: nn.Module, rows: Rows) -> None:
     """Puts each row's layer at its path, replacing what is there; a parent must exist or stand before its children."""
     for path, kind, arguments in rows:
-        parent, _, name = path.rpartition(".")
-        setattr(model.get_submodule(parent), name, getattr(nn, kind)(**arguments))
+        model.set_submodule(path, getattr(nn, kind)(**arguments))
 
 
 def build_convnet(name: str, num_classes: int) -> nn.Module:

@@ -1,27 +1,28 @@
 """What a backbone with given weights and edits really is: `BackboneFacts`, plain data kept with the study.
 
-Built once, looked at, and thrown away: the driver that asks holds no tensors afterwards.
+Built once, looked at, and kept as the template of the models that follow in this process.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
+import timm
+import torchvision
 from torch import nn
 
 from searchft.errors import InputError
 from searchft.models.adapters import BRANCH, check_adapters
 from searchft.models.backbones import BackboneName, parse_backbone, timm_tags
-from searchft.models.build import make_template
+from searchft.models.build import keep_template, make_template
 from searchft.models.stages import below, divide, is_norm, stage_of
 from searchft.models.weights import Source, WeightsMissing, find_weights
 from searchft.recipe import BackboneFacts, ParameterFacts, Recipe, StageFacts
 
 Triple = tuple[float, float, float]
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
+IMAGENET: tuple[Triple, Triple] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+"""Mean and standard deviation of the images that most weights saw."""
 
 
 def describe_backbone(recipe: Recipe, seed: int) -> BackboneFacts:
@@ -40,10 +41,11 @@ def describe_backbone(recipe: Recipe, seed: int) -> BackboneFacts:
     probe = size if recipe.own_edits() or recipe.head_replaces != "last" else 0
     template = make_template(recipe, name, source, probe)
     model, slot = template.model, template.slot
-    auxiliary = tuple(module for module, _ in name.family.auxiliary) if name.family else ()
+    auxiliary = name.auxiliary
     stages = divide(model, name, slot.module, auxiliary)
-    parameters = describe_parameters(model, stages, (slot.module, *auxiliary))
-    return BackboneFacts(
+    heads = (slot.module, *auxiliary)
+    parameters = describe_parameters(model, stages, heads)
+    facts = BackboneFacts(
         backbone=recipe.backbone,
         weights=source.weights,
         weights_sha256=source.sha256,
@@ -51,7 +53,7 @@ def describe_backbone(recipe: Recipe, seed: int) -> BackboneFacts:
         fell_back=fell_back,
         stages=stages,
         parameters=parameters,
-        batch_norms=describe_batch_norms(model, stages, (slot.module, *auxiliary)),
+        batch_norms=describe_batch_norms(model, stages, heads),
         head=slot.module,
         num_features=slot.num_features,
         mean=mean,
@@ -59,7 +61,10 @@ def describe_backbone(recipe: Recipe, seed: int) -> BackboneFacts:
         input_size=size,
         has_auxiliary_heads=bool(auxiliary),
         notes=source.notes + template.notes,
+        depthwise_weights=tuple(fact.name for fact in parameters if is_depthwise(model, fact.name)),
     )
+    keep_template(recipe, facts, template)
+    return facts
 
 
 def _find(recipe: Recipe, name: BackboneName, seed: int) -> tuple[Source, str]:
@@ -82,32 +87,23 @@ def preprocessing(name: BackboneName, weights: str) -> tuple[Triple, Triple, int
     torchvision: what the weights' own transforms say; without such weights ImageNet's. timm: its pretrained_cfg.
     """
     if name.library == "timm":
-        from searchft.uncompiled import timm
-
         named = f"{name.name}.{weights}" if weights in timm_tags(name.name) else name.full_name
         config = timm.models.get_pretrained_cfg(named)
-        if config is None:
-            return IMAGENET_MEAN, IMAGENET_STD, 224
-        return triple(config.mean), triple(config.std), int(config.input_size[-1])
+        return (*_triples(config), int(config.input_size[-1])) if config else (*IMAGENET, 224)
     if name.library != "torchvision":
-        return IMAGENET_MEAN, IMAGENET_STD, 224
-    from searchft.uncompiled import torchvision
-
+        return *IMAGENET, 224
     enum = torchvision.models.get_model_weights(name.name)
-    family = name.family
-    assert family is not None
-    if weights in enum.__members__:
-        transforms = enum[weights].transforms()
-        return triple(transforms.mean), triple(transforms.std), int(transforms.crop_size[0])
-    if family.name == "vision_transformer":
-        return IMAGENET_MEAN, IMAGENET_STD, 224  # the size it is built for, whatever the first weights' was
-    return IMAGENET_MEAN, IMAGENET_STD, int(next(iter(enum)).transforms().crop_size[0])
+    known = weights in enum.__members__
+    if not known and name.family and name.family.name == "vision_transformer":
+        return *IMAGENET, 224  # the size it is built for, whatever the first weights' was
+    transforms = (enum[weights] if known else next(iter(enum))).transforms()
+    return *(_triples(transforms) if known else IMAGENET), int(transforms.crop_size[0])
 
 
-def triple(values: Sequence[float]) -> Triple:
-    """Three channels' values as a tuple."""
-    red, green, blue = values
-    return float(red), float(green), float(blue)
+def _triples(source: Any) -> tuple[Triple, Triple]:
+    """`mean` and `std` of three channels as plain tuples."""
+    (r, g, b), (red, green, blue) = source.mean, source.std
+    return (float(r), float(g), float(b)), (float(red), float(green), float(blue))
 
 
 def describe_parameters(model: nn.Module, stages: tuple[StageFacts, ...], apart: tuple[str, ...]) -> tuple[ParameterFacts, ...]:
@@ -126,13 +122,17 @@ def describe_parameters(model: nn.Module, stages: tuple[StageFacts, ...], apart:
     return tuple(sorted(found, key=lambda fact: order[fact.stage]))
 
 
+def is_depthwise(model: nn.Module, parameter: str) -> bool:
+    """Whether a parameter is the weight of a depthwise convolution: one with as many groups as input channels."""
+    module, _, own = parameter.rpartition(".")
+    owner = model.get_submodule(module)
+    return own == "weight" and isinstance(owner, nn.Conv2d) and owner.groups == owner.in_channels > 1
+
+
 def kind_of(owner: nn.Module, own: str) -> str:
     """`weight`, `bias`, `norm_weight`, `norm_bias` or `other`, from the module that owns a parameter and its name there."""
-    if own == "weight" or own.endswith("_weight"):
-        return "norm_weight" if is_norm(owner) else "weight"
-    if own == "bias" or own.endswith("_bias"):
-        return "norm_bias" if is_norm(owner) else "bias"
-    return "other"
+    kind = next((kind for kind in ("weight", "bias") if own == kind or own.endswith(f"_{kind}")), "")
+    return f"norm_{kind}" if kind and is_norm(owner) else kind or "other"
 
 
 def describe_batch_norms(

@@ -1,12 +1,8 @@
 """`edits`: changes to a network beside its head.
 
-Attributes of existing modules are set before the weights are loaded: strides, paddings, pooling sizes, what changes how large
-the maps are, never how large the weights are. The weights then still fit, which is the point (the face notebook keeps
-ResNet-18's maps large on 64-pixel photos this way).
-
-Modules are kept (the first n of an nn.Sequential), appended to one, or replaced after the weights are loaded, so that whatever
-stays has its pretrained values; what is new has random ones, from a seed. New layers are rows of (path, class of torch.nn,
-arguments), the form in which an exported configuration holds them too.
+Attributes of modules (strides, paddings, pooling sizes) are set before the weights are loaded and never change their shapes, so that
+the weights still fit. Modules are kept (the first n of an nn.Sequential), appended or replaced afterwards, so that what stays has its
+pretrained values; what is new has random ones, from a seed, and is a row of (path, class of torch.nn, arguments).
 """
 
 from __future__ import annotations
@@ -16,7 +12,7 @@ from typing import Any
 
 from torch import nn
 
-from searchft.errors import InputError, Problem
+from searchft.errors import InputError, Problem, first_line
 from searchft.models.backbones import near
 from searchft.models.convnets import Rows, add_rows
 from searchft.models.seeding import seeded
@@ -90,8 +86,8 @@ def change_modules(model: nn.Module, edits: Iterable[tuple[str, Any]], head: str
     """Keeps, appends and replaces modules of `model` in place, in the order of their paths.
 
     Values: `MODULE.keep` a count, `MODULE.append` a tuple of layers, `MODULE.replace` one layer; a layer is (class of
-    torch.nn, ((argument, value), …)). Returns what was done: counts kept by module, and rows of new layers. Raises InputError
-    with every problem; the head (`head` and what is above it) cannot be replaced or cut off.
+    torch.nn, ((argument, value), …)). Returns counts kept by module, and rows of new layers. Raises InputError with every
+    problem; the head (`head` and what is above it) cannot be replaced or cut off.
     """
     problems: list[Problem] = []
     kept: dict[str, int] = {}
@@ -132,7 +128,7 @@ def change_modules(model: nn.Module, edits: Iterable[tuple[str, Any]], head: str
             with seeded((seed ^ _OTHER_STREAM) + len(rows)):
                 add_rows(model, new)
         except (TypeError, ValueError, RuntimeError) as error:
-            refuse(f"must have arguments that torch.nn takes but: {(str(error).splitlines() or [''])[0]}")
+            refuse(f"must have arguments that torch.nn takes but: {first_line(error)}")
             continue
         rows += new
     if problems:
@@ -152,43 +148,31 @@ def set_attribute(model: nn.Module, path: str, value: Any) -> None:
 def editable(module: nn.Module) -> list[str]:
     """Attributes of a module that an edit may set: public, simple, and not about the shape of its weights."""
     fixed = {"training", *(name for kind, names in _WEIGHT_SHAPES if isinstance(module, kind) for name in names)}
-    return [
-        name
-        for name, value in vars(module).items()
-        if not name.startswith("_") and name not in fixed and isinstance(value, _SIMPLE)
-    ]
+    public = {name: value for name, value in vars(module).items() if not name.startswith("_") and name not in fixed}
+    return [name for name, value in public.items() if isinstance(value, _SIMPLE)]
 
 
 def _converted(value: Any, held: Any) -> Any:
     """The value in the form that the module holds. Raises ValueError with the rule."""
     if isinstance(held, tuple | list):
-        length, kind = len(held), type(held)
-        if isinstance(value, str):
-            # Conv2d.padding alone takes words beside tuples.
-            if value in ("same", "valid"):
-                return value
-            raise ValueError(f"must be a number or {length} numbers but got {value!r}")
-        values = list(value) if isinstance(value, tuple | list) else [value] * length
-        if len(values) != length:
-            raise ValueError(f"must be a number or {length} numbers but got {len(values)}")
-        return kind(_converted(new, old) for new, old in zip(values, held, strict=True))
+        if value in ("same", "valid"):  # Conv2d.padding alone takes words beside tuples
+            return value
+        values = list(value) if isinstance(value, tuple | list) else [value] * len(held)
+        if isinstance(value, str) or len(values) != len(held):
+            got = repr(value) if isinstance(value, str) else len(values)
+            raise ValueError(f"must be a number or {len(held)} numbers but got {got}")
+        return type(held)(_converted(new, old) for new, old in zip(values, held, strict=True))
     if held is None:
         return tuple(value) if isinstance(value, list) else value
-    if isinstance(held, bool):
-        if not isinstance(value, bool):
-            raise ValueError(f"must be true or false but got {value!r}")
-        return value
-    if isinstance(held, int | float):
-        if isinstance(value, tuple | list) and isinstance(held, int) and value and all(type(v) is int for v in value):
-            # A pooling layer that was built with one number takes a pair as well.
-            return tuple(value)
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise ValueError(f"must be a number but got {value!r}")
-        if isinstance(held, int) and isinstance(value, float):
-            if not value.is_integer():
-                raise ValueError(f"must be a whole number but got {value!r}")
-            return int(value)
-        return value
-    if not isinstance(value, str):
-        raise ValueError(f"must be text but got {value!r}")
+    if type(held) is int and isinstance(value, tuple | list) and value and all(type(v) is int for v in value):
+        return tuple(value)  # a pooling layer that was built with one number takes a pair as well
+    kind, what = next(
+        row for row in ((bool, "true or false"), (int | float, "a number"), (str, "text")) if isinstance(held, row[0])
+    )
+    if not isinstance(value, kind) or (isinstance(value, bool) and not isinstance(held, bool)):
+        raise ValueError(f"must be {what} but got {value!r}")
+    if isinstance(held, int) and isinstance(value, float):
+        if not float(value).is_integer():
+            raise ValueError(f"must be a whole number but got {value!r}")
+        return int(value)
     return value

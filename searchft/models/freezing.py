@@ -1,8 +1,7 @@
 """Frozen means frozen: which parameters have gradients, and which modules are in train mode.
 
-Never `model.train()`: it would switch every frozen BatchNorm to batch statistics and let it drift, and switch on the
-dropout of layers that do not train. The rule here is the only one: a module is in train mode if training is on and it
-lies in the head or in the open part, and a BatchNorm only if its statistics are to be updated.
+Never `model.train()`: frozen BatchNorms would drift, and dropout of frozen layers would be on. A module is in train mode if training
+is on and it lies in the head or the trainable part, and a BatchNorm only if its statistics are to be updated.
 """
 
 from __future__ import annotations

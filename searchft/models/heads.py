@@ -1,10 +1,7 @@
 """The head: where the old one sits, and ours in its place.
 
-`HeadSlot` says what is replaced. Our head is written down as a list of (torch.nn class, arguments) before it is built:
-the same list goes into an exported `config.json`, so that a reader needs nothing of ours to build it again.
-
-With no hidden layer the head is one plain layer under the old one's name, so that `timm.create_model(name,
-num_classes=C)` and `torchvision.models.get_model(name, num_classes=C)` load our weights as they are.
+Our head is written down as a list of (torch.nn class, arguments) before it is built: the same list goes into an exported
+`config.json`. With no hidden layer it is one plain layer under the old one's name, so that timm and torchvision load our weights.
 """
 
 from __future__ import annotations
@@ -13,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from searchft.errors import InputError, Problem
@@ -47,66 +45,56 @@ def find_head(model: nn.Module, name: BackboneName, replaces: str) -> HeadSlot:
     its inputs are found by `probe_head`. Raises InputError where there is no single such layer.
     """
     if replaces not in ("last", "classifier"):
-        raise InputError(Problem("", "recipe.head_replaces", f"must be 'last' or 'classifier' but got {replaces!r}"))
-    family = name.family
-    if family is not None:
-        last = family.head
-    elif name.library == "python":
-        linear = [key for key, part in model.named_modules() if isinstance(part, nn.Linear)]
-        if not linear:
-            raise InputError(Problem("", "recipe.backbone", f"must end in a linear layer but {name} has none"))
-        last = linear[-1]
-    else:
-        last = _timm_head(model, name)
+        raise _refusal(f"must be 'last' or 'classifier' but got {replaces!r}", "recipe.head_replaces")
+    last = name.family.head if name.family else _final_layer(model, name)
     layer = model.get_submodule(last)
     if isinstance(layer, nn.Linear):
         slot = HeadSlot(last, layer.in_features, bias=layer.bias is not None)
     elif isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1):
         slot = HeadSlot(last, layer.in_channels, convolution=True, bias=layer.bias is not None)
     else:
-        rule = f"must end in a linear layer but {name} ends in {type(layer).__name__}: searchft cannot replace its head"
-        raise InputError(Problem("", "recipe.backbone", rule))
-    second = _second_head(model, last)
-    if second and name.library == "timm":
-        rule = f"must have one classifier but {name} has several heads ({last}, {second}): take another backbone"
-        raise InputError(Problem("", "recipe.backbone", rule))
+        raise _refusal(
+            f"must end in a linear layer but {name} ends in {type(layer).__name__}: searchft cannot replace its head"
+        )
+    if name.library == "timm":
+        # Distilled and multi-scale networks have another layer with as many outputs as the placeholder head has classes.
+        linear = ((key, part) for key, part in model.named_modules() if isinstance(part, nn.Linear) and key != last)
+        second = next((key for key, part in linear if part.out_features == PLACEHOLDER_CLASSES), "")
+        if second:
+            raise _refusal(f"must have one classifier but {name} has several heads ({last}, {second}): take another backbone")
     block = last.partition(".")[0]
     if replaces == "last" or block == last:
         return slot
     if name.library == "timm":
         rule = f"must be 'last' for {name}: timm calls its {block!r} block in a way of its own, only {last!r} can be replaced"
-        raise InputError(Problem("", "recipe.head_replaces", rule))
-    module = model.get_submodule(block)
-    pools = any(isinstance(part, nn.AdaptiveAvgPool2d) for part in module.modules())
-    flattens = pools or any(isinstance(part, nn.Flatten) for part in module.modules())
-    first = next(part for part in module.modules() if isinstance(part, nn.Linear | nn.Conv2d))
+        raise _refusal(rule, "recipe.head_replaces")
+    parts = list(model.get_submodule(block).modules())
+    pools = any(isinstance(part, nn.AdaptiveAvgPool2d) for part in parts)
+    flattens = pools or any(isinstance(part, nn.Flatten) for part in parts)
+    first = next(part for part in parts if isinstance(part, nn.Linear | nn.Conv2d))
     features = first.in_features if isinstance(first, nn.Linear) else first.in_channels
-    before = (("pool",) if pools else ()) + (("flatten",) if flattens else ())
-    return HeadSlot(block, features, before=before)
+    return HeadSlot(block, features, before=("pool",) * pools + ("flatten",) * flattens)
 
 
-def _second_head(model: nn.Module, last: str) -> str:
-    """Name of another layer with as many outputs as the placeholder head has classes (distilled and multi-scale networks)."""
-    for name, module in model.named_modules():
-        if name != last and isinstance(module, nn.Linear) and module.out_features == PLACEHOLDER_CLASSES:
-            return name
-    return ""
+def _final_layer(model: nn.Module, name: BackboneName) -> str:
+    """The last layer of what timm calls the classifier, or of a user's whole network."""
+    root, classifier = "", model
+    if name.library == "timm":
+        classifier = model.get_classifier()  # type: ignore[operator]
+        if not isinstance(classifier, nn.Module) or isinstance(classifier, nn.Identity):
+            what = "several heads" if isinstance(classifier, tuple | list | dict) else "no classifier"
+            raise _refusal(f"must have one classifier but {name} has {what}: take another backbone")
+        root = next((key for key, part in model.named_modules() if part is classifier), "")
+    kinds = nn.Linear | nn.Conv2d if name.library == "timm" else nn.Linear
+    inner = [key for key, part in classifier.named_modules() if isinstance(part, kinds)]
+    if not inner or (name.library == "timm" and not root):
+        ends = f"ends in {type(classifier).__name__}: searchft cannot replace its head" if root else "has none"
+        raise _refusal(f"must end in a linear layer but {name} {ends}")
+    return ".".join(filter(None, (root, inner[-1])))
 
 
-def _timm_head(model: nn.Module, name: BackboneName) -> str:
-    classifier = model.get_classifier()  # type: ignore[operator]
-    if not isinstance(classifier, nn.Module) or isinstance(classifier, nn.Identity):
-        what = "several heads" if isinstance(classifier, tuple | list | dict) else "no classifier"
-        rule = f"must have one classifier but {name} has {what}: take another backbone"
-        raise InputError(Problem("", "recipe.backbone", rule))
-    where = next((module for module, part in model.named_modules() if part is classifier), "")
-    if isinstance(classifier, nn.Linear | nn.Conv2d):
-        return where
-    inner = [module for module, part in classifier.named_modules() if isinstance(part, nn.Linear | nn.Conv2d)]
-    if not inner or not where:
-        rule = f"must end in a linear layer but {name} ends in {type(classifier).__name__}: searchft cannot replace its head"
-        raise InputError(Problem("", "recipe.backbone", rule))
-    return f"{where}.{inner[-1]}"
+def _refusal(rule: str, key: str = "recipe.backbone") -> InputError:
+    return InputError(Problem("", key, rule))
 
 
 def probe_head(model: nn.Module, module: str, images: Tensor) -> tuple[int, ...]:
@@ -114,19 +102,13 @@ def probe_head(model: nn.Module, module: str, images: Tensor) -> tuple[int, ...]
 
     Raises whatever the network raises if it cannot run.
     """
-    import torch
-
     seen: list[tuple[int, ...]] = []
-
-    def note(part: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        seen.append(tuple(inputs[0].shape))
-
-    handle = model.get_submodule(module).register_forward_pre_hook(note)
+    part = model.get_submodule(module)
+    handle = part.register_forward_pre_hook(lambda _, inputs: seen.append(tuple(inputs[0].shape)))
     was_training = model.training
     try:
-        model.eval()
         with torch.no_grad():
-            model(images)
+            model.eval()(images)
     except Exception:
         # The old head itself may not fit any more (VGG with other pool sizes): then what reached it is the answer.
         if not seen:
@@ -154,8 +136,7 @@ def head_layers(
     `convolution` makes 1×1 convolutions of the linear layers. Raises InputError for an unknown activation.
     """
     if activation != "none" and activation not in ACTIVATIONS:
-        rule = f"must be relu, gelu or none but got {activation!r}"
-        raise InputError(Problem("", "recipe.head_activation", rule))
+        raise _refusal(f"must be relu, gelu or none but got {activation!r}", "recipe.head_activation")
     layers: Layers = []
     if "pool" in before:
         layers.append(("AdaptiveAvgPool2d", {"output_size": 1}))
@@ -166,8 +147,7 @@ def head_layers(
 
     def connect(inputs: int, outputs: int, with_bias: bool) -> None:
         if convolution:
-            arguments = {"in_channels": inputs, "out_channels": outputs, "kernel_size": 1, "bias": with_bias}
-            layers.append(("Conv2d", arguments))
+            layers.append(("Conv2d", {"in_channels": inputs, "out_channels": outputs, "kernel_size": 1, "bias": with_bias}))
         else:
             layers.append(("Linear", {"in_features": inputs, "out_features": outputs, "bias": with_bias}))
 
@@ -186,25 +166,3 @@ def assemble(layers: Layers) -> nn.Module:
     """Builds what `head_layers` describes, initialised by torch's default rule: the layer itself if it is only one."""
     modules = [getattr(nn, kind)(**arguments) for kind, arguments in layers]
     return modules[0] if len(modules) == 1 else nn.Sequential(*modules)
-
-
-def build_head(
-    num_features: int,
-    widths: Sequence[int],
-    activation: str,
-    dropout: float,
-    input_dropout: float,
-    num_classes: int,
-) -> nn.Module:
-    """A head for features [N, num_features] -> logits [N, num_classes], float32, initialised by torch's default rule.
-
-    A plain nn.Linear if nothing else is asked for, else nn.Sequential: input dropout, then for each width a linear layer,
-    its activation and dropout, then the final linear layer.
-    """
-    return assemble(head_layers(num_features, widths, activation, dropout, input_dropout, num_classes))
-
-
-def replace_module(model: nn.Module, path: str, new: nn.Module) -> None:
-    """Puts `new` at the dotted path."""
-    parent, _, name = path.rpartition(".")
-    setattr(model.get_submodule(parent), name, new)

@@ -1,8 +1,4 @@
-"""Random numbers that depend on a seed alone and leave no trace.
-
-Initial values (random backbones, new heads) must be the same whatever ran before in this process, and must not shift
-anybody else's random numbers: a trial's curve would otherwise depend on which worker it landed on.
-"""
+"""Random numbers that depend on a seed alone and leave no trace: a trial's curve must not depend on what its worker ran before."""
 
 from __future__ import annotations
 
@@ -14,10 +10,7 @@ import torch
 
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Within the block torch's CPU generator runs from `seed`; afterwards it is where it was before.
-
-    `torch.manual_seed` is avoided on purpose: it also seeds CUDA (or queues that for later), which would outlast the block.
-    """
+    """Within the block torch's CPU generator runs from `seed`; afterwards it is where it was before."""
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would also seed CUDA, which outlasts the block
         yield

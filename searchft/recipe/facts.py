@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
+import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
+
+from searchft.machine import Processor
+from searchft.recipe.fields import architecture_now
+from searchft.recipe.plain import to_plain, to_tuples
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,12 @@ class BackboneFacts:
     has_auxiliary_heads: bool = False
     notes: tuple[str, ...] = ()
     """Facts a person should read: a head dropped from a weights file, and the like."""
+    depthwise_weights: tuple[str, ...] = ()
+    """Names of the weights of depthwise convolutions (as many groups as input channels)."""
+
+    @cached_property
+    def depthwise(self) -> frozenset[str]:
+        return frozenset(self.depthwise_weights)
 
     @cached_property
     def stage_names(self) -> tuple[str, ...]:
@@ -101,21 +110,34 @@ class DataFacts:
         return self.size("train")
 
 
-def digest(value: Any) -> str:
-    """SHA-256 in hex of a JSON-able value; keys sorted, so equal values have equal digests."""
-    text = json.dumps(to_plain(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+@dataclass(frozen=True)
+class SpaceFacts:
+    """What a space's backbones, weights and data really are. Made once by `searchft.facts.describe`."""
 
+    data: DataFacts
+    backbones: Mapping[str, BackboneFacts]
+    """By `Recipe.architecture()`."""
+    processor: Processor = field(default_factory=Processor)
+    """What the study's numbers are computed on, found when it was created: going on elsewhere changes no numerics."""
 
-def to_plain(value: Any) -> Any:
-    """As plain JSON data: tuples as lists."""
-    if isinstance(value, tuple | list):
-        return [to_plain(item) for item in value]
-    if isinstance(value, Mapping):
-        return {key: to_plain(item) for key, item in value.items()}
-    return value
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON data; `from_json` gives equal facts back."""
+        plain = to_plain(dataclasses.asdict(self))
+        assert isinstance(plain, dict)
+        return plain
 
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> SpaceFacts:
+        """The facts that `to_json` wrote, here or in a study of an earlier version."""
 
-def to_tuples(value: Any) -> Any:
-    """Back: lists as tuples."""
-    return tuple(to_tuples(item) for item in value) if isinstance(value, list | tuple) else value
+        def backbone(raw: Mapping[str, Any]) -> BackboneFacts:
+            values = {name: to_tuples(value) for name, value in raw.items()}
+            values["stages"] = tuple(StageFacts(s["name"], tuple(s["modules"])) for s in raw["stages"])
+            values["parameters"] = tuple(ParameterFacts(**p) for p in raw["parameters"])
+            return BackboneFacts(**values)
+
+        return cls(
+            data=DataFacts(**{name: to_tuples(value) for name, value in data["data"].items()}),
+            backbones={architecture_now(name): backbone(raw) for name, raw in data["backbones"].items()},
+            processor=Processor(**data.get("processor", {})),
+        )

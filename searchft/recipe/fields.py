@@ -15,8 +15,8 @@ from types import MappingProxyType
 from typing import Any, Self
 
 import searchft.recipe.kinds as kinds
-from searchft.recipe.facts import to_plain, to_tuples
 from searchft.recipe.kinds import FACTOR, PROBABILITY, SEED, SHARE, SWITCH, Kind, real, whole, word
+from searchft.recipe.plain import to_plain, to_tuples
 
 HEAD = "head"
 """Name of the new classifier head: a value of `unfrozen`, and a learning-rate group."""

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from operator import attrgetter
 
-from searchft.recipe.facts import BackboneFacts, ParameterFacts, digest
+from searchft.recipe.facts import BackboneFacts, ParameterFacts
 from searchft.recipe.fields import HEAD, OPENING, RecipeFields, names_that_decide
+from searchft.recipe.plain import digest
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from searchft.recipe.facts import digest
+from searchft.recipe.facts import SpaceFacts
 from searchft.recipe.fields import HEAD, OPENING, RATES, RECIPE, RecipeFields, names_that_decide
-from searchft.recipe.numerics import SpaceFacts
+from searchft.recipe.numerics import rule_for
 from searchft.recipe.opening import open_parameters
+from searchft.recipe.plain import digest
 
 KEY_VERSION = 2
 """Raised whenever a change of ours makes the same recipe compute something else, or a default becomes another: old answers stop
@@ -83,7 +84,7 @@ class Recipe(RecipeFields):
             "rates": opening.rates(self),
             "weights_sha256": backbone.weights_sha256,
             "data": facts.data.fingerprint,
-            "numerics": dataclasses.asdict(facts.numerics_for(self)),
+            "numerics": dataclasses.asdict(rule_for(self, facts).numerics),
         }
         return digest(payload)[:20]
 

@@ -220,7 +220,9 @@ def _what_mattered(given: ReportInput, study: Any) -> Section:
         part = names[start : start + figures.SLICES]
         words = f"Complete trials by their choice of {', '.join(part)}; later ones are darker."
         drawings.append(Drawing(f"slices_{start // figures.SLICES + 1}", partial(figures.slices_figure, study, part), words))
-    lead = ["Pruned trials count with what they reached; choices were not drawn evenly: read differences with their spread."]
+    lead = [
+        "Choices were not drawn evenly: read differences with their spread. In the table pruned trials count, with what they reached."
+    ]
     if not found:
         lead.insert(0, f"Importances: not enough trials to say ({complete_trials(study)} complete, at least {FEWEST} needed).")
     effects = analysis.effects(given.space, given.records)

@@ -27,7 +27,7 @@ STYLE: Any = {
     **{"savefig.dpi": 110, "savefig.facecolor": "white", "text.parse_math": False},
     **{"axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True, "axes.edgecolor": PALE},
     **{"axes.grid": True, "grid.color": "#eaeef2", "grid.linewidth": 0.8},
-    **{"axes.titlesize": 10, "axes.titlelocation": "left", "axes.labelsize": 9.5, "lines.markersize": 3},
+    **{"axes.titlesize": 10, "axes.titlelocation": "left", "axes.labelsize": 9.5, "lines.markersize": 5},
     **{"legend.fontsize": 8, "legend.frameon": False},
 }
 ACCURACY = "validation accuracy"
@@ -77,11 +77,12 @@ def importances_figure(study: optuna.Study, count: int) -> Figure:
 def slices_figure(study: optuna.Study, names: Sequence[str]) -> Figure:
     """Each complete trial over its choice in up to SLICES dimensions; later trials are darker."""
     figure = _of_optuna(optuna.visualization.matplotlib.plot_slice, study, params=list(names), target_name=ACCURACY)
-    for axes in figure.axes[:-1]:  # the last is the colour bar
-        axes.margins(x=0.2)
-        axes.set_xlim(axes.get_xlim()[0] - 0.4, axes.get_xlim()[1] + 0.4)
-        axes.tick_params(axis="x", labelsize=8)
-        axes.set_xticks(axes.get_xticks(), [plain(t.get_text(), 14) for t in axes.get_xticklabels()], rotation=20)
+    figure.axes[-1].remove()  # the colour bar
+    for axes in figure.axes:
+        left, right = axes.get_xlim()
+        axes.set_xlim(left - 0.4, right + 0.4)
+        labels = [plain(label.get_text().strip("'"), 14) for label in axes.get_xticklabels()]
+        axes.set_xticks(axes.get_xticks(), labels, fontsize=8)
     return figure
 
 
@@ -109,7 +110,7 @@ def curves_figure(records: Sequence[TrialRecord], best: int | None) -> Figure:
         if not record.curve or record.answered_from is not None:
             continue
         if record.number == best:
-            how: dict[str, Any] = {"color": DARK, "lw": 2.4, "marker": "o", "label": f"best, trial {best}"}
+            how: dict[str, Any] = {"color": DARK, "lw": 2.4, "marker": "o", "ms": 3, "label": f"best, trial {best}"}
         elif record.state == COMPLETE:
             how = {"color": ACCENT, "lw": 1.2, "alpha": 0.75}
         else:
@@ -128,7 +129,7 @@ def trial_curve_figure(record: TrialRecord) -> Figure:
     train = [v for v in record.extra.get("curves", {}).get("train_accuracy", ()) if v is not None]
     for values, color, label in ((record.curve, ACCENT, "validation"), (train, PALE, "training (while it learnt)")):
         if values:
-            axes.plot(range(1, len(values) + 1), values, color=color, lw=2, marker="o", label=label)
+            axes.plot(range(1, len(values) + 1), values, color=color, lw=2, marker="o", ms=3, label=label)
     axes.set_title(f"trial {record.number}, {record.state}")
     _legend(axes)
     return figure

@@ -37,6 +37,7 @@ _ENDINGS: Mapping[str, str] = {
     "exhausted": "every configuration is known",
     "timeout": "the time is up",
     "interrupted": "interrupted",
+    "failures": "trial after trial failed",
 }
 
 

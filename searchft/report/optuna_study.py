@@ -20,6 +20,7 @@ _STATES = {COMPLETE: TrialState.COMPLETE, PRUNED: TrialState.PRUNED, FAILED: Tri
 
 def optuna_study(space: Space, records: Sequence[TrialRecord]) -> optuna.Study:
     """A study in memory with the same trials, values and choices; only what Optuna's own functions read is in it."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0))
     choices = {d.name: CategoricalDistribution(d.labels) for d in space.dimensions}
     for record in sorted(records, key=lambda r: r.number):

@@ -8,6 +8,7 @@ whoever plans on a busy machine gets a busy machine's answer.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,22 +18,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from searchft.data.images import Images
-from searchft.features.split import Split, split_model
-from searchft.models import build_model, freeze, set_modes
-from searchft.recipe import (
-    BackboneFacts,
-    Keeping,
-    Numerics,
-    Opening,
-    Recipe,
-    SpaceFacts,
-    open_parameters,
-    trained_parameters,
-)
+from searchft.features import Keeping, Split, split_model
+from searchft.models import set_modes
+from searchft.recipe import Recipe, ResolvedTrial, SpaceFacts, open_parameters, resolve, trained_parameters
 from searchft.space import Space
-from searchft.train.memory import saved_bytes
-from searchft.train.numerics import measure_opening
+from searchft.train.explain import keeping_of
+from searchft.train.memory import saved_bytes, training_model
 
 BATCHES = (1, 64)
 """Batch sizes that activation memory is told for."""
@@ -47,9 +38,8 @@ class Group:
 
     name: str
     """`torchvision/resnet18, layer4 open`."""
-    recipe: Recipe
+    trial: ResolvedTrial
     """One of them."""
-    opening: Opening
     configurations: int = 0
     fewest: int = 0
     """Trained parameters with the smallest head among them."""
@@ -61,11 +51,9 @@ class Group:
     activations: dict[int, int] = dataclasses.field(default_factory=dict)
     """Batch size to bytes that autograd keeps."""
     stored_bytes: int = 0
-    """Of the frozen part's values of all train and validation images: as measured, else in float32 at the trained part's edge."""
-    stored_why: str = ""
-    """Why nothing is stored; empty where something is."""
+    """Of the frozen part's values of all train and validation images, as far as they are stored."""
     keeping: Keeping | None = None
-    """What a study created now would keep, and why; None: not measured."""
+    """What a study created now would keep, and why; None: not looked at yet."""
     store_name: str = ""
     """Equal for groups that share their stored values."""
     epoch_s: float | None = None
@@ -90,7 +78,8 @@ def groups_of(space: Space, facts: SpaceFacts) -> tuple[list[Group], int | None]
         if found is None:
             total = sum(p.size for p in backbone.parameters)
             open_size = sum(p.size for p in backbone.parameters if p.name in set(opening.parameters))
-            found = Group(_name(recipe, facts, opening), recipe, opening, fewest=count, most=count, frozen=total - open_size)
+            trial = resolve(recipe, facts)
+            found = Group(_name(trial), trial, fewest=count, most=count, frozen=total - open_size)
             groups[recipe.architecture(), opening.digest] = found
         found.configurations += 1
         found.fewest, found.most = min(found.fewest, count), max(found.most, count)
@@ -100,26 +89,25 @@ def groups_of(space: Space, facts: SpaceFacts) -> tuple[list[Group], int | None]
     return list(groups.values()), len(recipes) if every else None
 
 
-def measure(groups: list[Group], space: Space, facts: SpaceFacts, images: Images, store: Path, budget_s: float) -> None:
+def measure(groups: list[Group], space: Space, facts: SpaceFacts, store: Path, budget_s: float) -> None:
     """Fills in memory, storage and times, group by group. Beyond `budget_s` seconds no more times are measured.
 
-    `store` is the feature store's folder. What is kept is chosen by the very measurement that a new study makes.
+    `store` is the feature store's folder.
     """
     started = time.perf_counter()
-    ways: dict[str, Numerics] = {}
     side, classes = space.data.image_size, len(facts.data.classes)
     for group in groups:
-        backbone = facts.backbones[group.recipe.architecture()]
-        model = build_model(group.recipe, backbone, classes, head_seed=0)
-        freeze(model, backbone, group.opening)
-        set_modes(model, backbone, group.opening, training=True)
+        trial = group.trial
+        model = training_model(trial.recipe, trial.backbone, trial.opening, classes)
         group.activations = {batch: saved_bytes(model, side, batch, classes) for batch in BATCHES}
-        split = _split(model, backbone, group.opening, side)
-        _say_stored(group, split, facts)
+        split = _split(model, trial, side)
+        dtype = getattr(torch, trial.numerics.prefix_dtype)
+        size = split.bytes_per_image(dtype) if split.prefix is not None else 0
+        group.keeping = keeping_of(size, trial.recipe, facts.data, store, split.reason)
+        if group.keeping.keep != "recompute":
+            # The digest is of the operations; different weights behind the same operations are another store.
+            group.store_name, group.stored_bytes = f"{split.digest}:{trial.recipe.architecture()}", group.keeping.size_bytes
         if time.perf_counter() - started < budget_s:
-            if split.prefix is not None:
-                group.keeping = measure_opening(space, facts, group.recipe, group.opening, images, store, ways).keeping
-                _say_kept(group, group.keeping)
             _measure_times(group, model, split, facts, side)
 
 
@@ -146,10 +134,10 @@ def _rows(space: Space) -> Iterator[Recipe]:
         yield space.resolve({})
 
 
-def _name(recipe: Recipe, facts: SpaceFacts, opening: Opening) -> str:
-    canonical = recipe.canonical(facts)
+def _name(trial: ResolvedTrial) -> str:
+    recipe, canonical = trial.recipe, trial.canonical
     parts = [f"{recipe.backbone}, {_opened(canonical)} open"]
-    if recipe.parameters != "all" and opening.parameters:
+    if recipe.parameters != "all" and trial.opening.parameters:
         parts.append(f"{recipe.parameters} only")
     if recipe.adapters != "none":
         parts.append(recipe.adapters)
@@ -168,33 +156,10 @@ def _opened(canonical: Recipe) -> str:
     return "+".join(canonical.stages) if canonical.stages is not None else str(canonical.unfrozen)
 
 
-def _split(model: nn.Module, backbone: BackboneFacts, opening: Opening, side: int) -> Split:
+def _split(model: nn.Module, trial: ResolvedTrial, side: int) -> Split:
     example = torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(0))
-    return split_model(model, lambda training: set_modes(model, backbone, opening, training), example, leaves=(backbone.head,))
-
-
-def _say_stored(group: Group, split: Split, facts: SpaceFacts) -> None:
-    recipe = group.recipe
-    if split.prefix is None:
-        group.stored_why = split.reason or "everything trains"
-        return
-    if recipe.augments and not recipe.augment_views:
-        group.stored_why = "fresh augmentation every epoch (augment_views: n would keep n)"
-        return
-    views = recipe.augment_views if recipe.augments else 1
-    images = facts.data.size("train") * views + facts.data.size("val")
-    group.stored_bytes = split.bytes_per_image() * images
-    # The digest is of the operations; different weights behind the same operations are another store.
-    group.store_name = f"{split.digest}:{recipe.architecture()}"
-
-
-def _say_kept(group: Group, keeping: Keeping) -> None:
-    """What was estimated from the network alone, corrected by what was measured."""
-    if keeping.keep == "recompute":
-        group.stored_why, group.stored_bytes, group.store_name = group.stored_why or keeping.reason, 0, ""
-    else:
-        group.stored_bytes = keeping.size_bytes
-        group.store_name += f":{keeping.at}" if keeping.at else ""
+    modes = functools.partial(set_modes, model, trial.backbone, trial.opening)
+    return split_model(model, modes, example, leaves=(trial.backbone.head,))
 
 
 def _measure_times(group: Group, model: nn.Module, split: Split, facts: SpaceFacts, side: int) -> None:
@@ -224,10 +189,7 @@ def _measure_times(group: Group, model: nn.Module, split: Split, facts: SpaceFac
     train, val = facts.data.size("train"), facts.data.size("val")
     group.epoch_s = (_time(step) * train + _time(look) * val) / MEASURED_IMAGES
     if group.store_name:
-        keeping = group.keeping
-        again = keeping.rest_seconds_per_image / keeping.seconds_per_image if keeping and keeping.seconds_per_image else 0.0
-        group.first_s = prefix_s * (1 - again) * (train + val) / MEASURED_IMAGES
-        group.epoch_s += prefix_s * again * (train + val) / MEASURED_IMAGES
+        group.first_s = prefix_s * (train + val) / MEASURED_IMAGES
     else:
         group.epoch_s += prefix_s * (train + val) / MEASURED_IMAGES
 

@@ -20,11 +20,21 @@ from searchft.recipe import SpaceFacts
 def ground_changes(
     old: SpaceFacts, new: SpaceFacts, old_images: Path | None = None, new_images: Path | None = None
 ) -> list[str]:
-    """One sentence for each change of data or weights, numerics aside; empty: nothing has changed.
+    """One sentence for each change of data or weights; empty: nothing has changed.
 
     `old_images`, `new_images`: folders of the decoded images (`Images.folder`), where they are still there.
     """
     return _data_changes(old, new, old_images, new_images) + _weights_changes(old, new)
+
+
+def processor_changes(old: SpaceFacts, new: SpaceFacts) -> list[str]:
+    """A note where a study goes on on another processor than it was created on: it keeps its numerics, not every last bit."""
+    if not old.processor.name or old.processor == new.processor:
+        return []
+    return [
+        f"this study was created on {old.processor} and goes on on {new.processor}: its numerics stay those chosen then, "
+        "but the last bits of a number may differ"
+    ]
 
 
 def _data_changes(old: SpaceFacts, new: SpaceFacts, old_images: Path | None, new_images: Path | None) -> list[str]:

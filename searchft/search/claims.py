@@ -48,6 +48,10 @@ _OURS = "classid = %s::bigint::oid AND locktype = 'advisory' AND objsubid = 2"
 """In pg_locks: the locks of this study's trials; `objid` is a trial's number."""
 
 
+LOCK_NAME, HOLDER_NAME = "driver.lock", "driver.json"
+"""In a study's folder: the lock of its driver, and who holds it. They mark the folder as ours."""
+
+
 class ClaimLostError(StorageError):
     """A trial that this driver ran is another's now: its connection was gone for too long."""
 

@@ -6,10 +6,24 @@ Events carry plain data only, so that a view needs neither the driver nor the st
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from searchft.recipe import SpaceFacts
 from searchft.search.records import TrialRecord
 from searchft.space import Space
+
+
+class StopReason(StrEnum):
+    """Why a run has ended, in the words that events and `--json` print."""
+
+    TRIALS = "trials"
+    """The budget is spent."""
+    EXHAUSTED = "exhausted"
+    """Every configuration is known."""
+    TIMEOUT = "timeout"
+    INTERRUPTED = "interrupted"
+    FAILURES = "failures"
+    """Several trials in a row raised an error on fresh workers: the fault is not theirs."""
 
 
 @dataclass(frozen=True)
@@ -75,8 +89,7 @@ class StudyFinished:
     """Nothing more will happen."""
 
     records: tuple[TrialRecord, ...]
-    why: str
-    """`trials` (the budget is spent), `exhausted` (every configuration is known), `timeout`, or `interrupted`."""
+    why: StopReason
     saved_seconds: dict[str, float] = field(default_factory=dict)
     """Estimated seconds saved, by `store`, `memo` and `pruning`."""
 

@@ -7,28 +7,29 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 from searchft.execution.local import Slot, plan_slots
 from searchft.files import cache_folder
-from searchft.recipe import Recipe, SpaceFacts
+from searchft.recipe import Recipe, SpaceFacts, resolve
 from searchft.space import Space
 
 
 @dataclass(frozen=True)
 class Ground:
-    """Ways to look, measure, and train."""
+    """Ways to look, explain, and train."""
 
-    describe: Callable[[Space, Path], tuple[SpaceFacts, Path]]
-    """A space's facts and the folder of its decoded images, given the cache folder. Raises InputError with every problem."""
-    measure: Callable[[Space, SpaceFacts, Path, Callable[[str], None]], tuple[SpaceFacts, list[str]]]
-    """The facts with what `train.numerics.measure` finds, given the folder of images, and a line for people about each."""
+    describe: Callable[[Space, Path, str], tuple[SpaceFacts, Path]]
+    """A space's facts and the folder of its decoded images, given the cache folder and the device that its trials will train
+    on. Raises InputError with every problem."""
+    explain: Callable[[Space, SpaceFacts], list[str]]
+    """A line for people about each opening, as `train.explain.explain_openings`."""
     plan_slots: Callable[[str, int, int], list[Slot]]
     """As `execution.local.plan_slots`."""
     memory_of: Callable[[SpaceFacts, int], Callable[[Recipe], int]]
-    """As `train.memory.PeakMemory`: facts and the images' side to an estimate of a recipe's peak in bytes."""
+    """Facts and the images' side to an estimate of a recipe's peak in bytes (`train.memory.PeakMemory`)."""
     worker_main: Callable[[Connection, str, int, int], None]
     """As `execution.worker.main`."""
 
@@ -39,32 +40,30 @@ def choose_ground() -> Ground:
 
     if os.environ.get(analytic_worker.VARIABLE):
         return Ground(
-            describe=lambda space, cache: (analytic_worker.invented_facts(space), cache),
-            measure=lambda space, facts, images, say: (facts, [f"{analytic_worker.VARIABLE} is set: nothing is trained"]),
+            describe=lambda space, cache, device: (analytic_worker.invented_facts(space), cache),
+            explain=lambda space, facts: [f"{analytic_worker.VARIABLE} is set: nothing is trained"],
             plan_slots=lambda devices, workers, per_device: [Slot("analytic", 1)] * (workers or per_device),
             memory_of=lambda facts, side: lambda recipe: 0,
             worker_main=analytic_worker.main,
         )
-    return Ground(_describe, _measure, plan_slots, _memory_of, worker.main)
+    return Ground(_describe, _explain, plan_slots, _memory_of, worker.main)
 
 
-def _describe(space: Space, cache: Path) -> tuple[SpaceFacts, Path]:
+def _describe(space: Space, cache: Path, device: str) -> tuple[SpaceFacts, Path]:
     from searchft.facts import describe
 
-    facts, images = describe(space, cache)
+    facts, images = describe(space, cache, device)
     return facts, images.folder
 
 
 def _memory_of(facts: SpaceFacts, side: int) -> Callable[[Recipe], int]:
     from searchft.train.memory import PeakMemory
 
-    return PeakMemory(facts, side)
+    peak = PeakMemory(side)
+    return lambda recipe: peak(resolve(recipe, facts))
 
 
-def _measure(space: Space, facts: SpaceFacts, images: Path, say: Callable[[str], None]) -> tuple[SpaceFacts, list[str]]:
-    from searchft.data.images import reopen_images
-    from searchft.train.numerics import measure
+def _explain(space: Space, facts: SpaceFacts) -> list[str]:
+    from searchft.train.explain import explain_openings
 
-    found = measure(space, facts, reopen_images(images), cache_folder() / "features", say)
-    numerics, keeping = {**facts.numerics, **found.numerics}, {**facts.keeping, **found.keeping}
-    return replace(facts, numerics=numerics, keeping=keeping), found.notes
+    return explain_openings(space, facts, cache_folder() / "features")

@@ -4,10 +4,10 @@ An Optuna study on SQLite or PostgreSQL, holding readable values only (0.5, "lay
 what a person would write. Only drivers write: one, or on PostgreSQL several (see `search.claims`), each to its own trials, through
 Optuna's public storage calls:
 
-- A trial appears whole, in one transaction, as RUNNING with its parameters and recipe, or (answered from another) finished; under
-  the number that was asked for, or not at all.
+- A trial appears whole, in one transaction, as RUNNING with its parameters and recipe, or (answered from another) finished, under
+  the number that was asked for or not at all; and it ends in one. A kill leaves half of nothing.
 - Reporting an epoch and finishing a trial may be repeated: after a crash the driver replays what the checkpoint holds, and what
-  the database has already stays as it is. A trial ends with its state, after everything else about it.
+  the database has already stays as it is.
 - Every write to a trial first looks, in its own transaction, whether the trial is still this driver's.
 - A trial that is not what was written is shown as failed (damaged), decides nothing, and stops nobody.
 """
@@ -42,7 +42,7 @@ __all__ = ["DAMAGED", "Ledger", "environment"]
 DAMAGED = "damaged: "
 """How the reason of a damaged trial begins."""
 
-_OF_ITS_OWN = frozenset({"curves", "owner", "retries", "traceback"})
+_OF_ITS_OWN = frozenset({"curves", "errors", "owner", "retries", "traceback"})
 """User attributes that tell how a trial ran: one that is answered from it did not run."""
 
 T = TypeVar("T")
@@ -289,7 +289,11 @@ class Ledger(StoredStudy):
     def annotate(self, number: int, **notes: Any) -> None:
         """Sets user attributes of a running trial: its owner, how often it was tried. They show in `TrialRecord.extra`."""
         trial = self._running(number)
-        self._set_trial_attributes(trial, notes)
+        for name, note in notes.items():
+            value = plain(note)
+            if trial.user_attrs.get(name) != value:
+                self._do_as_owner(trial, lambda i, n=name, v=value: self._storage.set_trial_user_attr(i, n, v))  # type: ignore[misc]
+                trial.set_user_attr(name, value)
         self._take_in(trial)
 
     def finish(
@@ -304,8 +308,8 @@ class Ledger(StoredStudy):
     ) -> None:
         """Ends a running trial as `complete` (with its value), `pruned` (value: its last one unless given) or `failed`.
 
-        Killed before it returns, the trial is still running and may be finished again, or it has ended. Finished already with the
-        same state and value: nothing happens. Raises ValueError for a complete trial without a finite value, StorageError if it had
+        In one transaction: killed before, the trial is still running and may be finished again. Finished already with the same state
+        and value: nothing happens. Raises ValueError for a complete trial without a finite value, StorageError if it had
         finished otherwise.
         """
         if state not in (COMPLETE, PRUNED, FAILED):
@@ -323,29 +327,33 @@ class Ledger(StoredStudy):
             value = trial.intermediate_values[max(trial.intermediate_values)]
         if state == FAILED or (value is not None and not math.isfinite(value)):
             value = None
-        ended = copy.copy(trial)
+        ended = copy.deepcopy(trial)
         ended.state, ended.value = OPTUNA_STATES[state], value
-        attributes = dict(extra or {}) | {"seal": seal_of(ended)}
-        if reason or "reason" in trial.user_attrs:  # left by a driver that was killed here, and that ended it otherwise
-            attributes["reason"] = reason
-        self._set_trial_attributes(trial, attributes)
-        if infeasible and not trial.constraints:
-            handle = self._do(lambda: optuna.trial.Trial(self.optuna_study, trial._trial_id))
-            self._do_as_owner(trial, lambda _: handle.set_constraint(FEASIBLE, 1.0))
-            trial.set_constraint(FEASIBLE, 1.0)
-        fault("ledger.finishing", f"{number}")
+        ended.user_attrs |= {
+            name: plain(note) for name, note in {**(extra or {}), "reason": reason}.items() if note not in (None, "")
+        }
+        ended.set_user_attr("seal", seal_of(ended))
         asked = 0
 
         def end(trial_id: int) -> None:
             nonlocal asked
             asked += 1
-            # after an outage the state may have been written though nobody could say so
-            if asked == 1 or self._storage.get_trial(trial_id).state == TrialState.RUNNING:
+            # after an outage it may have been written though nobody could say so
+            if asked > 1 and self._storage.get_trial(trial_id).state == ended.state:
+                return
+            with self._checks.together():
+                for name, note in ended.user_attrs.items():
+                    if trial.user_attrs.get(name) != note:
+                        self._storage.set_trial_user_attr(trial_id, name, note)
+                if infeasible:
+                    optuna.trial.Trial(self.optuna_study, trial_id).set_constraint(FEASIBLE, 1.0)
+                fault("ledger.finishing", f"{number}")
                 self._storage.set_trial_state_values(trial_id, ended.state, None if value is None else [value])
 
         self._do_as_owner(trial, end)
-        trial.state, trial.value = ended.state, value
-        self._take_in(trial)
+        if infeasible:
+            ended.set_constraint(FEASIBLE, 1.0)
+        self._take_in(ended)
         self.give_up(number)
 
     def _running(self, number: int) -> FrozenTrial:
@@ -373,12 +381,3 @@ class Ledger(StoredStudy):
                 return write(trial_id)
 
         return self._do(action)
-
-    def _set_trial_attributes(self, trial: FrozenTrial, notes: Mapping[str, Any]) -> None:
-        """Sets those of a running trial's user attributes that differ."""
-        for name, note in notes.items():
-            value = plain(note)
-            if value is None or trial.user_attrs.get(name) == value:
-                continue
-            self._do_as_owner(trial, lambda i, n=name, v=value: self._storage.set_trial_user_attr(i, n, v))  # type: ignore[misc]
-            trial.set_user_attr(name, value)

@@ -52,14 +52,10 @@ def should_prune(
     if settings.pruner == "hyperband":
         if numbers is None or len(numbers) != len(others):
             raise ValueError(f"hyperband needs the number of each of the {len(others)} other trials but got {numbers}")
-        mine = bracket_of(number, settings.min_epochs, settings.reduction_factor, epochs)
-        others = [
-            other
-            for other, n in zip(others, numbers, strict=True)
-            if bracket_of(n, settings.min_epochs, settings.reduction_factor, epochs) == mine
-        ]
-        first_rung = settings.min_epochs * settings.reduction_factor**mine
-        return _halving(curve, others, first_rung, settings.reduction_factor)
+        first, factor = settings.min_epochs, settings.reduction_factor
+        mine = bracket_of(number, first, factor, epochs)
+        others = [other for other, n in zip(others, numbers, strict=True) if bracket_of(n, first, factor, epochs) == mine]
+        return _halving(curve, others, first * factor**mine, factor)
     return rule(settings, curve, others)
 
 
@@ -93,19 +89,13 @@ def _patient(settings: SearchSettings, curve: Curve, others: Sequence[Curve]) ->
     return _highest(curve[-patience:]) <= _highest(curve[:-patience])
 
 
-def _hyperband(settings: SearchSettings, curve: Curve, others: Sequence[Curve]) -> bool:
-    """Hyperband, Li et al. 2017, arXiv:1603.06560: successive halving in several brackets that differ in how early they begin to
-    stop trials, in case early values mislead. `should_prune` picks the bracket; within it, it is `asha`."""
-    raise AssertionError("should_prune answers hyperband itself")
-
-
 PRUNERS: Mapping[str, Callable[[SearchSettings, Curve, Sequence[Curve]], bool]] = MappingProxyType(
     {
         "none": _none,
         "median": _median,
         "percentile": _percentile,
         "asha": _asha,
-        "hyperband": _hyperband,
+        "hyperband": _asha,  # within the bracket that `should_prune` picks: Li et al. 2017, arXiv:1603.06560
         "patient": _patient,
     }
 )

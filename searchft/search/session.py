@@ -24,8 +24,8 @@ class Placement:
 
     devices: str = "auto"
     """`auto`, `cpu`, or e.g. `cuda:0,cuda:1`."""
-    workers: int = 0
-    """Trials at once; 0: as many as there are devices."""
+    workers: int | None = None
+    """Trials at once; None or 0: as many as there are devices."""
     workers_per_device: int = 1
     """How many share a device, where `workers` does not say how many there are in all."""
     ray: str | None = None
@@ -37,20 +37,17 @@ class Placement:
 def build_executor(placement: Placement, ground: Ground, say: Callable[[str], None]) -> Executor:
     """The workers, whose processes begin to import torch at once.
 
-    `say` is told what people must know of a cluster. Raises InputError for devices or a cluster that are not there, and for a
+    `say` gets what people must know of a cluster. Raises InputError for devices or a cluster that are not there, and for a
     placement that says twice who places the workers.
     """
     if placement.ray is None:
         if placement.gpus_per_worker is not None:
             raise InputError("has a meaning only with --ray", "--gpus-per-worker")
-        slots = ground.plan_slots(placement.devices, placement.workers, placement.workers_per_device)
+        slots = ground.plan_slots(placement.devices, placement.workers or 0, placement.workers_per_device)
         return LocalExecutor(slots, ground.worker_main)
-    for flag, given in (
-        ("--devices", placement.devices != "auto"),
-        ("--workers-per-device", placement.workers_per_device != 1),
-    ):
-        if given:
-            raise InputError("must not stand beside --ray: Ray places the workers", flag)
+    if placement.devices != "auto" or placement.workers_per_device != 1:
+        flag = "--devices" if placement.devices != "auto" else "--workers-per-device"
+        raise InputError("must not stand beside --ray: Ray places the workers", flag)
     from searchft.execution.ray_executor import start_on_ray
 
     return start_on_ray(placement.ray, placement.workers or None, placement.gpus_per_worker, say)
@@ -97,14 +94,16 @@ def open_session(
     Args:
         studies, storage, fresh, extend, say: see `open_study`.
         keep_values: whether workers keep what frozen layers compute (`False`: they compute it for every batch).
-        warn: told what people must know of a cluster, however quiet the rest is.
+        warn: gets what people must know of a cluster, however quiet the rest is.
 
     Raises what `build_executor` and `open_study` raise.
     """
     ground = choose_ground()
     executor = build_executor(placement, ground, warn)  # its processes import torch while we look at the data
     try:
-        study = open_study(space, studies, storage=storage, fresh=fresh, extend=extend, say=say, ground=ground)
+        study = open_study(
+            space, studies, storage=storage, fresh=fresh, extend=extend, say=say, ground=ground, device=executor.kind
+        )
         with study.ledger:
             store = cache_folder() / "features"
             executor.start(

@@ -16,8 +16,8 @@ from searchft.errors import ChangedGroundError, InputError, Problem, StorageErro
 from searchft.faults import fault
 from searchft.files import cache_folder, network_file_system, remove_leftovers, write_atomic
 from searchft.recipe import KEY_VERSION, SpaceFacts, is_read_only
-from searchft.search.changed import ground_changes
-from searchft.search.claims import DriverLock
+from searchft.search.changed import ground_changes, processor_changes
+from searchft.search.claims import HOLDER_NAME, DriverLock
 from searchft.search.ground import Ground, choose_ground
 from searchft.search.ledger import DAMAGED, Ledger, environment
 from searchft.search.records import TrialRecord
@@ -37,7 +37,7 @@ class ReadyStudy:
     folder: Path
     resumed: bool
     notes: tuple[str, ...]
-    """Remarks for people: what the space holds that may not be meant, and which numerics were chosen."""
+    """Remarks for people: what the space holds that may not be meant, and how each opening is computed."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,7 @@ def open_study(
     extend: bool = False,
     say: Callable[[str], None] = lambda text: None,
     ground: Ground | None = None,
+    device: str = "cpu",
 ) -> ReadyStudy:
     """Opens the study of `space`, creating it where it does not exist.
 
@@ -67,6 +68,7 @@ def open_study(
         extend: where choices were gained, fork to `NAME@2` with the finished trials copied, or go on with that fork.
         say: told what takes a while.
         ground: how to look at data and backbones; the real ways by default.
+        device: what the workers train on: its processor decides the numerics of a new study.
 
     Raises InputError (nothing was created), ChangedGroundError where data, weights or space differ from what the study
     was created with, StorageError where the storage cannot be opened or another driver holds it.
@@ -78,8 +80,8 @@ def open_study(
     ledger = _existing(storage, name, studies / name)
     if ledger is None:
         say("looking at images and backbones")
-        facts, images = ground.describe(space, cache_folder())
-        created = _create(space, facts, images, ground, studies, storage, say, _Source())
+        facts, images = ground.describe(space, cache_folder(), device)
+        created = _create(space, facts, images, ground, studies, storage, _Source())
         if created is not None:
             return created
         ledger = _existing(storage, name, studies / name)  # another driver was quicker: go on with its study
@@ -96,9 +98,10 @@ def open_study(
                 "it a new name under study"
             )
             raise ChangedGroundError(Problem(space.where("study"), "study", rule))
-        facts, images = ground.describe(space, cache_folder())
+        facts, images = ground.describe(space, cache_folder(), device)
         old_space, old_facts = ledger.space(), ledger.facts()
-        facts = replace(facts, numerics=old_facts.numerics, keeping=old_facts.keeping)
+        remarks = [*map(str, notes(space, facts)), *processor_changes(old_facts, facts), *_storage_notes(ledger)]
+        facts = replace(facts, processor=old_facts.processor)
         changes = differences(old_space, replace(space, name=name))
         refused = [str(c) for c in changes if c.kind == "other"]
         refused += ground_changes(old_facts, facts, _old_images(old_environment), images)
@@ -110,7 +113,7 @@ def open_study(
             with ledger.deciding():
                 _pin(ledger, space, facts, images)
             _write_space(studies / name, space)
-            remarks = [*map(str, notes(space, facts)), *_storage_notes(ledger)]
+
             return ReadyStudy(space, facts, images, ledger, studies / name, True, tuple(remarks))
         if not extend:
             rule = f"study {space.name} has no such choices: run with --extend to fork it, finished trials included"
@@ -121,7 +124,7 @@ def open_study(
         raise
     ledger.close()
     forked = replace(space, name=_next_name(name))
-    created = _create(forked, facts, images, ground, studies, storage, say, source)
+    created = _create(forked, facts, images, ground, studies, storage, source)
     if created is None:
         raise StorageError(f"{forked.name} was created by another driver just now: run again with --extend", forked.name)
     return created
@@ -134,12 +137,11 @@ def _create(
     ground: Ground,
     studies: Path,
     storage: str,
-    say: Callable[[str], None],
     source: _Source,
 ) -> ReadyStudy | None:
     """A new study, with another study's finished trials where it is a fork; None if another driver has created it meanwhile."""
     remarks = [str(remark) for remark in notes(space, facts)]
-    facts, measured = ground.measure(space, facts, images, say)
+    remarks += ground.explain(space, facts)
     folder = studies / space.name
     ledger = Ledger.open(storage, space.name, folder, create=True)
     try:
@@ -162,7 +164,7 @@ def _create(
         raise
     if source.name:
         remarks.append(f"forked {source.name} to {space.name} with its {len(source.finished)} finished trials")
-    return ReadyStudy(space, facts, images, ledger, folder, False, (*remarks, *_storage_notes(ledger), *measured))
+    return ReadyStudy(space, facts, images, ledger, folder, False, (*remarks, *_storage_notes(ledger)))
 
 
 def _storage_notes(ledger: Ledger) -> list[str]:
@@ -235,17 +237,20 @@ def _put_aside(folder: Path, storage: str, name: str) -> None:
         raise InputError("--fresh needs a SQLite study: with --storage, give the file another `study:` name", "--fresh")
     if not folder.exists():
         return
-    stem, count = f"{name}.before-{time.strftime('%Y%m%d-%H%M%S')}", 1
-    while (aside := folder.with_name(stem if count == 1 else f"{stem}_{count}")).exists():
+    aside = first = f"{name}.before-{time.strftime('%Y%m%d-%H%M%S')}"
+    count = 1
+    while folder.with_name(aside).exists():
         count += 1
-    lock = DriverLock(folder)  # another driver's study is not put aside under its feet
+        aside = f"{first}_{count}"
+    lock = DriverLock(folder)  # another driver's study is not put aside under its feet, nor one that begins just now
     lock.acquire()
     try:
-        folder.rename(aside)
+        folder.rename(folder.with_name(aside))
     except OSError as error:
         raise StorageError(f"cannot put {folder} aside: {error.strerror}", str(folder)) from error
     finally:
         lock.release()
+        (folder.with_name(aside) / HOLDER_NAME).unlink(missing_ok=True)
 
 
 def _latest_fork(name: str, studies: Path, storage: str) -> str:

@@ -251,16 +251,20 @@ class NumberTakenError(Exception):
 
 
 class WriteChecks:
-    """What must hold inside a transaction of Optuna's storage, or it is rolled back."""
+    """What must hold inside a transaction of Optuna's storage, or it is rolled back; and several of its calls in one transaction."""
 
-    def __init__(self, storage: BaseStorage) -> None:
+    def __init__(self, storage: Any) -> None:
         import sqlalchemy
 
+        self._engine, self._sessions = storage._backend.engine, storage._backend.scoped_session
         self._at_begin: Callable[[Any], None] | None = None
         self._number: int | None = None
-        sessions = storage._backend.scoped_session  # type: ignore[attr-defined]
-        sqlalchemy.event.listen(sessions, "after_begin", self._check_begin)
-        sqlalchemy.event.listen(sessions, "before_commit", self._check_number)
+        self._sessions.remove()
+        self._sessions.configure(
+            autoflush=False
+        )  # a trial's parameters are inserted together, not before each of Optuna's queries
+        sqlalchemy.event.listen(self._sessions, "after_begin", self._check_begin)
+        sqlalchemy.event.listen(self._sessions, "before_commit", self._check_number)
 
     @contextlib.contextmanager
     def number(self, number: int) -> Iterator[None]:
@@ -279,6 +283,20 @@ class WriteChecks:
             yield
         finally:
             self._at_begin = None
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """Within, all that Optuna writes is one transaction: its sessions join it, and their commits are not its own."""
+        self._sessions.remove()
+        try:
+            with self._engine.begin() as connection:
+                self._sessions.configure(bind=connection)
+                try:
+                    yield
+                finally:
+                    self._sessions.remove()
+        finally:
+            self._sessions.configure(bind=self._engine)
 
     def _check_begin(self, session: Any, transaction: Any, connection: Any) -> None:
         if self._at_begin is not None:

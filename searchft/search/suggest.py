@@ -5,8 +5,7 @@ Hence no sampler lives longer than one question: each is made anew, seeded by (s
 study rebuilt from the record. There every dimension is an integer index into its choices, in the file's order: TPE then knows that
 256 lies between 128 and 512, which as mere categories it does not. The persistent study never sees the indices.
 
-Nothing is kept between questions but what follows from the space and single finished records: a half-walked enumeration, and the
-records in Optuna's form.
+Nothing is kept between questions but what follows from the space: a half-walked enumeration.
 
 Cost of a TPE question at 1,000 records: see tests/benchmarks/driver_overhead.py, which measures it.
 """
@@ -17,25 +16,23 @@ import datetime
 import hashlib
 import math
 import warnings
-from collections.abc import Collection, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import optuna
-from optuna.distributions import BaseDistribution, IntDistribution
+from optuna.distributions import IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from searchft.recipe import Recipe, SpaceFacts
-from searchft.search.records import COMPLETE, FAILED, PRUNED, RUNNING, TrialRecord, Trials
+from searchft.search.records import COMPLETE, PRUNED, RUNNING, TrialRecord, Trials
 
 if TYPE_CHECKING:
-    from searchft.space import Space
+    from searchft.space import Dimension, Space
 
 REPEATS_IN_A_ROW = 1
 """After so many answered trials in a row TPE is going in circles: if it names a known configuration again, an untried neighbour of
-that is taken. On the tests' 4,800 points, 100 trials, 32 seeds: the optimum in 27, as with 20 in a row, and half as many questions
-for nothing (471 answered trials instead of 909). In long studies with many workers it is the difference between two questions a
-trial and a dozen."""
+that is taken. On the tests' 4,800 points (100 trials, 32 seeds) it finds the optimum in 27, as with 20, for half the questions."""
 
 ATTEMPTS = 3
 """How often TPE is asked, with another seed each time, while it names what is running or has crashed; then a neighbour is taken."""
@@ -119,10 +116,20 @@ def _draw_apart_from(tried: Collection[str], space: Space, facts: SpaceFacts, nu
 
 def _draw(space: Space, facts: SpaceFacts, seed: int) -> Suggestion:
     """Each active dimension's choice, uniformly."""
+    drawn = _choose(space, facts, lambda dimension: mix(seed, dimension.name) % len(dimension.choices))
+    assert drawn is not None
+    return drawn
+
+
+def _choose(space: Space, facts: SpaceFacts, place_of: Callable[[Dimension], int]) -> Suggestion | None:
+    """The configuration whose active dimensions have the choices at these places; None: a place is none of theirs."""
     chosen: dict[str, Any] = {}
     for dimension in space.dimensions:
         if len(dimension.choices) > 1 and space.is_active(dimension.name, chosen, facts):
-            chosen[dimension.name] = dimension.choices[mix(seed, dimension.name) % len(dimension.choices)]
+            place = place_of(dimension)
+            if not 0 <= place < len(dimension.choices):
+                return None
+            chosen[dimension.name] = dimension.choices[place]
     recipe = space.resolve(chosen)
     return Suggestion(chosen, recipe, recipe.key(facts))
 
@@ -135,22 +142,15 @@ def _neighbour(suggestion: Suggestion, tried: Collection[str], space: Space, fac
     file's order; which is looked at first depends on the seed. What becomes active by the step is drawn. None: all were tried."""
     steps = [(d.name, step) for d in space.dimensions if d.name in suggestion.chosen for step in (-1, 1)]
     for name, step in sorted(steps, key=lambda s: mix(seed, *s)):
-        chosen: dict[str, Any] = {}
-        for dimension in space.dimensions:
-            if len(dimension.choices) < 2 or not space.is_active(dimension.name, chosen, facts):
-                continue
-            if dimension.name in suggestion.chosen:
-                place = dimension.choices.index(suggestion.chosen[dimension.name]) + (step if dimension.name == name else 0)
-            else:
-                place = mix(seed, dimension.name) % len(dimension.choices)
-            if not 0 <= place < len(dimension.choices):
-                break
-            chosen[dimension.name] = dimension.choices[place]
-        else:
-            recipe = space.resolve(chosen)
-            key = recipe.key(facts)
-            if key not in tried:
-                return Suggestion(chosen, recipe, key)
+
+        def place_of(dimension: Dimension, name: str = name, step: int = step) -> int:
+            if dimension.name not in suggestion.chosen:
+                return mix(seed, dimension.name) % len(dimension.choices)
+            return dimension.choices.index(suggestion.chosen[dimension.name]) + (step if dimension.name == name else 0)
+
+        near = _choose(space, facts, place_of)
+        if near is not None and near.key not in tried:
+            return near
     return None
 
 
@@ -163,12 +163,11 @@ class _Walk:
     def __init__(self, space: Space, facts: SpaceFacts) -> None:
         self.space, self.facts = space, facts
         self.seen: list[Suggestion] = []
-        self._rest: Iterator[tuple[Mapping[str, Any], Recipe]] = iter(space.recipes(facts))
+        self._rest = (Suggestion(chosen, recipe, recipe.key(facts)) for chosen, recipe in space.recipes(facts))
 
     def __iter__(self) -> Iterator[Suggestion]:
         yield from self.seen
-        for chosen, recipe in self._rest:
-            suggestion = Suggestion(chosen, recipe, recipe.key(self.facts))
+        for suggestion in self._rest:
             self.seen.append(suggestion)
             yield suggestion
 
@@ -179,10 +178,8 @@ _walks: list[_Walk] = []
 
 def _first_untried(space: Space, facts: SpaceFacts, tried: Collection[str]) -> Suggestion | None:
     """The first configuration whose key is not among the tried; None if all are. Walks no further than len(tried) + 1 keys."""
-    for walk in _walks:
-        if walk.space is space and walk.facts is facts:
-            break
-    else:
+    walk = next((walk for walk in _walks if walk.space is space and walk.facts is facts), None)
+    if walk is None:
         walk = _Walk(space, facts)
         _walks[:] = [walk, *_walks[:3]]
     return next((suggestion for suggestion in walk if suggestion.key not in tried), None)
@@ -199,15 +196,11 @@ def _ask_tpe(space: Space, facts: SpaceFacts, records: Trials, seed: int) -> Sug
         sampler = optuna.samplers.TPESampler(
             seed=seed, n_startup_trials=space.search.startup_trials, group=True, multivariate=True, constant_liar=True
         )
-    past = _past_trials(space, _telling(records), records)
-    study = optuna.create_study(direction="maximize", sampler=sampler, storage=_Past(past))
-    trial = study.ask()
-    chosen: dict[str, Any] = {}
-    for dimension in space.dimensions:
-        if len(dimension.choices) > 1 and space.is_active(dimension.name, chosen, facts):
-            chosen[dimension.name] = dimension.choices[trial.suggest_int(dimension.name, 0, len(dimension.choices) - 1)]
-    recipe = space.resolve(chosen)
-    return Suggestion(chosen, recipe, recipe.key(facts))
+    past = _past_trials(space, _choose_shown(records), records)
+    trial = optuna.create_study(direction="maximize", sampler=sampler, storage=_Past(past)).ask()
+    asked = _choose(space, facts, lambda d: trial.suggest_int(d.name, 0, len(d.choices) - 1))
+    assert asked is not None
+    return asked
 
 
 class _Past(optuna.storages.InMemoryStorage):
@@ -227,23 +220,21 @@ class _Past(optuna.storages.InMemoryStorage):
         return [t for t in self._past if states is None or t.state in states] + now
 
 
-TELLING = 150
-"""How many records TPE is shown at most. It tells apart the best 25 and the rest; a hundred of the rest say what ten thousand do, and
-the question costs half of what it costs over 300. In tests/benchmarks/what_tpe_sees.py (800 trials; seeds 0, 1, 3, 4; before neighbours
-were taken) 150 were never behind 300 after 300 trials, neither in the best value nor in the mean of the best twenty; with 100 it repeats
-itself twice as often."""
+SHOWN = 150
+"""How many records TPE is shown at most. It tells apart the best 25 and the rest; a hundred of the rest say what ten thousand do.
+Over 800 trials (4 seeds, tests/benchmarks/what_tpe_sees.py) never behind 300 after 300 trials, at half the cost; 100 repeats itself."""
 
 _BEST_SHOWN = 50
 _RUNNING_SHOWN = 50
 """Hundreds of workers must not crowd out what is known."""
 
 
-def _telling(records: Trials) -> Sequence[TrialRecord]:
+def _choose_shown(records: Trials) -> Sequence[TrialRecord]:
     """The records that TPE is shown: all, or the best, what began last of that which runs, and a sample of the others."""
-    if len(records) <= TELLING:
+    if len(records) <= SHOWN:
         return records
     running = list(records.running)[-_RUNNING_SHOWN:]
-    shown = records.sample(_BEST_SHOWN, TELLING - _BEST_SHOWN - len(running))
+    shown = records.sample(_BEST_SHOWN, SHOWN - _BEST_SHOWN - len(running))
     return [record for number in sorted(shown.union(running)) if (record := records.numbered(number)) is not None]
 
 
@@ -251,41 +242,18 @@ _SOME_TIME = datetime.datetime(2000, 1, 1)
 """Optuna wants to know when trials ran; TPE does not."""
 
 
-class _Translator:
-    """A space's records as Optuna trials over indices. Those of finished ones are kept: they depend on the record alone."""
-
-    def __init__(self, space: Space) -> None:
-        self.space = space
-        dimensions = {d.name: d for d in space.dimensions if len(d.choices) > 1}
-        self._distributions: dict[str, BaseDistribution] = {
-            n: IntDistribution(0, len(d.choices) - 1) for n, d in dimensions.items()
-        }
-        self._indices = {name: {_typed(label): i for i, label in enumerate(d.labels)} for name, d in dimensions.items()}
-        self._known: dict[int, tuple[TrialRecord, FrozenTrial | None]] = {}
-
-    def translated(self, record: TrialRecord, records: Trials) -> FrozenTrial | None:
-        """None: it says nothing about its configuration, or chose what this space no longer has."""
-        known = self._known.get(record.number)
-        if known is not None and known[0] is record:
-            return known[1]
-        trial = self._translate(record, records)
-        if record.finished:
-            self._known[record.number] = (record, trial)
-        return trial
-
-    def _translate(self, record: TrialRecord, records: Trials) -> FrozenTrial | None:
-        params = {n: self._indices[n].get(_typed(label)) for n, label in record.params.items() if n in self._indices}
-        if None in params.values():
-            return None
-        if record.state == RUNNING:
-            state = TrialState.RUNNING
-        elif record.infeasible or record.state == PRUNED:
-            state = TrialState.PRUNED
-        elif record.state == COMPLETE and record.value is not None and math.isfinite(record.value):
-            state = TrialState.COMPLETE
-        else:
-            assert record.state in (FAILED, COMPLETE)
-            return None
+def _past_trials(space: Space, shown: Sequence[TrialRecord], records: Trials) -> list[FrozenTrial]:
+    """The records `shown`, of all `records`, as Optuna trials over indices. Failures that say nothing are left out, and what
+    chose what this space no longer has."""
+    dimensions = {d.name: d for d in space.dimensions if len(d.choices) > 1}
+    places = {name: {_typed(label): i for i, label in enumerate(d.labels)} for name, d in dimensions.items()}
+    distributions = {name: IntDistribution(0, len(d.choices) - 1) for name, d in dimensions.items()}
+    past = []
+    for record in shown:
+        params = {n: places[n].get(_typed(label)) for n, label in record.params.items() if n in places}
+        state = _state_of(record)
+        if state is None or None in params.values():
+            continue
         # TPE ranks pruned trials by how far they came, then by their value there. A trial answered from another came as far.
         curve = record.curve
         if record.answered_from is not None and (source := records.numbered(record.answered_from)) is not None:
@@ -299,28 +267,25 @@ class _Translator:
             datetime_start=_SOME_TIME,
             datetime_complete=None if state == TrialState.RUNNING else _SOME_TIME,
             params=params,
-            distributions={name: self._distributions[name] for name in params},
+            distributions={name: distributions[name] for name in params},
             user_attrs={},
             system_attrs={},
             intermediate_values=dict(enumerate(curve, start=1)) if state == TrialState.PRUNED else {},
         )
         if record.infeasible:
             trial.set_constraint("feasible", 1.0)  # above 0 is infeasible
-        return trial
+        past.append(trial)
+    return past
 
 
-_translators: list[_Translator] = []
-"""The latest few, looked up by identity of their space."""
-
-
-def _past_trials(space: Space, shown: Sequence[TrialRecord], records: Trials) -> list[FrozenTrial]:
-    """The records `shown`, of all `records`, as Optuna trials over indices. Failures that say nothing are left out."""
-    translator = next((t for t in _translators if t.space is space), None)
-    if translator is None:
-        translator = _Translator(space)
-        _translators[:] = [translator, *_translators[:3]]
-    past = (translator.translated(record, records) for record in shown)
-    return [trial for trial in past if trial is not None]
+def _state_of(record: TrialRecord) -> TrialState | None:
+    """What TPE takes a record for; None: a failure that says nothing about its configuration."""
+    if record.state == RUNNING:
+        return TrialState.RUNNING
+    if record.infeasible or record.state == PRUNED:
+        return TrialState.PRUNED
+    finite = record.state == COMPLETE and record.value is not None and math.isfinite(record.value)
+    return TrialState.COMPLETE if finite else None
 
 
 def _typed(label: Any) -> tuple[str, Any]:

@@ -70,7 +70,7 @@ def record_of(trial: FrozenTrial, recipe: Recipe | None = None) -> TrialRecord:
         value=trial.value if trial.state.is_finished() else None,
         curve=tuple(curve),
         answered_from=attributes.get("answered_from"),
-        infeasible=trial.state != TrialState.COMPLETE and any(v > 0 for v in trial.constraints.values()),
+        infeasible=any(v > 0 for v in trial.constraints.values()),
         reason=attributes.get("reason", ""),
         seconds=float(seconds),
         extra=MappingProxyType({k: v for k, v in attributes.items() if k not in _OURS}),

@@ -12,7 +12,7 @@ from searchft.space.differences import Difference, differences
 from searchft.space.enqueue import EnqueuedRow
 from searchft.space.loading import load_space, parse_space
 from searchft.space.space import Dimension, Space
-from searchft.space.validate import notes, validate
+from searchft.space.validate import list_openings, notes, validate
 
 __all__ = [
     "Difference",
@@ -21,6 +21,7 @@ __all__ = [
     "SearchSettings",
     "Space",
     "differences",
+    "list_openings",
     "load_space",
     "notes",
     "parse_space",

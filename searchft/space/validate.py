@@ -58,10 +58,10 @@ def notes(space: Space, facts: SpaceFacts) -> list[Problem]:
         note("recipe.batch_size", f"{listed(large)} exceed the {size} training images{same}: every batch will be the whole set")
 
     networks = list(_networks(space, facts))
-    openings = list(_openings(space, facts))
+    openings = list(list_openings(space, facts))
     if not openings:
         return found
-    live = {group for _, opening in openings for group, names in opening.groups.items() if names or group == HEAD}
+    live = {group for _, _, opening in openings for group, names in opening.groups.items() if names or group == HEAD}
     for name in [*space.fixed, *space.by_name]:
         group = name.partition(".")[2]
         if name.startswith(MULTIPLIER + ".") and group not in live:
@@ -115,7 +115,7 @@ def _opener_rule(recipe: Recipe, backbone: BackboneFacts, opener: str, value: An
     return ""
 
 
-def _openings(space: Space, facts: SpaceFacts) -> Iterator[tuple[BackboneFacts, Opening]]:
+def list_openings(space: Space, facts: SpaceFacts) -> Iterator[tuple[Recipe, BackboneFacts, Opening]]:
     """Every opening of the space: each combination of what decides a network and what opens it, the first 10,000."""
     names = ("strategy", *names_that_decide(NETWORK, OPENING), "lr_groups")
     deciding = [d for d in space.dimensions if d.name in names]
@@ -124,7 +124,7 @@ def _openings(space: Space, facts: SpaceFacts) -> Iterator[tuple[BackboneFacts, 
         backbone = facts.backbones.get(recipe.architecture())
         if backbone is not None:
             with contextlib.suppress(ValueError):  # `validate` says so
-                yield backbone, open_parameters(recipe, backbone)
+                yield recipe, backbone, open_parameters(recipe, backbone)
 
 
 def _softmax_edits(recipe: Recipe) -> Iterator[str]:
@@ -138,7 +138,7 @@ def _softmax_edits(recipe: Recipe) -> Iterator[str]:
 def frozen_over_random(space: Space, facts: SpaceFacts) -> list[tuple[str, int]]:
     """Backbones with random weights that some configuration keeps frozen, and how many of their parameters at most."""
     worst: dict[int, tuple[BackboneFacts, int]] = {}
-    for backbone, opening in _openings(space, facts):
+    for _, backbone, opening in list_openings(space, facts):
         if backbone.weights_sha256.startswith("random:"):
             trained = set(opening.parameters)
             frozen = sum(p.size for p in backbone.parameters if p.name not in trained and not p.kind.startswith("norm"))

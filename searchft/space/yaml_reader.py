@@ -1,11 +1,8 @@
 """YAML text -> a tree of nodes that know their line. The only place that meets YAML as strangers may write it.
 
-Why not `yaml.safe_load`: it forgets lines, keeps the last of two equal keys without a word, expands aliases (a
-kilobyte becomes a gigabyte), recurses as deep as the file wishes, reads `1e-3` as text, `010` as eight, `1:30` as
-ninety and `no` as false. Here SafeLoader scans and parses, with the scalars of YAML 1.2 (`no`, `off` and dates are
-text), and the tree is built from its events, so that every limit holds while reading and not afterwards.
-
-Nothing is ever constructed from a tag: tags, anchors and aliases are refused, python ones included.
+`yaml.safe_load` forgets lines, keeps the last of two equal keys without a word, expands aliases (a kilobyte becomes a gigabyte),
+recurses as deep as the file wishes, reads `1e-3` as text, `010` as eight, `1:30` as ninety and `no` as false. Here PyYAML composes
+its nodes, with the scalars of YAML 1.2 (`no`, `off` and dates are text) and every limit held meanwhile, and nothing is constructed.
 """
 
 from __future__ import annotations
@@ -15,11 +12,10 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import yaml
 
-from searchft.errors import InputError
 from searchft.space.findings import Findings
 
 MAX_BYTES = 1_000_000
@@ -76,13 +72,50 @@ class Node:
                 yield from item.walk(f"{key}.{name}" if key else name)
 
 
+class _Limit(yaml.MarkedYAMLError):
+    """A limit of ours was passed: nothing after it is read."""
+
+
 class SpaceLoader(yaml.SafeLoader):
-    """SafeLoader with the scalars of YAML 1.2's core schema, floats as people write them (`1e-3`) among them."""
+    """SafeLoader with the scalars of YAML 1.2's core schema, floats as people write them (`1e-3`) among them, and our limits."""
 
     yaml_implicit_resolvers: dict[Any, Any] = {}  # noqa: RUF012 - PyYAML's own protocol; a fresh table drops YAML 1.1's
+    depth = 0
+    count = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """PyYAML's node with `refused`: the rules that it breaks, and whether it has no value because of them."""
+        event: Any = self.peek_event()
+        self.count += 1
+        self.depth += 1
+        if self.count > MAX_NODES:
+            raise _Limit(None, None, f"must hold at most {MAX_NODES:,} values but goes on here", event.start_mark)
+        if self.depth > MAX_DEPTH:
+            raise _Limit(None, None, f"must be nested at most {MAX_DEPTH} deep but goes deeper here", event.start_mark)
+        start: Any = event.start_mark
+        refused = []
+        if isinstance(event, yaml.AliasEvent):
+            refused.append(f"must be written out but got the alias *{event.anchor}: aliases are not read")
+            self.get_event()
+            node: Any = yaml.ScalarNode(_REFUSED, "", start, start)
+        else:
+            if event.anchor is not None:
+                refused.append(f"must be plain but has the anchor &{event.anchor}: anchors and aliases are not read")
+            if event.tag is not None:
+                tag = event.tag.replace("tag:yaml.org,2002:", "!!")[:60]
+                refused.append(f"must be a plain value but has the tag {tag!r}: tags are not read, remove it")
+            event.anchor = None
+            node = super().compose_node(parent, index)
+            if event.tag is not None:
+                node.tag = _REFUSED
+        node.refused = refused
+        self.depth -= 1
+        return node
 
 
 _NULL, _BOOL, _INT, _FLOAT = (f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float"))
+_REFUSED = "refused"
+"""Stands for the tag of an alias or of a node with a tag of its own: it has no value."""
 _DIGITS = "[0-9]+(?:_[0-9]+)*"
 for _tag, _pattern in (
     (_NULL, r"(?:~|null|Null|NULL|)\Z"),
@@ -119,17 +152,23 @@ def read_yaml(content: bytes | str, source: str, place: Callable[[int], str], fi
     """
     size = len(content) if isinstance(content, bytes) else len(content.encode("utf-8", "surrogatepass"))
     if size > MAX_BYTES:
-        raise _fatal(findings, source, f"must be at most {MAX_BYTES:,} bytes but is larger: a space is a page of text")
+        _fatal(findings, source, f"must be at most {MAX_BYTES:,} bytes but is larger: a space is a page of text")
     text = content if isinstance(content, str) else _decoded(content, place, findings)
     text = text.removeprefix("\ufeff")
-    builder: _TreeBuilder | None = None
+    loader: SpaceLoader | None = None
     try:
-        builder = _TreeBuilder(text, place, findings)
-        return builder.document()
+        loader = SpaceLoader(text)
+        root = _Reader(place, findings).node(loader.get_node(), "") if loader.check_node() else Node(None, place(1))
+        if loader.check_node():
+            rule = "must hold one document but a second one begins here (`---`)"
+            findings.add(place(loader.peek_event().start_mark.line + 1), "", rule)
+        return root
+    except _Limit as error:
+        _fatal(findings, place(error.problem_mark.line + 1 if error.problem_mark else 1), str(error.problem))
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         rule = f"must be plain text but holds the control character U+{_codepoint(error.character):04X}"
-        raise _fatal(findings, place(line), rule) from error
+        _fatal(findings, place(line), rule)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         said = str(error.problem or error.context or "it cannot be read")
@@ -137,11 +176,11 @@ def read_yaml(content: bytes | str, source: str, place: Callable[[int], str], fi
         line, column = (mark.line + 1, f" (column {mark.column + 1})") if mark else (1, "")
         if mark and error.context_mark and error.context_mark.line != mark.line:
             column += f", in what begins on line {error.context_mark.line + 1}"
-        raise _fatal(findings, place(line), f"must be readable YAML but {said}{column}{hint}") from error
-    except (yaml.YAMLError, ValueError, OverflowError) as error:
+        _fatal(findings, place(line), f"must be readable YAML but {said}{column}{hint}")
+    except (yaml.YAMLError, ValueError, OverflowError):
         # PyYAML lets chr() complain about "\UFFFFFFFF", and int() about %YAML with a version of 5000 digits.
-        where = place(builder.loader.get_mark().line + 1) if builder else source
-        raise _fatal(findings, where, "must be readable YAML but an escape or a number here means nothing") from error
+        where = place(loader.get_mark().line + 1) if loader else source
+        _fatal(findings, where, "must be readable YAML but an escape or a number here means nothing")
 
 
 def _decoded(content: bytes, place: Callable[[int], str], findings: Findings) -> str:
@@ -150,15 +189,12 @@ def _decoded(content: bytes, place: Callable[[int], str], findings: Findings) ->
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         rule = f"must be UTF-8 text but holds the byte 0x{content[error.start]:02x} (column {_column(content, error.start)})"
-        raise _fatal(findings, place(line), rule) from error
+        _fatal(findings, place(line), rule)
 
 
-def _fatal(findings: Findings, where: str, rule: str) -> InputError:
+def _fatal(findings: Findings, where: str, rule: str) -> NoReturn:
     findings.add(where, "", rule)
-    try:
-        findings.raise_if_any()
-    except InputError as error:
-        return error
+    findings.raise_if_any()
     raise AssertionError("unreachable: a problem was just added")
 
 
@@ -170,102 +206,64 @@ def _column(content: bytes, position: int) -> int:
     return position - content.rfind(b"\n", 0, position)
 
 
-class _TreeBuilder:
-    """Builds nodes from the parser's events, counting depth and nodes as it goes."""
+@dataclass(frozen=True)
+class _Reader:
+    """Turns PyYAML's nodes into ours, noting what is wrong with each."""
 
-    def __init__(self, text: str, place: Callable[[int], str], findings: Findings) -> None:
-        self.loader = SpaceLoader(text)
-        self.place = place
-        self.findings = findings
-        self.count = 0
+    place: Callable[[int], str]
+    findings: Findings
 
-    def document(self) -> Node:
-        """The file's one document; an empty file is a node of None."""
-        self.loader.get_event()  # stream start
-        if self.loader.check_event(yaml.StreamEndEvent):
-            return Node(None, self.place(1))
-        self.loader.get_event()  # document start
-        root = self._node("", 1)
-        self.loader.get_event()  # document end
-        if not self.loader.check_event(yaml.StreamEndEvent):
-            self.findings.add(
-                self._where(self.loader.peek_event()), "", "must hold one document but a second one begins here (`---`)"
-            )
-        return root
+    def node(self, node: Any, key: str, where: str = "") -> Node:
+        """`where` is given for a mapping's values, which stand on their key's line."""
+        where = where or self._where(node)
+        for rule in node.refused:
+            self.findings.add(where, key, rule)
+        if isinstance(node, yaml.ScalarNode):
+            value = self._scalar(node, where, key)
+        elif isinstance(node, yaml.SequenceNode):
+            value = [self.node(item, key) for item in node.value]
+        else:
+            value = self._mapping(node, key)
+        return Node(BROKEN if node.tag == _REFUSED else value, where)
 
-    def _where(self, event: Any) -> str:
-        return self.place(event.start_mark.line + 1)
+    def _where(self, node: Any) -> str:
+        return self.place(node.start_mark.line + 1)
 
-    def _node(self, key: str, depth: int, where: str = "") -> Node:
-        event: Any = self.loader.get_event()
-        where = where or self._where(event)
-        self.count += 1
-        if self.count > MAX_NODES:
-            raise _fatal(self.findings, where, f"must hold at most {MAX_NODES:,} values but goes on here")
-        if isinstance(event, yaml.AliasEvent):
-            self.findings.add(where, key, f"must be written out but got the alias *{event.anchor}: aliases are not read")
-            return Node(BROKEN, where)
-        if event.anchor is not None:
-            self.findings.add(where, key, f"must be plain but has the anchor &{event.anchor}: anchors and aliases are not read")
-        if event.tag is not None:
-            tag = event.tag.replace("tag:yaml.org,2002:", "!!")
-            self.findings.add(where, key, f"must be a plain value but has the tag {tag[:60]!r}: tags are not read, remove it")
-        if depth > MAX_DEPTH:
-            raise _fatal(self.findings, where, f"must be nested at most {MAX_DEPTH} deep but goes deeper here")
-        if isinstance(event, yaml.ScalarEvent):
-            return Node(BROKEN if event.tag is not None else self._scalar(event, where, key), where)
-        if isinstance(event, yaml.SequenceStartEvent):
-            items: list[Node] = []
-            while not self.loader.check_event(yaml.SequenceEndEvent):
-                items.append(self._node(key, depth + 1))
-            self.loader.get_event()
-            return Node(items if event.tag is None else BROKEN, where)
-        children = self._mapping(key, depth)
-        return Node(children if event.tag is None else BROKEN, where)
-
-    def _mapping(self, key: str, depth: int) -> dict[str, Node]:
+    def _mapping(self, node: Any, key: str) -> dict[str, Node]:
         children: dict[str, Node] = {}
-        while not self.loader.check_event(yaml.MappingEndEvent):
-            event: Any = self.loader.peek_event()
-            where = self._where(event)
-            if isinstance(event, yaml.ScalarEvent) and event.tag is None and event.anchor is None:
-                self.loader.get_event()
-                self.count += 1
-                # A key is its text, whatever it looks like: `1: …` and `true: …` name a module or a group.
-                name = event.value
-                dotted = f"{key}.{name}" if key else name
-                child = self._node(dotted, depth + 1, where)
-                if name == "" and event.style is None:
-                    self.findings.add(where, key, "must have a name before the colon but the key is empty")
-                elif unprintable(name):
-                    self.findings.add(where, key, f"must have printable keys but got {name[:60]!r}")
-                elif name in children:
-                    first = children[name].where
-                    line = f"on line {first.rpartition(':')[2]}" if first != where else "on this line"
-                    self.findings.add(where, dotted, f"must stand once but stands already {line}: remove one of the two")
-                else:
-                    children[name] = child
-            else:
+        for name_node, value_node in node.value:
+            where = self._where(name_node)
+            # A key is its text, whatever it looks like: `1: …` and `true: …` name a module or a group.
+            name: Any = name_node.value
+            if not isinstance(name, str) or name_node.refused:
                 before = len(self.findings.problems)
-                self._node(key, depth + 1)
+                self.node(name_node, key)
                 if len(self.findings.problems) == before:
                     self.findings.add(where, key, "must have texts as keys but a key is a list or a mapping")
-                self._node(key, depth + 1)
-        self.loader.get_event()
+                self.node(value_node, key)
+                continue
+            dotted = f"{key}.{name}" if key else name
+            child = self.node(value_node, dotted, where)
+            if name == "" and name_node.style is None:
+                self.findings.add(where, key, "must have a name before the colon but the key is empty")
+            elif unprintable(name):
+                self.findings.add(where, key, f"must have printable keys but got {name[:60]!r}")
+            elif name in children:
+                first = children[name].where
+                line = f"on line {first.rpartition(':')[2]}" if first != where else "on this line"
+                self.findings.add(where, dotted, f"must stand once but stands already {line}: remove one of the two")
+            else:
+                children[name] = child
         return children
 
-    def _scalar(self, event: Any, where: str, key: str) -> Any:
-        text: str = event.value
-        if event.style is not None or event.implicit == (False, True):
-            tag = ""
-        else:
-            tag = self.loader.resolve(yaml.ScalarNode, text, (True, False))
-        if tag == _NULL:
+    def _scalar(self, node: Any, where: str, key: str) -> Any:
+        text: str = node.value
+        if node.tag in (_NULL, _REFUSED):
             return None
-        if tag == _BOOL:
+        if node.tag == _BOOL:
             return text.lower() == "true"
-        if tag in (_INT, _FLOAT):
-            return self._number(text, tag, where, key)
+        if node.tag in (_INT, _FLOAT):
+            return self._number(text, node.tag, where, key)
         if unprintable(text):
             self.findings.add(where, key, f"must be printable text but got {text[:60]!r}")
             return BROKEN
@@ -275,9 +273,8 @@ class _TreeBuilder:
         digits = text.lstrip("+-").replace("_", "")
         if tag == _INT:
             if len(digits) > 1 and digits.startswith("0"):
-                self.findings.add(
-                    where, key, f"must not begin with 0 but got {text[:40]} (octal to some, decimal to others): remove the zero"
-                )
+                rule = f"must not begin with 0 but got {text[:40]} (octal to some, decimal to others): remove the zero"
+                self.findings.add(where, key, rule)
                 return BROKEN
             if len(digits) > MAX_DIGITS:
                 self.findings.add(where, key, f"must have at most {MAX_DIGITS} digits but got a number of {len(digits)}")

@@ -1,4 +1,4 @@
-"""`fit`: train one recipe, epoch by epoch. Read it from top to bottom: sections stand in the order they run.
+"""`fit`: train one trial, epoch by epoch. Read it from top to bottom: sections stand in the order they run.
 
 Determinism: a trial's seed is its recipe's key, which holds the study's seed. Every epoch seeds its own generators from
 (trial seed, epoch): order and dropout of epoch 7 are the same whether epochs 1 to 6 ran in this process or in one that
@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
@@ -18,14 +18,14 @@ from torch import Tensor, nn
 
 from searchft.faults import fault
 from searchft.models import head_parameters
-from searchft.recipe import HEAD, Recipe, open_parameters
+from searchft.recipe import Recipe, ResolvedTrial
 from searchft.train.checkpoints import Progress, TrialFolder
 from searchft.train.inputs import SplitInputs, TrainingData, mixed_seed
 from searchft.train.network import Network
 from searchft.train.optimizers import build_optimizer, set_lr
 from searchft.train.results import DivergedError, EpochResult
 from searchft.train.schedules import lr_factor
-from searchft.uncompiled import bare_step
+from searchft.tuning import bare_step
 
 AUXILIARY_WEIGHT = 0.3
 """Weight of each auxiliary head's loss (Szegedy et al. 2015, arXiv:1409.4842)."""
@@ -33,31 +33,19 @@ AUXILIARY_WEIGHT = 0.3
 _EVALUATION_BATCH = 256
 
 
-def fit(
-    recipe: Recipe,
-    data: TrainingData,
-    folder: TrialFolder | None = None,
-    on_step: Callable[[], None] | None = None,
-) -> Iterator[EpochResult]:
-    """Trains one recipe and yields an EpochResult after each epoch, checkpointing before it yields.
+def fit(trial: ResolvedTrial, data: TrainingData, folder: TrialFolder | None = None) -> Iterator[EpochResult]:
+    """Trains one trial and yields an EpochResult after each epoch, checkpointing before it yields.
 
     Args:
+        trial: what `resolve` made of a recipe.
         folder: where to keep the checkpoint and the best weights; epochs it already holds are yielded first, with
             `replayed=True`. None: nothing is kept.
-        on_step: called once before every optimiser step, outside the timed arithmetic; may raise to stop.
 
     Stop by closing the generator. Raises DivergedError where the loss became NaN or infinite, StorageError where the disk
     refuses a checkpoint, InputError where the pretrained weights cannot be loaded (any more).
     """
-    # What is to be trained
-    facts = data.facts
-    recipe = dataclasses.replace(recipe, batch_size=min(recipe.batch_size, facts.data.train_size))
-    backbone = facts.backbones[recipe.architecture()]
-    seed = int(recipe.key(facts), 16) % 2**62
-    head_seed = mixed_seed(seed, 0)
-    full_opening = open_parameters(recipe, backbone)
-
     # Where an earlier run left off
+    recipe = trial.recipe
     progress = Progress()
     if folder is not None:
         progress = folder.load() or progress
@@ -67,26 +55,32 @@ def fit(
 
     # Epochs
     phase: _Phase | None = None
-    class_weights = _class_weights(recipe, data)
+    class_weights = _class_weights(trial, data)
     for epoch in range(len(progress.results), recipe.epochs):
         started = time.perf_counter()
-        head_only = epoch < recipe.head_first_epochs and bool(full_opening.parameters)
-        opening = open_parameters(head_alone(recipe), backbone) if head_only else full_opening
+        head_only = epoch < recipe.head_first_epochs and bool(trial.opening.parameters)
+        opening = trial.head_opening if head_only else trial.opening
         if phase is None or phase.network.opening is not opening:
-            network = data.networks.get(recipe, facts, opening, data.image_size, data.device, head_seed)
-            if phase is not None:  # from the head alone to the rest: the head goes on as it is
+            # The order is important.
+            # 1. The network first, with pretrained values and a new head: one that is kept from trial to trial is renewed.
+            # 2. Then the values to go on from, in place: the checkpoint's, or the head's of the phase that ends.
+            # 3. Then the optimiser, which takes hold of the parameters as they are now.
+            # 4. Its state last, and only within a phase: the next one begins with an optimiser of its own.
+            network = data.networks.get(trial, opening, data.image_size, data.device, mixed_seed(trial.seed, 0))
+            if phase is not None:
                 network.load(phase.network.head_state())
             elif progress.results:
                 network.load(progress.state)
-            phase = _Phase(recipe, data, network)
+            phase = _Phase(trial, data, network)
             if progress.optimizer and epoch == len(progress.results) and epoch != recipe.head_first_epochs:
                 phase.optimizer.load_state_dict(progress.optimizer)
         if folder is not None:
             fault("epoch.begun", f"{folder.path.name} {epoch + 1}")
-        result = _epoch(recipe, phase, epoch, seed, class_weights, started, on_step)
+        result = _epoch(trial, phase, epoch, class_weights, started)
         best = max((r.val_accuracy for r in progress.results), default=-1.0)
         progress.results.append(result)
         if folder is not None:
+            # The best weights before the checkpoint that counts them: a kill between the two repeats the epoch.
             if result.val_accuracy > best:
                 folder.save_best(phase.network.changing(), epoch + 1)
                 progress.best_epoch = epoch + 1
@@ -98,20 +92,15 @@ def fit(
             return
 
 
-def head_alone(recipe: Recipe) -> Recipe:
-    """The recipe with nothing but the head open: the first phase of LP-FT."""
-    return dataclasses.replace(recipe, unfrozen=HEAD, stages=None, unfrozen_tensors=None)
-
-
 class _Phase:
     """A network with its inputs and its optimiser. LP-FT has two phases, everything else one."""
 
-    def __init__(self, recipe: Recipe, data: TrainingData, network: Network) -> None:
+    def __init__(self, trial: ResolvedTrial, data: TrainingData, network: Network) -> None:
         self.network = network
-        self.train, self.val = (SplitInputs(data, part, recipe, network) for part in ("train", "val"))
+        self.train, self.val = (SplitInputs(data, part, trial, network) for part in ("train", "val"))
         self._unpaid_s = self.train.spent_s + self.val.spent_s
         self.optimizer = build_optimizer(
-            recipe,
+            trial.recipe,
             network.opening,
             dict(network.model.named_parameters()),
             head_parameters(network.model, network.backbone),
@@ -125,20 +114,13 @@ class _Phase:
         return saved
 
 
-def _epoch(
-    recipe: Recipe,
-    phase: _Phase,
-    epoch: int,
-    seed: int,
-    class_weights: Tensor | None,
-    started: float,
-    on_step: Callable[[], None] | None,
-) -> EpochResult:
+def _epoch(trial: ResolvedTrial, phase: _Phase, epoch: int, class_weights: Tensor | None, started: float) -> EpochResult:
     """One pass over the training split and one over the validation split.
 
     `epoch` is 0-based; `started` is when the clock began: for a trial's first epoch before its network was prepared and
     its frozen values were computed, so that nothing it costs goes unseen.
     """
+    recipe, seed = trial.recipe, trial.seed
     network, inputs, device = phase.network, phase.train, phase.network.device
     trained = network.trained
     batches = batch_indices(epoch_order(inputs.size, seed, epoch), recipe.batch_size)
@@ -151,8 +133,6 @@ def _epoch(
         torch.manual_seed(mixed_seed(seed, 2, epoch))
         network.split.suffix.select(True)
         for position, indices in enumerate(batches):
-            if on_step is not None:
-                on_step()
             step = epoch * steps_per_epoch + position
             set_lr(phase.optimizer, lr_factor(recipe, step, steps_per_epoch))
             labels = inputs.labels[indices.to(device)]
@@ -239,11 +219,11 @@ def _loss(recipe: Recipe, logits: Tensor, labels: Tensor, class_weights: Tensor 
     return F.cross_entropy(logits, labels, weight=class_weights, label_smoothing=recipe.label_smoothing)
 
 
-def _class_weights(recipe: Recipe, data: TrainingData) -> Tensor | None:
+def _class_weights(trial: ResolvedTrial, data: TrainingData) -> Tensor | None:
     """Inverse class frequency with mean 1 over the classes, or None."""
-    if recipe.class_weights != "balanced":
+    if trial.recipe.class_weights != "balanced":
         return None
-    counts = torch.tensor(dict(data.facts.data.counts)["train"], dtype=torch.float32, device=data.device)
+    counts = torch.tensor(dict(trial.data.counts)["train"], dtype=torch.float32, device=data.device)
     weights = 1.0 / counts
     return weights * (len(weights) / weights.sum())
 

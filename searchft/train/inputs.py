@@ -1,9 +1,8 @@
-"""What the trained part of the network reads, batch by batch: stored values of the frozen part, or images through it.
+"""What the trainable part of the network reads, batch by batch: stored values of the frozen part, or images through it.
 
 Three ways, chosen once per trial and split:
 
-- the frozen part's values come from the feature store (no random augmentation, or `augment_views` fixed views): those
-  that the trained part reads, or smaller ones from further up, and the rest of the frozen part runs on every batch;
+- the frozen part's values come from the feature store (no random augmentation, or `augment_views` fixed views);
 - the frozen part runs on every batch (fresh random augmentation, or values too large to keep);
 - nothing is frozen: the images themselves.
 
@@ -23,9 +22,9 @@ from searchft.data.images import Images
 from searchft.data.transforms import Augment, Preprocess
 from searchft.errors import StorageError
 from searchft.features.key import feature_key
-from searchft.features.prefix import First, Prefix, Rest
+from searchft.features.prefix import Prefix
 from searchft.features.store import FeatureStore
-from searchft.recipe import AUGMENTATIONS, Recipe, SpaceFacts, keeping_name
+from searchft.recipe import AUGMENTATIONS, Recipe, ResolvedTrial
 from searchft.train.network import Network, Networks
 
 _CHUNK = 256
@@ -34,10 +33,9 @@ _CHUNK = 256
 
 @dataclass
 class TrainingData:
-    """What `fit` trains on: images, the facts they were described by, and where constant values are kept."""
+    """What `fit` trains on: images, and where constant values are kept."""
 
     images: Images
-    facts: SpaceFacts
     image_size: int
     """Side of the square that the network sees, in pixels; at most the stored side."""
     store: FeatureStore | None = None
@@ -48,9 +46,10 @@ class TrainingData:
 
 
 class SplitInputs:
-    """Inputs of the trained part of `network` for one split: `train`, `val` or `test`. Only `train` is augmented."""
+    """Inputs of the trainable part of `network` for one split: `train`, `val` or `test`. Only `train` is augmented."""
 
-    def __init__(self, data: TrainingData, split: str, recipe: Recipe, network: Network) -> None:
+    def __init__(self, data: TrainingData, split: str, trial: ResolvedTrial, network: Network) -> None:
+        recipe, numerics = trial.recipe, trial.numerics
         part = data.images.split(split)
         self.size = len(part.labels)
         self.labels = torch.from_numpy(part.labels).to(data.device)
@@ -58,38 +57,27 @@ class SplitInputs:
         self._device = data.device
         self._recipe = recipe
         self._prefix = network.prefix
-        numerics = network.numerics
         size = data.image_size
         self._preprocess = Preprocess(
-            network.backbone.mean, network.backbone.std, size, data.device, torch.float32, channels_last=numerics.channels_last
+            trial.backbone.mean, trial.backbone.std, size, data.device, torch.float32, channels_last=numerics.channels_last
         )
         augments = split == "train" and recipe.augments
         self._augment = Augment(recipe, size) if augments else None
         self._float_suffix = numerics.suffix_dtype == "float32"
         self._channels_last = numerics.channels_last
         self._views: list[list[Tensor]] = []
-        self._rest: Rest | None = None
         self.stored_s = 0.0
         """What an epoch does not spend because its values come from the store: what computing them took, once."""
         self.spent_s = 0.0
         """What the first epoch has spent on the store: computing its values, waiting for who did, or opening them."""
-        keeping = data.facts.keeping.get(keeping_name(recipe, network.opening))
-        if keeping is not None and keeping.keep == "recompute":
-            return
         if network.prefix is None or data.store is None or (augments and not recipe.augment_views):
             return
-        kept: Prefix | First = network.prefix
-        digest = network.split.digest
-        rest: Rest | None = None
-        if keeping is not None and keeping.at and (parts := network.divided(keeping.at)) is not None:
-            kept, rest = parts
-            digest = kept.digest
         views = recipe.augment_views if augments else 1
         for view in range(views):
             key = feature_key(
-                network.backbone,
-                digest,
-                data.facts.data.fingerprint,
+                trial.backbone,
+                network.split.digest,
+                trial.data.fingerprint,
                 split,
                 numerics,
                 data.device,
@@ -98,7 +86,7 @@ class SplitInputs:
                 augmentation_text(recipe) if augments else "",
             )
             began = time.perf_counter()
-            stored = data.store.values(key, self.size, self._computer(kept, recipe.seed, view))
+            stored = data.store.values(key, self.size, self._computer(network.prefix, recipe.seed, view))
             if stored is None:
                 if data.store.refusal.startswith("the disk is full"):
                     # computing on, per batch, would take many times as long without anybody knowing why
@@ -111,11 +99,10 @@ class SplitInputs:
             self._views.append([_placed(value, data.device) for value in stored])
             self.stored_s += data.store.computed_s.get(key, 0.0) / views
             self.spent_s += time.perf_counter() - began
-        self._rest = rest
 
-    def _computer(self, kept: Prefix | First, seed: int, view: int) -> Callable[[int, int], tuple[Tensor, ...]]:
+    def _computer(self, prefix: Prefix, seed: int, view: int) -> Callable[[int, int], tuple[Tensor, ...]]:
         def compute(start: int, stop: int) -> tuple[Tensor, ...]:
-            parts = [kept(self._seen(torch.arange(i, min(i + _CHUNK, stop)), seed, view)) for i in range(start, stop, _CHUNK)]
+            parts = [prefix(self._seen(torch.arange(i, min(i + _CHUNK, stop)), seed, view)) for i in range(start, stop, _CHUNK)]
             return tuple(torch.cat(values) for values in zip(*parts, strict=True))
 
         return compute
@@ -142,12 +129,10 @@ class SplitInputs:
         return bool(self._views)
 
     def batch(self, indices: Tensor, epoch: int, seed: int) -> tuple[Tensor, ...]:
-        """The trained part's inputs for `indices` (int64 [B], on the CPU) in an epoch (0-based): tensors [B, …]."""
+        """The trainable part's inputs for `indices` (int64 [B], on the CPU) in an epoch (0-based): tensors [B, …]."""
         if self._views:
             view = self._views[epoch % len(self._views)]
             values = tuple(v.index_select(0, indices.to(v.device)).to(self._device, non_blocking=True) for v in view)
-            if self._rest is not None:
-                values = self._rest(*values)
         else:
             fixed = self._recipe.augment_views
             values = self._through(indices, self._recipe.seed, epoch % fixed) if fixed else self._through(indices, seed, epoch)

@@ -8,31 +8,31 @@ batch size and follows what is frozen: torch keeps nothing for layers below the 
 from __future__ import annotations
 
 import copy
+from collections.abc import Collection
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
+from searchft.features.observe import tensors
 from searchft.models import build_model, freeze, set_modes
-from searchft.recipe import OPTIMIZERS, BackboneFacts, Opening, Recipe, SpaceFacts, digest, open_parameters, trained_parameters
+from searchft.recipe import OPTIMIZERS, BackboneFacts, Opening, Recipe, ResolvedTrial, digest
 
 
-def activation_bytes(
-    recipe: Recipe, backbone: BackboneFacts, opening: Opening, num_classes: int, side: int, batch: int, device: str = "meta"
-) -> int:
-    """Bytes that autograd saves in one training step of `batch` float32 images of `side` pixels, the loss included.
-
-    On any other `device` than `meta` the step is really run. bfloat16 activations take about half.
-    """
+def training_model(recipe: Recipe, backbone: BackboneFacts, opening: Opening, num_classes: int) -> nn.Module:
+    """The network of a recipe with gradients and modes set for training."""
     model = build_model(recipe, backbone, num_classes, head_seed=0)
     freeze(model, backbone, opening)
     set_modes(model, backbone, opening, training=True)
-    return saved_bytes(model, side, batch, num_classes, device)
+    return model
 
 
 def saved_bytes(model: nn.Module, side: int, batch: int, num_classes: int, device: str = "meta") -> int:
-    """As `activation_bytes`, of a model whose gradients and modes are set. The model itself is left as it is.
+    """Bytes that autograd saves in one training step of `batch` float32 images of `side` pixels, the loss included.
 
+    On any other `device` than `meta` the step is really run; the model itself is left as it is. bfloat16 takes about half.
     One image alone cannot pass a BatchNorm in train mode on a 1×1 map: its share is then what three images need beyond two.
     """
     model = copy.deepcopy(model).to(device)
@@ -65,6 +65,42 @@ def _saved(model: nn.Module, side: int, batch: int, num_classes: int, device: st
     return sum(saved.values())
 
 
+class Tape(TorchFunctionMode):
+    """What each call of one forward pass read and gave: enough to say, for any opening, what its trainable part reads.
+
+    One image runs through `model`, which takes less time than splitting it once. It is left in evaluation mode.
+    """
+
+    def __init__(self, model: nn.Module, side: int) -> None:
+        super().__init__()
+        self._names = {id(tensor): name for name, tensor in (*model.named_parameters(), *model.named_buffers())}
+        self._calls: list[tuple[list[Tensor], list[Tensor]]] = []
+        self._images = torch.zeros(1, 3, side, side)
+        with torch.no_grad(), self:
+            model.eval()(self._images)
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        self._calls.append((tensors([args, kwargs or {}]), tensors(result)))
+        return result
+
+    def edge_bytes(self, trained: Collection[str], prefix_dtype: str = "float32") -> int:
+        """About how many bytes of one image the trainable part reads; 0: nothing is frozen.
+
+        `trained` names the parameters that train and the buffers that move.
+        """
+        active: set[int] = set()
+        edge: dict[int, Tensor] = {}
+        for given, made in self._calls:
+            if any(id(tensor) in active or self._names.get(id(tensor)) in trained for tensor in given):
+                edge |= {_memory(t): t for t in given if id(t) not in active and id(t) not in self._names}
+                active |= {id(tensor) for tensor in made}
+        if _memory(self._images) in edge:
+            return 0
+        size = getattr(torch, prefix_dtype).itemsize
+        return sum(t.numel() * (size if t.is_floating_point() else t.element_size()) for t in edge.values())
+
+
 def _memory(tensor: Tensor) -> int:
     """A name for the memory behind a tensor: views of one another have the same."""
     return int(tensor.untyped_storage()._cdata)
@@ -82,23 +118,20 @@ class PeakMemory:
     frozen part are not counted: they are mapped from a file, and leave when something else needs the room.
     """
 
-    def __init__(self, facts: SpaceFacts, side: int) -> None:
+    def __init__(self, side: int) -> None:
         """`side`: height and width of the images in pixels."""
-        self.facts, self.side = facts, side
+        self.side = side
         self._counted: dict[str, tuple[int, int]] = {}
 
-    def __call__(self, recipe: Recipe) -> int:
-        backbone = self.facts.backbones[recipe.architecture()]
-        opening = open_parameters(recipe, backbone)
+    def __call__(self, trial: ResolvedTrial) -> int:
+        recipe, backbone, opening = trial.recipe, trial.backbone, trial.opening
         head = [recipe.head_widths, recipe.dropout > 0, recipe.input_dropout > 0]
         name = digest([recipe.architecture(), opening.digest, *head])
         if name not in self._counted:
-            classes = len(self.facts.data.classes)
-            two, four = (activation_bytes(recipe, backbone, opening, classes, self.side, batch) for batch in (2, 4))
+            model = training_model(recipe, backbone, opening, trial.num_classes).to("meta")
+            two, four = (saved_bytes(model, self.side, batch, trial.num_classes) for batch in (2, 4))
             self._counted[name] = (max(0, 2 * two - four), (four - two) // 2)
         fixed, per_image = self._counted[name]
-        trained = trained_parameters(recipe, self.facts)
         network = sum(parameter.size for parameter in backbone.parameters)
-        values = 2 * network + trained * (2 + OPTIMIZERS[recipe.optimizer].states)
-        batch = min(recipe.batch_size, self.facts.data.train_size)
-        return PROCESS_BYTES + 4 * values + fixed + per_image * batch
+        values = 2 * network + trial.trained_parameters * (2 + OPTIMIZERS[recipe.optimizer].states)
+        return PROCESS_BYTES + 4 * values + fixed + per_image * recipe.batch_size

@@ -1,22 +1,22 @@
 """A network, split for one opening and kept: trial after trial trains it anew from its pretrained values.
 
-Tracing, splitting and checking a network takes longer than a whole linear probe trains. It depends on network and opening
-alone, not on the head (a leaf of the graph), the rates or the batch size. So a worker keeps the last few splits and
-for each trial puts back the pretrained values and a new head: the result is bit for bit that of a new build.
+Splitting takes longer than a linear probe trains, and depends on network and opening alone (the head is a leaf of the graph). So a
+worker keeps the last few and puts back the pretrained values and a new head: bit for bit what a new build gives.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections import OrderedDict
 
 import torch
 from torch import Tensor, nn
 
 from searchft.features.padding import pad_first
-from searchft.features.prefix import First, Prefix, Rest
+from searchft.features.prefix import Prefix
 from searchft.features.split import Split, split_model
-from searchft.models import build_model, freeze, head_parameters, new_head, replace_module, set_modes
-from searchft.recipe import BackboneFacts, Numerics, Opening, Recipe, SpaceFacts, digest
+from searchft.models import build_model, freeze, head_parameters, new_head, set_modes
+from searchft.recipe import Opening, Recipe, ResolvedTrial, digest
 
 KEPT = 6
 """Split networks a worker keeps."""
@@ -29,33 +29,23 @@ class Network:
     """A model with its freezing applied and its split made.
 
     Args:
+        opening: the trial's, or its `head_opening`.
         side: height and width of the images, in pixels.
         device: where it runs.
     """
 
-    def __init__(
-        self,
-        recipe: Recipe,
-        backbone: BackboneFacts,
-        opening: Opening,
-        numerics: Numerics,
-        num_classes: int,
-        side: int,
-        device: torch.device,
-        head_seed: int = 0,
-    ) -> None:
+    def __init__(self, trial: ResolvedTrial, opening: Opening, side: int, device: torch.device, head_seed: int = 0) -> None:
+        backbone, numerics = trial.backbone, trial.numerics
         self.backbone, self.opening, self.numerics = backbone, opening, numerics
-        self.num_classes, self.device = num_classes, device
+        self.num_classes, self.device = trial.num_classes, device
         self.autocast_dtype = torch.bfloat16 if numerics.suffix_dtype == "bfloat16" else None
-        self.model = build_model(recipe, backbone, num_classes, head_seed).to(device)
+        self.model = build_model(trial.recipe, backbone, trial.num_classes, head_seed).to(device)
         freeze(self.model, backbone, opening)
         if numerics.channels_last:
             self.model.to(memory_format=torch.channels_last)
         generator = torch.Generator().manual_seed(0)
         example = torch.randn(2, 3, side, side, generator=generator).to(device)
         self.split: Split = split_model(self.model, self._set_modes, example, leaves=(backbone.head,))
-        self._example = example
-        self._divided: dict[str, tuple[First, Rest] | None] = {}
         if numerics.pad_first:
             pad_first(self.model)
         self._set_modes(False)  # splitting leaves the modes as it found them; the frozen part is always in evaluation mode
@@ -66,17 +56,12 @@ class Network:
     def _set_modes(self, training: bool) -> None:
         set_modes(self.model, self.backbone, self.opening, training)
 
-    def divided(self, at: str) -> tuple[First, Rest] | None:
-        """The frozen part in two, kept from trial to trial; None where it has no place named `at`."""
-        if at not in self._divided:
-            try:
-                self._divided[at] = self.prefix.divided(at, self._example) if self.prefix is not None else None
-            except KeyError:  # measured with another release of the network's library: its nodes may have other names
-                self._divided[at] = None
-        return self._divided[at]
+    def renew(self, recipe: Recipe, opening: Opening, head_seed: int) -> None:
+        """Pretrained values again, and a new head of the recipe's shape initialised from `head_seed`.
 
-    def renew(self, recipe: Recipe, head_seed: int) -> None:
-        """Pretrained values again, and a new head of the recipe's shape initialised from `head_seed`."""
+        `opening` trains the same parameters; its groups of rates, which a digest does not hold, may be others.
+        """
+        self.opening = opening
         state = self.model.state_dict(keep_vars=True)
         with torch.no_grad():
             for name, tensor in self._pretrained.items():
@@ -84,7 +69,7 @@ class Network:
                 state[name].grad = None
         head = new_head(recipe, self.backbone, self.num_classes, head_seed).to(self.device)
         for module in (self.model, *self.split.suffix.graphs):
-            replace_module(module, self.backbone.head, head)
+            module.set_submodule(self.backbone.head, head)
 
     def changing(self) -> dict[str, Tensor]:
         """What training may change, by name in the model's state, sharing its memory: open parameters, head, statistics."""
@@ -110,7 +95,7 @@ class Network:
         return [p for p in self.model.parameters() if p.requires_grad]
 
     def logits(self, values: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """Logits [B, C] in float32 from the trained part's inputs; in train mode auxiliary logits after them."""
+        """Logits [B, C] in float32 from the trainable part's inputs; in train mode auxiliary logits after them."""
         dtype = self.autocast_dtype
         with torch.autocast(self.device.type, dtype or torch.bfloat16, enabled=dtype is not None):
             out = self.split.suffix(*values)
@@ -123,21 +108,16 @@ class Networks:
     def __init__(self) -> None:
         self._kept: OrderedDict[str, Network] = OrderedDict()
 
-    def get(
-        self, recipe: Recipe, facts: SpaceFacts, opening: Opening, side: int, device: torch.device, head_seed: int
-    ) -> Network:
-        """A network for the recipe under `opening`, as if newly built."""
-        backbone = facts.backbones[recipe.architecture()]
-        numerics = facts.numerics_for(recipe)
-        name = digest([recipe.architecture(), opening.digest, numerics.__dict__, side, str(device)])
-        classes = len(facts.data.classes)
-        if recipe.auxiliary:  # auxiliary heads are part of the graph: nothing to keep
-            return Network(recipe, backbone, opening, numerics, classes, side, device, head_seed)
+    def get(self, trial: ResolvedTrial, opening: Opening, side: int, device: torch.device, head_seed: int) -> Network:
+        """A network for the trial under `opening`, as if newly built."""
+        if trial.recipe.auxiliary:  # auxiliary heads are part of the graph: nothing to keep
+            return Network(trial, opening, side, device, head_seed)
+        name = digest([trial.recipe.architecture(), opening.digest, dataclasses.asdict(trial.numerics), side, str(device)])
         if name not in self._kept:
             while len(self._kept) >= KEPT:
                 self._kept.popitem(last=False)
-            self._kept[name] = Network(recipe, backbone, opening, numerics, classes, side, device)
+            self._kept[name] = Network(trial, opening, side, device)
         self._kept.move_to_end(name)
         network = self._kept[name]
-        network.renew(recipe, head_seed)
+        network.renew(trial.recipe, opening, head_seed)
         return network

@@ -1,4 +1,4 @@
-"""How near training comes to this machine's matrix rate: operations of the trained part over measured time, at each depth.
+"""How near training comes to this machine's matrix rate: operations of the trainable part over measured time, at each depth.
 
     .venv/bin/python tests/benchmarks/limit.py [--backbone lite0|resnet18] [--profile]
 
@@ -10,7 +10,6 @@ forward and backward (there with a formula of ours: its own takes depthwise conv
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import math
 import statistics
 import tempfile
@@ -23,12 +22,11 @@ import torch
 import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from searchft.execution.allocator import keep_freed_memory
 from searchft.facts import describe
-from searchft.recipe import open_parameters
+from searchft.recipe import resolve
 from searchft.space import parse_space
 from searchft.train.network import Network
-from searchft.train.numerics import measure
+from searchft.tuning import keep_freed_memory
 
 SPACES = {
     "lite0": "backbone: timm/tf_efficientnet_lite0\n  weights: package\n  unfrozen: [head, 1, 2, all]",
@@ -79,13 +77,11 @@ def main() -> None:
     print(f"| {name}, {side} px, batch {BATCH} | dtype | GFLOP a step | ms a step | GFLOP/s | share of the matrix rate |")
     print("|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
-        facts, images = describe(space, Path(folder))
-        facts = dataclasses.replace(facts, numerics=measure(space, facts, images, Path(folder)).numerics)
+        facts, _ = describe(space, Path(folder))
         for _, recipe in space.recipes(facts):
-            backbone = facts.backbones[recipe.architecture()]
-            opening = open_parameters(recipe, backbone)
-            numerics = facts.numerics_for(recipe)
-            network = Network(recipe, backbone, opening, numerics, 40, side, torch.device("cpu"))
+            trial = resolve(recipe, facts)
+            numerics = trial.numerics
+            network = Network(trial, trial.opening, side, torch.device("cpu"))
             batch = torch.randn(BATCH, 3, side, side)
             values = network.prefix(batch) if network.prefix is not None else (batch,)
             if numerics.suffix_dtype == "float32":
@@ -112,7 +108,7 @@ def main() -> None:
             seconds, operations = statistics.median(times), counter.get_total_flops()
             share = operations / seconds / rates[numerics.suffix_dtype]
             print(
-                f"| {opening.spelling} | {numerics.suffix_dtype} | {operations / 1e9:.3g} | {1000 * seconds:.2f} "
+                f"| {trial.opening.spelling} | {numerics.suffix_dtype} | {operations / 1e9:.3g} | {1000 * seconds:.2f} "
                 f"| {operations / seconds / 1e9:.3g} | {100 * share:.0f} % |",
                 flush=True,
             )

@@ -1,5 +1,4 @@
-"""Gains that stand in docstrings, each against the plain alternative: memory kept, small maps padded first, garbage collected rarely,
-torch's compiler left out.
+"""Gains that stand in docstrings, each against the plain alternative: memory kept, small maps padded first, garbage collected rarely.
 
 .venv/bin/python tests/benchmarks/small_gains.py        about a minute on two quiet cores
 """
@@ -12,7 +11,7 @@ import time
 
 STEP = """
 import sys, time
-from searchft.execution.allocator import keep_freed_memory
+from searchft.tuning import keep_freed_memory
 if sys.argv[1] == "kept":
     keep_freed_memory()
 import timm, torch
@@ -35,7 +34,8 @@ import sys, time, torch
 from searchft.features import pad_first
 channels, side, kernel = map(int, sys.argv[2:])
 conv = torch.nn.Conv2d(channels, channels, kernel, padding=kernel // 2, groups=channels)
-pad_first(conv, sys.argv[1] == "padded")
+if sys.argv[1] == "padded":
+    pad_first(conv)
 images = torch.randn(64, channels, side, side).contiguous(memory_format=torch.channels_last)
 seconds = []
 for _ in range(8):
@@ -47,28 +47,12 @@ print(f"{1000 * min(seconds[1:]):.1f} ms")
 
 IMPORT = """
 import sys
-from searchft.garbage import collect_rarely, leave_quickly
+from searchft.tuning import collect_rarely, leave_quickly
 if sys.argv[1] == "rarely":
     collect_rarely()
 import optuna, timm, torch, torchvision
 if sys.argv[1] == "rarely":
     leave_quickly()
-"""
-
-UNCOMPILED = """
-import sys
-from searchft.garbage import collect_rarely, leave_quickly
-collect_rarely()
-import torch
-if sys.argv[1] == "without":
-    from searchft.uncompiled import bare_step, timm, torchvision
-else:
-    import timm, torchvision
-weight = torch.nn.Parameter(torch.zeros(3))
-weight.sum().backward()
-optimizer = torch.optim.Adam([weight], fused=True)
-bare_step(optimizer)() if sys.argv[1] == "without" else optimizer.step()
-leave_quickly()
 """
 
 
@@ -90,9 +74,6 @@ def main() -> None:
         print(f"depthwise {' '.join(shape)}, forward and backward: {plain} | padded first {padded}", flush=True)
     for _ in range(2):
         print("import and leave:", whole_process(IMPORT, "often"), "| rarely", whole_process(IMPORT, "rarely"), flush=True)
-    for _ in range(3):
-        plain, without = whole_process(UNCOMPILED, "with"), whole_process(UNCOMPILED, "without")
-        print("import, a step, leave:", plain, "| no compiler", without, flush=True)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ MARKS = (100, 200, 300, 400, 600, 800)
 
 
 def study(records: int, seed: int) -> str:
-    suggest.TELLING = records
+    suggest.SHOWN = records
     suggest._BEST_SHOWN = suggest._RUNNING_SHOWN = records // 3
     space = parse_space(scale.SPACE.replace("TRIALS", str(TRIALS)), overrides=[f"search.seed={seed}"])
     facts, trials, marks, top = invented_facts(space), Trials(), list[str](), 0.0

@@ -196,6 +196,38 @@ def test_rm_refuses_while_a_driver_runs(study_copy, searchft: Run) -> None:  # t
     assert (study_copy.folder / "study.db").exists()
 
 
+def test_rm_with_a_database_leaves_folders_that_no_search_has_made(tmp_path: Path, searchft: Run) -> None:
+    """It removed ./pets with its images where SEARCHFT_STORAGE held a study of that name."""
+    images = tmp_path / "pets"
+    (images / "cat").mkdir(parents=True)
+    (images / "cat" / "1.jpg").write_bytes(b"the only copy")
+    url = f"sqlite:///{tmp_path / 'elsewhere.db'}"
+    for study, words in ((f"{images}/", "must be a study's name"), ("pets", "is no study's folder")):
+        refused = searchft("rm", study, "--yes", "--studies", tmp_path, "--storage", url)
+        assert refused.code == 2 and words in refused.err
+    assert (images / "cat" / "1.jpg").exists()
+
+
+def test_rm_of_a_linked_study_removes_the_link(study_copy, searchft: Run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    study_copy.folder.rename(tmp_path / "on_another_disk")
+    study_copy.folder.symlink_to(tmp_path / "on_another_disk")
+    result = searchft("rm", "faces", "--yes", "--studies", study_copy.studies)
+    assert result.code == 0 and "is a link" in result.err and not study_copy.folder.is_symlink()
+    assert (tmp_path / "on_another_disk" / "study.db").exists()
+
+
+def test_studies_put_aside_within_a_second_keep_their_whole_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from searchft.search import start
+
+    monkeypatch.setattr(start.time, "strftime", lambda form: "now")
+    for _ in range(3):
+        (tmp_path / "my_faces").mkdir()
+        start._put_aside(tmp_path / "my_faces", "", "my_faces")
+    aside = ["my_faces.before-now", "my_faces.before-now_2", "my_faces.before-now_3"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == aside
+    assert not list(tmp_path.glob("*/driver.json"))
+
+
 @pytest.mark.slow
 def test_the_dashboard_serves_the_study_on_this_machine_only(study_copy) -> None:  # type: ignore[no-untyped-def]
     lock = DriverLock(study_copy.folder)

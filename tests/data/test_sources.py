@@ -122,6 +122,14 @@ def test_labels_rename_classes(cache, tree, tmp_path):
     assert "must be a JSON object" in refused(cache, "folder:photos", root=str(tmp_path), labels="names.json")
 
 
+def test_a_class_name_that_breaks_a_line_is_refused_unless_it_is_renamed(cache, tree, tmp_path):
+    root = tree("photos", **{"cat\nfish": 3, "dog": 3})
+    assert "without control characters but got 'cat\\nfish'" in refused(cache, f"folder:{root}")
+    (tmp_path / "names.json").write_text(json.dumps({"cat\nfish": "catfish"}))
+    renamed = settings(f"folder:{root}", root=str(tmp_path), labels="names.json")
+    assert open_images(renamed, cache).classes == ("catfish", "dog")
+
+
 def test_wrong_folders_say_what_is_wrong(cache, tree, tmp_path, picture):
     assert "nowhere" in (words := refused(cache, "folder:nowhere", root=str(tmp_path / "space")))
     assert str(tmp_path / "space" / "nowhere") in words and str(os.getcwd()) in words
@@ -298,6 +306,7 @@ def test_the_table_fits_this_torchvision(name):
     known = inspect.signature(getattr(datasets, name).__init__).parameters
     open_ended = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in known.values())
     asked = {key for _, keywords in row.splits for key in keywords} | set(row.extra) | ({"root"} if row.takes_root else set())
+    asked |= {"loader"} if row.files else set()
     assert open_ended or asked <= set(known)
     assert not row.download or open_ended or "download" in known
 

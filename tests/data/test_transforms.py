@@ -53,16 +53,25 @@ def test_images_smaller_than_asked_for_are_refused():
         Preprocess(MEAN, STD, 32)(batch())
 
 
-EACH = [
-    {"horizontal_flip": 0.5},
-    {"rotation": 30.0},
-    {"brightness": 0.5},
-    {"contrast": 0.5},
-    {"saturation": 0.5},
-    {"hue": 0.3},
-    {"grayscale": 0.5},
-    {"crop_scale": 0.3},
+RECORDED = [
+    ({"horizontal_flip": 0.5}, [830149, 831272, 805679, 832067]),
+    ({"rotation": 30.0}, [826934, 833991, 793621, 830329]),
+    ({"brightness": 0.5}, [998111, 1098296, 500626, 845290]),
+    ({"contrast": 0.5}, [821671, 843772, 803944, 837447]),
+    ({"saturation": 0.5}, [819659, 844912, 804274, 837128]),
+    ({"hue": 0.3}, [824138, 843924, 817041, 833746]),
+    ({"grayscale": 0.5}, [806649, 823509, 800196, 832431]),
+    ({"crop_scale": 0.3}, [868869, 848499, 812763, 852251]),
 ]
+EACH = [recipe for recipe, _ in RECORDED]
+ALL = {key: value for recipe in EACH for key, value in recipe.items()}
+
+
+@pytest.mark.parametrize(("recipe", "moments"), [*RECORDED, (ALL, [1067067, 1048971, 503910, 772641])])
+def test_what_images_draw_and_become_stays_as_recorded(recipe, moments):
+    """Sums of pixels weighted by column; another processor's rounding moves them by a few tens, another draw by thousands."""
+    found = augment(batch(4), 3, **recipe).long() * torch.arange(1, 17).view(1, 1, 16, 1)
+    assert found.sum((1, 2, 3)).tolist() == pytest.approx(moments, abs=200)
 
 
 @pytest.mark.parametrize("recipe", EACH, ids=lambda r: next(iter(r)))

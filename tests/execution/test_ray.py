@@ -161,14 +161,14 @@ def test_results_equal_a_local_workers(
     faces: Ground, locally: Path, make_grid: Any, on_ray: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Bit for bit: curves, best weights. The node has neither the driver's images nor its cache folder."""
-    true_needs = ray_executor.what_it_needs
+    true_needs = ray_executor.find_needs
 
     def elsewhere(setup: WorkerSetup) -> Any:
-        outset = true_needs(setup)
+        needs = true_needs(setup)
         path = Path("/another/machine", *Path(setup.images).parts[-2:])
-        return dataclasses.replace(outset, setup=dataclasses.replace(setup, images=str(path)))
+        return dataclasses.replace(needs, setup=dataclasses.replace(setup, images=str(path)))
 
-    monkeypatch.setattr(ray_executor, "what_it_needs", elsewhere)
+    monkeypatch.setattr(ray_executor, "find_needs", elsewhere)
     grid = make_grid(nodes=1)
     executor = on_ray(grid)
     executor.start(faces.setup)

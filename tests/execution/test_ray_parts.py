@@ -17,9 +17,18 @@ from searchft.errors import InputError, StorageError
 from searchft.execution import ray_files
 from searchft.execution.protocol import EpochDone, Job, JobDone, WorkerSetup
 from searchft.execution.ray_cluster import Share, connect, plan_shares
-from searchft.execution.ray_files import ChangedFiles, read_checkpoint, settle, settle_images, what_it_needs, write_checkpoint
-from searchft.execution.ray_words import BigFile, Delivery, WeightsNeeded
-from searchft.execution.ray_worker import QueueChannel, own_folder
+from searchft.execution.ray_files import (
+    BigFile,
+    ChangedFiles,
+    WeightsNeeded,
+    WithFiles,
+    find_needs,
+    read_checkpoint,
+    settle,
+    settle_images,
+    write_checkpoint,
+)
+from searchft.execution.ray_worker import QueueChannel, make_own_folder
 from searchft.recipe import DataFacts, DataSettings, Recipe, SpaceFacts
 
 
@@ -118,11 +127,11 @@ def test_a_job_brings_its_files_and_an_epoch_takes_them_along(tmp_path: Path) ->
     inbox: queue.SimpleQueue = queue.SimpleQueue()
     outbox: queue.SimpleQueue = queue.SimpleQueue()
     channel = QueueChannel(inbox, outbox, tmp_path)
-    inbox.put(Delivery(Job(7, Recipe("x"), "ab", "/the/drivers/folder"), {"last.ckpt": b"from the driver"}))
+    inbox.put(WithFiles(Job(7, Recipe("x"), "ab", "/the/drivers/folder"), {"last.ckpt": b"from the driver"}))
     job = channel.recv()
     folder = Path(job.folder)
     assert folder.is_relative_to(tmp_path) and (folder / "last.ckpt").read_bytes() == b"from the driver"
-    channel.send(EpochDone(7, {}, replayed=True))
+    channel.send(EpochDone(7, {}))
     assert outbox.get().files == {}
     write_checkpoint(folder, {"last.ckpt": b"epoch 2"})
     channel.send(EpochDone(7, {}))
@@ -134,8 +143,8 @@ def test_a_job_brings_its_files_and_an_epoch_takes_them_along(tmp_path: Path) ->
 def test_folders_of_dead_workers_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SEARCHFT_CACHE", str(tmp_path))
     (tmp_path / "ray" / "worker-dead" / "0007").mkdir(parents=True)
-    mine = own_folder()
-    another = own_folder()  # a second worker of the same node does not take the first one's
+    mine = make_own_folder()
+    another = make_own_folder()  # a second worker of the same node does not take the first one's
     assert {p.name for p in (tmp_path / "ray").iterdir() if p.is_dir()} == {mine.name, another.name}
 
 
@@ -151,12 +160,12 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return open_images(settings, tmp_path_factory.mktemp("drivers-cache")).folder
 
 
-def needed_by(images: Path) -> ray_files.Outset:
+def needed_by(images: Path) -> ray_files.NodeSetup:
     facts = SpaceFacts(DataFacts("x", "y", (), ()), {})
-    return what_it_needs(WorkerSetup(facts.to_json(), str(images), 16, store="somewhere"))
+    return find_needs(WorkerSetup(facts.to_json(), str(images), 16, store="somewhere"))
 
 
-def served(outset: ray_files.Outset, asked: list[str]):
+def served(needs: ray_files.NodeSetup, asked: list[str]):
     def fetch(needed: BigFile):
         asked.append(needed.sha256)
         content = Path(needed.path).read_bytes()
@@ -169,32 +178,32 @@ def served(outset: ray_files.Outset, asked: list[str]):
 def test_images_that_a_node_lacks_are_fetched_once(images: Path, tmp_path: Path) -> None:
     from searchft.data import reopen_images
 
-    outset, asked = needed_by(images), []
-    assert outset.images is not None
+    needs, asked = needed_by(images), []
+    assert needs.images is not None
     nowhere = Path("/nowhere/images/x/y")
-    first = settle_images(outset.images, nowhere, tmp_path, served(outset, asked))
+    first = settle_images(needs.images, nowhere, tmp_path, served(needs, asked))
     assert first.is_relative_to(tmp_path) and len(asked) == 1
     mine, theirs = reopen_images(first), reopen_images(images)
     assert mine.facts == theirs.facts
     assert (mine.split("train").images == theirs.split("train").images).all()
-    assert settle_images(outset.images, nowhere, tmp_path, served(outset, asked)) == first and len(asked) == 1
-    assert settle_images(outset.images, images, tmp_path, served(outset, asked)) == images  # the path that all nodes have
+    assert settle_images(needs.images, nowhere, tmp_path, served(needs, asked)) == first and len(asked) == 1
+    assert settle_images(needs.images, images, tmp_path, served(needs, asked)) == images  # the path that all nodes have
 
     store = first.parent / "pixels.bin"  # damaged on this node: nobody else would notice
     content = bytearray(store.read_bytes())
     content[-1] ^= 1
     store.write_bytes(content)
-    again = settle_images(outset.images, nowhere, tmp_path, served(outset, asked))
+    again = settle_images(needs.images, nowhere, tmp_path, served(needs, asked))
     assert len(asked) == 2 and (reopen_images(again).split("train").images == theirs.split("train").images).all()
     assert not [p for p in (tmp_path / "images").glob(".*")]
 
 
 def test_what_arrives_damaged_is_refused(images: Path, tmp_path: Path) -> None:
-    outset = needed_by(images)
-    assert outset.images is not None
+    needs = needed_by(images)
+    assert needs.images is not None
     with pytest.raises(StorageError, match="cannot write"):
-        settle_images(outset.images, Path("/nowhere/x/y"), tmp_path, lambda needed: iter([b"something else"]))
-    assert not (tmp_path / "images" / outset.images.store).exists()
+        settle_images(needs.images, Path("/nowhere/x/y"), tmp_path, lambda needed: iter([b"something else"]))
+    assert not list((tmp_path / "images" / needs.images.store).iterdir())
 
 
 def test_weights_of_a_path_that_a_node_lacks(tmp_path: Path, images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,7 +217,7 @@ def test_weights_of_a_path_that_a_node_lacks(tmp_path: Path, images: Path, monke
     there.parent.mkdir()
     there.write_bytes(os.urandom(30_000))
     needed = BigFile("/nowhere/mine.pth", 30_000, sha256_of(there))
-    outset = dataclasses.replace(needed_by(images), weights=(WeightsNeeded(needed, hub=False),))
+    needs = dataclasses.replace(needed_by(images), weights=(WeightsNeeded(needed, hub=False),))
     asked: list[str] = []
 
     def fetch(one: BigFile):
@@ -216,7 +225,7 @@ def test_weights_of_a_path_that_a_node_lacks(tmp_path: Path, images: Path, monke
         yield there.read_bytes()
 
     for _ in range(2):
-        setup = settle(outset, tmp_path / "cache", fetch)
+        setup = settle(needs, tmp_path / "cache", fetch)
     assert asked == ["/nowhere/mine.pth"]
     assert setup.store == str(tmp_path / "cache" / "features")  # the node's own, not the driver's
     found = weights.find_weights(parse_backbone("torchvision/resnet18"), "file:/nowhere/mine.pth", 0)

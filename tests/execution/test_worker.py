@@ -18,7 +18,7 @@ import pytest
 from searchft.errors import InputError, StorageError
 from searchft.execution import worker
 from searchft.execution.analytic_worker import AnalyticEpoch
-from searchft.execution.local import LocalExecutor, Slot, _kernel_oom_kills
+from searchft.execution.local import LocalExecutor, Slot, _count_oom_kills
 from searchft.execution.protocol import CONTINUE, STOP, EpochDone, Job, JobDone, JobFailed, WorkerDied, WorkerSetup
 from searchft.files import lock_file, replacing
 from searchft.recipe import Recipe
@@ -75,7 +75,7 @@ def test_errors_are_sorted_into_kinds(error: Exception, kind: str, tmp_path: Pat
 
 def test_a_job_ends_when_told_to_stop(tmp_path: Path) -> None:
     heard = run(tmp_path, lambda job: (AnalyticEpoch(n, 0.5, 0.0) for n in range(1, 9)), (CONTINUE, CONTINUE, STOP))
-    assert [m.result["epoch"] for m in heard[:-1]] == [1, 2, 3] and heard[-1] == JobDone(7, stopped=True)
+    assert [m.result["epoch"] for m in heard[:-1]] == [1, 2, 3] and heard[-1] == JobDone(7)
 
 
 def test_a_folder_that_an_orphan_holds_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,24 +132,54 @@ def test_the_executor_replaces_a_dead_worker_whose_job_goes_on_from_its_checkpoi
 
     executor = LocalExecutor([Slot("cpu", 1)], analytic_worker.main)
     try:
-        os.kill(executor._workers[0][0].pid, signal.SIGKILL)  # type: ignore[index,arg-type]
-        executor._workers[0][0].join(5)  # type: ignore[index]
+        os.kill(executor._workers[0].process.pid, signal.SIGKILL)  # type: ignore[index,arg-type]
+        executor._workers[0].process.join(5)  # type: ignore[index]
         executor.start(SETUP)  # it died before it had anything to do
         job = job_in(tmp_path)
         executor.submit(0, job)
         (message,) = poll(executor)
         assert isinstance(message, EpochDone)
-        (process, _) = executor._workers[0]  # type: ignore[misc]
-        os.kill(process.pid, signal.SIGKILL)
+        os.kill(executor._workers[0].process.pid, signal.SIGKILL)
         (died,) = poll(executor)
         assert died == WorkerDied(7, "worker ended by SIGKILL", out_of_memory=False)
         executor.submit(0, job)
         (again,) = poll(executor)
-        assert isinstance(again, EpochDone) and again.replayed
+        assert isinstance(again, EpochDone)
         assert again.result["epoch"] == 1
     finally:
         executor.close()
     assert not [c for c in psutil.Process().children() if "spawn_main" in " ".join(c.cmdline())]
+
+
+@pytest.mark.parametrize("kind", ["memory", "error"])
+def test_a_worker_whose_failure_may_outlive_its_job_is_never_used_again(kind: str, tmp_path: Path) -> None:
+    """A process whose CUDA context was dead failed every further trial that it got."""
+    executor = LocalExecutor([Slot("cpu", 1)], failing_main)
+    try:
+        executor.start(WorkerSetup(facts={}, images=kind, image_size=32, store=""))
+        pids = []
+        for _ in range(2):
+            executor.submit(0, job_in(tmp_path))
+            (failed,) = poll(executor)
+            assert isinstance(failed, JobFailed) and failed.kind == kind
+            pids.append(failed.message.rpartition(" ")[2])
+        assert pids[0] != pids[1]
+    finally:
+        executor.close()
+
+
+def failing_main(connection, device: str, threads: int, parent: int) -> None:
+    """A worker whose jobs all raise what its setup names."""
+    errors = {"memory": MemoryError, "error": RuntimeError}
+
+    def prepare(setup: WorkerSetup):
+        def train(job: Job):
+            raise errors[setup.images](f"in process {os.getpid()}")
+            yield
+
+        return train
+
+    worker.serve(connection, prepare)
 
 
 def poll(executor: LocalExecutor) -> list[object]:
@@ -163,7 +193,7 @@ def poll(executor: LocalExecutor) -> list[object]:
 
 @pytest.mark.skipif(not Path("/sys/fs/cgroup").is_dir(), reason="NOT RUN: no cgroups here")
 def test_the_kernels_count_of_kills_can_be_read() -> None:
-    assert _kernel_oom_kills() >= 0
+    assert _count_oom_kills() >= 0
 
 
 @pytest.mark.parametrize(("left_bytes", "count"), [(1 << 50, 0), (1 << 20, 2)])

@@ -18,9 +18,8 @@ from searchft.data import open_images
 from searchft.data.orl_faces import read_orl_faces
 from searchft.errors import InputError
 from searchft.export.checkpoint import export_trial
-from searchft.export.crops import chances_of, crop_boxes, look
 from searchft.export.load import load_exported
-from searchft.export.score import evaluate_split, logits_of, predict_files
+from searchft.export.score import crop_boxes, evaluate_split, logits_of, look, predict_files, probabilities_of
 from searchft.export.snippet import snippet_for
 from searchft.models import build_model, describe_backbone
 from searchft.recipe import DataSettings, Recipe, SpaceFacts
@@ -122,7 +121,7 @@ def test_probabilities_are_the_mean_of_each_looks_softmax(way: str, export: Call
             pixels = torch.from_numpy(crop.copy()).permute(0, 3, 1, 2) / 255
             mean, std = (torch.tensor(preprocessing[name]).view(3, 1, 1) for name in ("mean", "std"))
             expected += model((pixels - mean) / std).softmax(1) / len(boxes)
-    got = chances_of(model, images, preprocessing, way, batch=2)
+    got = probabilities_of(model, images, preprocessing, way, batch=2)
     assert torch.allclose(got, expected, atol=1e-6) and torch.allclose(got.sum(1), torch.ones(3), atol=1e-5)
     assert not torch.allclose(got, logits_of(model, images, preprocessing).softmax(1), atol=1e-6)
 

@@ -163,7 +163,7 @@ def test_metrics_can_be_added_and_show_on_the_card(exported: Exported) -> None:
     add_metrics(out, {"test": {"accuracy": 0.975, "balanced_accuracy": 0.97, "interval_95": [0.94, 0.99], "n": 200}})
     assert set(read_config(out)["metrics"]) == {"search_val_accuracy", "test"}
     card = (out / "README.md").read_text()
-    assert "**0.9750** on 200 pictures (95 % interval 0.9400 to 0.9900)" in card
+    assert "**0.9750** on 200 images (95 % interval 0.9400 to 0.9900)" in card
     assert snippet_for(out, shown_as="winner") in card
     add_metrics(out, {"test": None})
     assert "There is no test split" in (out / "README.md").read_text()
@@ -179,6 +179,20 @@ def test_a_delta_that_lacks_something_is_refused_by_name(exported: Exported) -> 
         save_file({n: t for n, t in {**delta, **change}.items() if t is not None}, exported.delta)
         with pytest.raises(InputError, match=message):
             export_trial(exported.recipe, exported.facts, exported.settings, exported.delta, exported.out, {})
+
+
+def test_weights_of_another_trial_are_refused_however_well_they_fit(exported: Exported) -> None:
+    """Their shapes are right; only key and epoch tell. Before, negated weights were exported and scored."""
+    given = exported.recipe, exported.facts, exported.settings, exported.delta, exported.out, {}
+    key, delta = exported.recipe.key(exported.facts), load_file(exported.delta)
+    export_trial(*given, epoch=2)
+    with pytest.raises(InputError, match=r"trial's own weights \(.*epoch 7\) but holds others \(.*epoch 2\)"):
+        export_trial(*given, epoch=7)
+    negated = {name: -tensor for name, tensor in delta.items()}
+    for metadata in (None, {"key": "ab" * 10, "epoch": "2"}, {"key": key, "epoch": "1"}):
+        save_file(negated, exported.delta, metadata=metadata)
+        with pytest.raises(InputError, match="own weights"):
+            export_trial(*given, epoch=2)
 
 
 def test_a_damaged_or_missing_delta_is_said_to_be_so(exported: Exported) -> None:

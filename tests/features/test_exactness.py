@@ -10,11 +10,9 @@ import timm
 import torch
 import torch.nn.functional as F
 import torchvision
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 from searchft.features import FeatureStore, Prefix, Split, split_model
-from searchft.features.candidates import _rows
-from searchft.features.divide import positions
 from searchft.recipe import Numerics
 
 IMAGES, BATCH = 70, 6
@@ -141,33 +139,3 @@ def test_store_changes_no_bit(name: str, size: int, depth: float, tmp_path: Path
 @pytest.mark.parametrize("depth", [0.35, 0.7, 1.0])
 def test_store_changes_no_bit_on_any_architecture(name: str, size: int, depth: float, tmp_path: Path) -> None:
     agree(name, size, depth, tmp_path)
-
-
-def agree_inside(name: str, size: int, depth: float, places: int, tmp_path: Path) -> None:
-    """The undivided frozen part against stored values of some places inside it, in whole and in leftover micro-batches."""
-    prefix = Opened(build(name, size), depth, size).prefix
-    assert prefix is not None and isinstance(prefix.module, fx.GraphModule)
-    images = torch.randn(IMAGES, 3, size, size, generator=torch.Generator().manual_seed(1))
-    rows = _rows(prefix, images)
-    names = [p.name for p in positions(prefix.module) if all(node.name in rows for node in p.live)]
-    assert names
-    whole = prefix(images)
-    for at in dict.fromkeys(names[i * (len(names) - 1) // max(1, places - 1)] for i in range(places)):
-        first, rest = prefix.divided(at, images[:2])
-        values = FeatureStore(tmp_path, 10**10).values(first.digest[:32], IMAGES, lambda a, b, f=first: f(images[a:b]))  # type: ignore[misc]
-        assert values is not None
-        for chosen in (torch.arange(IMAGES).flip(0), torch.tensor([IMAGES - 1, 3, 5]), torch.arange(BATCH)):
-            got = rest(*(value.index_select(0, chosen) for value in values))
-            for expected, value in zip(whole, got, strict=True):
-                assert torch.equal(expected.index_select(0, chosen), value), at
-
-
-@pytest.mark.parametrize(("name", "size"), [*DEFAULT, ("torchvision/mobilenet_v2", 32), ("torchvision/densenet121", 32)])
-def test_a_shallower_cut_changes_no_bit(name: str, size: int, tmp_path: Path) -> None:
-    agree_inside(name, size, 0.7, 3, tmp_path)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("name", "size"), [*DEFAULT, *WIDE])
-def test_a_shallower_cut_changes_no_bit_on_any_architecture(name: str, size: int, tmp_path: Path) -> None:
-    agree_inside(name, size, 0.9, 8, tmp_path)

@@ -11,7 +11,8 @@ import torchvision
 from torch import nn
 
 from searchft.errors import InputError
-from searchft.models import architecture_of, build_head, build_model, check_image_size, describe_backbone, head_parameters
+from searchft.models import architecture_of, build_model, check_image_size, describe_backbone, head_parameters
+from searchft.models.heads import assemble, head_layers
 from searchft.recipe import Recipe
 
 FACE_EDITS = (("conv1.stride", 1), ("layer2.0.conv1.stride", 1), ("layer2.0.downsample.0.stride", 1))
@@ -90,13 +91,12 @@ def test_the_recorded_architecture_rebuilds_the_network_without_searchft(recipe:
 
 
 def test_a_head_is_one_linear_layer_unless_more_is_asked_for() -> None:
-    assert type(build_head(8, (), "relu", 0.5, 0.0, 3)) is nn.Linear
-    kinds = [type(layer).__name__ for layer in build_head(8, (6, 4), "relu", 0.5, 0.2, 3)]  # type: ignore[arg-type]
+    assert type(assemble(head_layers(8, (), "relu", 0.5, 0.0, 3))) is nn.Linear
+    kinds = [kind for kind, _ in head_layers(8, (6, 4), "relu", 0.5, 0.2, 3)]
     assert kinds == ["Dropout", "Linear", "ReLU", "Dropout", "Linear", "ReLU", "Dropout", "Linear"]
-    bare = build_head(8, (6,), "none", 0.0, 0.0, 3)
-    assert [type(layer).__name__ for layer in bare] == ["Linear", "Linear"]  # type: ignore[arg-type]
+    assert [kind for kind, _ in head_layers(8, (6,), "none", 0.0, 0.0, 3)] == ["Linear", "Linear"]
     with pytest.raises(InputError, match="must be relu, gelu or none but got 'tanh'"):
-        build_head(8, (6,), "tanh", 0.0, 0.0, 3)
+        head_layers(8, (6,), "tanh", 0.0, 0.0, 3)
 
 
 def test_the_face_notebooks_edits_keep_the_last_map_at_8_by_8() -> None:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
+import io
 import os
 import pickle
+import socket
 import time
+from collections.abc import Callable
+from email.message import Message
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 import timm
 import torch
 import torchvision
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from searchft.errors import ChangedGroundError, InputError
 from searchft.models import WeightsMissing, build_model, describe_backbone, forget_templates, weights
@@ -22,13 +29,9 @@ SMALL = "timm/test_convnext"
 
 @pytest.fixture(autouse=True)
 def _no_internet_and_an_empty_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Downloads fail at once, as on a machine without internet, and torch's hub folder is ours."""
+    """Nobody answers, as on a machine without internet, and torch's hub folder is ours."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-
-    def refuse(url: str, method: str) -> object:
-        raise OSError("no connection to the hub")
-
-    monkeypatch.setattr(weights, "_open", refuse)
+    monkeypatch.setattr(weights, "reachable", lambda url: "no connection to the hub")
     forget_templates()
 
 
@@ -139,8 +142,6 @@ def test_a_wrong_file_is_refused_even_with_a_fallback(what: str, message: str, t
     ],
 )
 def test_weights_that_cannot_be_had_are_refused_and_fall_back_only_when_told_to(recipe: Recipe, message: str) -> None:
-    import dataclasses
-
     with pytest.raises(WeightsMissing, match=message):
         describe_backbone(recipe, 0)
     facts = describe_backbone(dataclasses.replace(recipe, weights_fallback="none"), 6)
@@ -157,8 +158,6 @@ def test_weights_that_cannot_be_had_are_refused_and_fall_back_only_when_told_to(
     ],
 )
 def test_a_wrong_name_of_weights_is_refused_even_with_a_fallback(recipe: Recipe, message: str) -> None:
-    import dataclasses
-
     with pytest.raises(InputError, match=message) as caught:
         describe_backbone(dataclasses.replace(recipe, weights_fallback="none"), 0)
     assert not isinstance(caught.value, WeightsMissing)
@@ -192,17 +191,20 @@ def test_a_file_in_torchs_hub_folder_is_taken_and_a_foreign_one_is_told_of() -> 
 
 
 def test_timms_own_file_is_read_by_timm(tmp_path: Path, donor: torch.nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
-    import huggingface_hub
-
     save_file(timm.create_model("test_convnext").state_dict() | {}, tmp_path / "model.safetensors")
-    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *a, **k: str(tmp_path / "model.safetensors"))
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda *a, **k: str(tmp_path / "model.safetensors"))
     recipe = Recipe(SMALL, weights="pretrained")
     facts = describe_backbone(recipe, 0)
     assert facts.weights == "r160_in1k"
-    from safetensors.torch import load_file
-
     state = build_model(recipe, facts, 3, 0).state_dict()
     assert torch.equal(state["stem.0.weight"], load_file(tmp_path / "model.safetensors")["stem.0.weight"])
+
+
+@pytest.mark.parametrize(
+    "loader", [timm.models.load_state_dict, timm.models.load_checkpoint, timm.models.load_state_dict_from_hf]
+)
+def test_timms_loaders_run_no_code_unless_told_to(loader: Callable[..., object]) -> None:
+    assert inspect.signature(loader).parameters["weights_only"].default is True
 
 
 def test_a_file_that_changed_since_the_study_began_is_noticed(tmp_path: Path, donor: torch.nn.Module) -> None:
@@ -244,27 +246,25 @@ def test_packaged_weights_in_another_order_are_refused() -> None:
 
 def test_a_silent_host_costs_seconds_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.undo()
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr(weights, "CONNECT_TIMEOUT_S", 0.2)
-    monkeypatch.setattr(weights, "_silent_hosts", {})
-    asked = []
-
-    def never(request: object, timeout: float) -> None:
-        asked.append(request)
-        time.sleep(5)
-
-    monkeypatch.setattr(weights.urllib.request, "urlopen", never)
-    began = time.monotonic()
-    assert "no answer" in weights.download("https://example.invalid/w-00000000.pth", tmp_path / "w-00000000.pth")
-    assert "no answer" in weights.download("https://example.invalid/v.pth", tmp_path / "v.pth")
-    assert time.monotonic() - began < 3 and len(asked) == 1
-    assert list(tmp_path.iterdir()) == []
+    with socket.create_server(("127.0.0.1", 0)) as server:  # accepts, and never says a word
+        host = f"https://127.0.0.1:{server.getsockname()[1]}"
+        began = time.monotonic()
+        reasons = [weights._from_url(f"{host}/{name}.pth")[1] for name in "abcdefghijklmnopqrst"]
+    assert all(reason.startswith("no connection to 127.0.0.1") for reason in reasons)
+    assert time.monotonic() - began < 2 and list(tmp_path.iterdir()) == []
 
 
-def test_a_damaged_download_is_not_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    import io
+def test_a_damaged_download_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Page(io.BytesIO):
+        def info(self) -> Message:
+            return Message()
 
-    monkeypatch.setattr(weights, "_open", lambda url, method: io.BytesIO(b"an error page"))
-    reason = weights.download("https://example.invalid/w-0123abcd.pth", tmp_path / "w-0123abcd.pth")
-    assert "is damaged" in reason
-    assert list(tmp_path.iterdir()) == []
-    assert "https only" in weights.download("http://example.invalid/w.pth", tmp_path / "w.pth")
+    monkeypatch.setattr(weights, "reachable", lambda url: "")
+    monkeypatch.setattr(torch.hub, "urlopen", lambda request: Page(b"an error page"))
+    path, reason = weights._from_url("https://example.invalid/w-0123abcd.pth")
+    assert "invalid hash value" in reason and list(path.parent.iterdir()) == []
+    path, reason = weights._from_url("https://example.invalid/w.pth")
+    assert reason == "" and path.read_bytes() == b"an error page"
+    assert "https only" in weights._from_url("http://example.invalid/v.pth")[1]

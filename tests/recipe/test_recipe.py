@@ -8,7 +8,8 @@ import json
 
 import pytest
 
-from searchft.recipe import DataSettings, Numerics, Recipe, SpaceFacts, numerics_name, open_parameters
+from searchft.machine import Processor
+from searchft.recipe import DataSettings, Recipe, SpaceFacts, open_parameters
 from tests import invented
 
 BASE = Recipe("torchvision/small", unfrozen="all")
@@ -178,10 +179,7 @@ def test_the_key_knows_weights_data_and_numerics() -> None:
         facts(weights_sha256="1" * 64),
         dataclasses.replace(known, data=dataclasses.replace(known.data, fingerprint="e" * 64)),
     ]
-    opening = open_parameters(BASE, known.backbones[BASE.architecture()])
-    changed.append(
-        dataclasses.replace(known, numerics={numerics_name(BASE, opening): Numerics("bfloat16", "bfloat16", True, True)})
-    )
+    changed.append(dataclasses.replace(known, processor=Processor(native_bf16=True)))
     assert len({BASE.key(one) for one in [known, *changed]}) == 4
 
 
@@ -259,7 +257,7 @@ def test_data_settings_survive_json() -> None:
 
 
 def test_facts_survive_json_and_give_the_same_keys() -> None:
-    known = dataclasses.replace(facts(notes=("read me",)), numerics={"a": Numerics("bfloat16")})
+    known = dataclasses.replace(facts(notes=("read me",)), processor=Processor("cuda", "a card", True))
     again = SpaceFacts.from_json(json.loads(json.dumps(known.to_json())))
     assert again == known
     assert BASE.key(again) == BASE.key(known)

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from searchft.models import describe_backbone
 from searchft.recipe import Recipe, open_parameters
-from searchft.train.memory import activation_bytes
+from searchft.train.memory import saved_bytes, training_model
 
 
 @pytest.mark.parametrize(
@@ -30,7 +30,7 @@ def test_memory_is_within_a_fifth_of_what_autograd_keeps(values: dict[str, Any],
     recipe = Recipe("torchvision/resnet18", weights="none", **values)
     facts = describe_backbone(recipe, 0)
     opening = open_parameters(recipe, facts)
-    told, real = (activation_bytes(recipe, facts, opening, 5, 64, batch, device) for device in ("meta", "cpu"))
+    told, real = (saved_bytes(training_model(recipe, facts, opening, 5), 64, batch, 5, device) for device in ("meta", "cpu"))
     assert real > 0 and abs(told - real) <= 0.2 * real
 
 
@@ -38,7 +38,7 @@ def test_memory_of_one_image_is_told_where_it_could_not_train_alone() -> None:
     recipe = Recipe("torchvision/resnet18", weights="none", unfrozen="all")
     facts = describe_backbone(recipe, 0)
     opening = open_parameters(recipe, facts)
-    one, two = (activation_bytes(recipe, facts, opening, 5, 32, batch) for batch in (1, 2))
+    one, two = (saved_bytes(training_model(recipe, facts, opening, 5), 32, batch, 5) for batch in (1, 2))
     assert abs(2 * one - two) <= 0.2 * two  # layer4's maps are 1x1 here
 
 
@@ -49,7 +49,9 @@ def test_memory_of_side_branches_and_of_auxiliary_heads_is_counted() -> None:
     ):
         facts = describe_backbone(recipe, 0)
         opening = open_parameters(recipe, facts)
-        told, real = (activation_bytes(recipe, facts, opening, 5, 64, batch, device) for device in ("meta", "cpu"))
+        told, real = (
+            saved_bytes(training_model(recipe, facts, opening, 5), 64, batch, 5, device) for device in ("meta", "cpu")
+        )
         assert abs(told - real) <= 0.2 * real
 
 
@@ -83,7 +85,8 @@ def test_plan_counts_groups_memory_and_store(tmp_path: Path, shared_cache: Path)
     # 512 pooled values, and the 256 channels of a 2x2 map, of 120 images
     assert head["stored_bytes"] == 120 * 512 * 4 and layer4["stored_bytes"] == 120 * 256 * 4 * 4
     assert answer["stored_bytes"] == head["stored_bytes"] + layer4["stored_bytes"]
-    assert head["kept"]["keep"] == "memory" and head["kept"]["at"] == "" and "to read from memory" in head["kept"]["reason"]
+    assert head["kept"] == {"keep": "memory", "reason": "2.05 kB an image, 246 kB in all"}
+    assert head["numerics"]["prefix_dtype"] == "float32" and not head["numerics"]["fold"]
     assert answer["seconds"] > 0 and head["epoch_seconds"] < layer4["epoch_seconds"]
     assert any("exceed the 80 training images" in note for note in answer["notes"])
     assert any("stay frozen at random values" in note for note in answer["notes"])
@@ -96,7 +99,7 @@ def test_plan_prints_a_table_that_fits_eighty_columns(tmp_path: Path, shared_cac
     narrow = CliRunner(env={"COLUMNS": "80"})
     result = narrow.invoke(command, [str(tmp_path / "space.yaml"), "--no-timing"])
     assert result.exit_code == 0, result.output
-    for text in ("mem@64", "layer4 open", "length    not known", "store     "):
+    for text in ("mem@64", "layer4 open", "length    not known", "store     ", "trainable layers in float32 (exact"):
         assert text in result.output
     lines = result.output.splitlines()
     head = next(i for i, line in enumerate(lines) if "mem@64" in line)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sqlite3
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -27,9 +28,12 @@ def test_a_database_that_others_hold_is_waited_for_and_a_second_driver_refused(p
     here = program(epoch_ms=60)
     process = here.start()
     here.wait_for("driver.reported", 2)
+    os.kill(process.pid, signal.SIGSTOP)  # or it might end before the second has begun
     second = here.run()
+    running = [r for r in here.records() if r.state == "running"]
+    os.kill(process.pid, signal.SIGCONT)
     assert second.code == 4 and f"process {process.pid} on {os.uname().nodename} since " in second.err
-    assert len([r for r in here.records() if r.state == "running"]) == 1
+    assert len(running) == 1
     other = sqlite3.connect(here.study / "study.db", isolation_level=None, timeout=30)
     for _ in range(3):
         other.execute("BEGIN EXCLUSIVE")

@@ -386,16 +386,20 @@ def test_a_damaged_trial_is_shown_decides_nothing_and_stops_nobody(damage, ledge
                 assert [r.state for r in again.records()] == ["complete", "failed", "complete"]
 
 
-def test_killed_while_it_ends_a_trial_runs_and_may_end_in_another_way(ledger, folder, small, suggestion_of):
-    """Everything about a trial's end is written before its state."""
+def test_killed_while_it_ends_a_trial_runs_as_before_and_may_end_in_another_way(ledger, folder, small, suggestion_of):
     ledger.start(suggestion_of(small, unfrozen="layer4"), 0)
     ledger.report(0, 1, 0.5)
-    ledger._storage.set_trial_state_values = lambda *_: os._exit  # the last step is not made
-    ledger.finish(0, "failed", None, "its worker died", {"trained_parameters": 5})
+
+    def killed(*_):
+        raise SystemExit
+
+    ledger._storage.set_trial_state_values = killed  # the last step is not made
+    with pytest.raises(SystemExit):
+        ledger.finish(0, "failed", None, "its worker died", {"trained_parameters": 5}, infeasible=True)
     ledger.close()
     with Ledger.open("", "small", folder, create=False) as again:
         (half,) = again.records()
-        assert half.state == "running" and half.reason == "its worker died"
+        assert (half.state, half.reason, dict(half.extra), half.infeasible) == ("running", "", {}, False)
         again.finish(0, "complete", 0.5, extra={"trained_parameters": 6})
     with Ledger.open("", "small", folder, create=False, exclusive=False) as reader:
         (whole,) = reader.records()

@@ -40,7 +40,7 @@ CREATE = """
 import dataclasses
 from searchft.search.ground import Ground
 from searchft.search.start import open_study
-ground = Ground(lambda s, cache: (facts, cache), lambda s, f, i, say: (dataclasses.replace(f, numerics={}), []), None, None, None)
+ground = Ground(lambda s, cache, device: (facts, cache), lambda s, f: [], None, None, None)
 sys.stdin.readline()
 for round in range(13):
     study = open_study(dataclasses.replace(space, name=f"s{round}"), Path(sys.argv[2]), storage=sys.argv[1], ground=ground)
@@ -86,6 +86,7 @@ def ledger(url, tmp_path, small, facts):
 
 
 def test_a_study_is_pinned_run_and_read_again(ledger, url, tmp_path, small, facts, suggestion_of):
+    ledger.pin(small, facts, {"note": "é" * 50_000})
     chosen = suggestion_of(small, "ModelA", unfrozen="layer4", head_widths=(256, 128), dropout=0.5)
     ledger.start(chosen, 0)
     ledger.report(0, 1, 0.5)
@@ -93,7 +94,7 @@ def test_a_study_is_pinned_run_and_read_again(ledger, url, tmp_path, small, fact
     ledger.finish(0, "complete", 0.5)
     ledger.answer(chosen, 1, ledger.records()[0])
     with Ledger.open(url, "small", tmp_path / "here", create=False, exclusive=False) as reader:
-        assert reader.space() == small and reader.facts() == facts
+        assert reader.space() == small and reader.facts() == facts and reader.environment() == {"note": "é" * 50_000}
         first, second = reader.records()
         assert first.params == {"unfrozen": "layer4", "head_widths": "256+128", "dropout": 0.5}
         assert first.curve[0] == 0.5 and len(first.curve) == 2 and second.answered_from == 0
@@ -281,7 +282,7 @@ def test_connections_lost_at_every_single_statement_lose_and_double_nothing(
             sqlalchemy.event.listen(engine, "before_cursor_execute", lambda *_: lost())
         expected = a_trial_and_its_answer(ledger, chosen)  # nothing is lost in it
         chances = counted
-        assert len(expected) == 2 and chances > 10
+        assert len(expected) == 2 and chances > 8
         for strike in range(1, chances + 1):
             counted = 0
             assert a_trial_and_its_answer(ledger, chosen) == expected, f"lost at {strike} of {chances}"
@@ -313,12 +314,6 @@ def test_a_wrong_password_and_a_missing_database_say_what_to_do(postgres_server,
 def test_an_unreachable_host_says_so(tmp_path):
     with pytest.raises(StorageError, match="Check that the database server runs"):
         Ledger.open("postgresql://me:hunter2@127.0.0.1:1/db", "small", tmp_path / "x", create=True)
-
-
-def test_a_long_pinned_value_is_whole(ledger, small, facts):
-    ledger.pin(small, facts, {"note": "é" * 50_000})
-    ledger._space = None
-    assert ledger.environment() == {"note": "é" * 50_000} and ledger.space() == small
 
 
 # ---- locks that are lost while their owner lives ----

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,22 +15,30 @@ from searchft.data.images import Images
 from searchft.errors import StorageError
 from searchft.features.store import FeatureStore
 from searchft.models import build_model
-from searchft.recipe import Keeping, Recipe, SpaceFacts, keeping_name, open_parameters
+from searchft.recipe import Recipe, SpaceFacts, resolve
 from searchft.train.checkpoints import TrialFolder, check_delta
 from searchft.train.fit import fit
 from searchft.train.inputs import TrainingData
 from searchft.train.results import DivergedError, EpochResult
 
+Run = Callable[..., list[EpochResult]]
 
-def run(recipe: Recipe, data: TrainingData, folder: Path | None = None, stop_after: int = 0) -> list[EpochResult]:
-    """The results of a fit with the clock taken out, so that they compare."""
-    where = TrialFolder(folder, recipe.key(data.facts)) if folder is not None else None
-    results = []
-    for result in fit(recipe, data, where):
-        results.append(replace(result, seconds=0.0, stored_s=0.0, replayed=False))
-        if stop_after and len(results) == stop_after:
-            break
-    return results
+
+@pytest.fixture
+def run(facts: SpaceFacts) -> Run:
+    """`run(recipe, data, folder, stop_after)`: the results of a fit with the clock taken out, so that they compare."""
+
+    def fitted(recipe: Recipe, data: TrainingData, folder: Path | None = None, stop_after: int = 0) -> list[EpochResult]:
+        trial = resolve(recipe, facts)
+        where = TrialFolder(folder, trial.key) if folder is not None else None
+        results = []
+        for result in fit(trial, data, where):
+            results.append(replace(result, seconds=0.0, stored_s=0.0, replayed=False))
+            if stop_after and len(results) == stop_after:
+                break
+        return results
+
+    return fitted
 
 
 def best_weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -56,68 +65,38 @@ OPENINGS = [
 
 @pytest.mark.parametrize("change", OPENINGS, ids=lambda c: "-".join(map(str, c.values())))
 def test_the_store_changes_no_number_in_fp32(
-    change: dict[str, object], faces: Images, facts: SpaceFacts, recipe: Recipe, store: FeatureStore, tmp_path: Path
+    run: Run, change: dict[str, object], faces: Images, recipe: Recipe, store: FeatureStore, tmp_path: Path
 ) -> None:
     chosen = replace(recipe, epochs=2, **change)
-    with_store = run(chosen, TrainingData(faces, facts, 32, store), tmp_path / "a")
-    without = run(chosen, TrainingData(faces, facts, 32), tmp_path / "b")
+    with_store = run(chosen, TrainingData(faces, 32, store), tmp_path / "a")
+    without = run(chosen, TrainingData(faces, 32), tmp_path / "b")
     assert with_store == without
     assert same(best_weights(tmp_path / "a"), best_weights(tmp_path / "b"))
 
 
-@pytest.mark.parametrize(
-    ("at", "change"),
-    [
-        pytest.param(
-            "layer2.0.conv1",
-            {"unfrozen": "layer4", "dropout": 0.5, "head_widths": (32,), "batch_size": 33},
-            marks=pytest.mark.slow,
-        ),
-        pytest.param(
-            "layer1.1.relu", {"unfrozen": "layer3", "horizontal_flip": 0.5, "augment_views": 2}, marks=pytest.mark.slow
-        ),
-        ("maxpool", {"unfrozen": "head", "head_first_epochs": 0}),
-        pytest.param("no.such.place", {"unfrozen": "layer4"}, marks=pytest.mark.slow),
-    ],
-)
-def test_a_shallower_cut_changes_no_number_in_fp32(
-    at: str, change: dict[str, object], faces: Images, facts: SpaceFacts, recipe: Recipe, store: FeatureStore, tmp_path: Path
-) -> None:
-    chosen = replace(recipe, epochs=2, **change)
-    name = keeping_name(chosen, open_parameters(chosen, facts.backbones[chosen.architecture()]))
-    cut = replace(facts, keeping={name: Keeping("memory", "by decree", 1, 1.0, at, 0.5)})
-    edge = run(chosen, TrainingData(faces, facts, 32, store), tmp_path / "edge")
-    before = {entry.key for entry in store.entries()}
-    shallower = run(chosen, TrainingData(faces, cut, 32, store), tmp_path / "cut")
-    assert bool({entry.key for entry in store.entries()} - before) == (at != "no.such.place")
-    without = run(chosen, TrainingData(faces, facts, 32), tmp_path / "none")
-    assert shallower == without == edge
-    assert same(best_weights(tmp_path / "cut"), best_weights(tmp_path / "none"))
-
-
-def test_a_resumed_fit_equals_an_uninterrupted_one(faces: Images, facts: SpaceFacts, recipe: Recipe, tmp_path: Path) -> None:
+def test_a_resumed_fit_equals_an_uninterrupted_one(run: Run, faces: Images, recipe: Recipe, tmp_path: Path) -> None:
     chosen = replace(recipe, unfrozen="layer4", optimizer="adam", lr=1e-3, epochs=4, dropout=0.3, head_widths=(16,))
-    whole = run(chosen, TrainingData(faces, facts, 32), tmp_path / "whole")
-    run(chosen, TrainingData(faces, facts, 32), tmp_path / "cut", stop_after=2)
-    resumed = run(chosen, TrainingData(faces, facts, 32), tmp_path / "cut")
+    whole = run(chosen, TrainingData(faces, 32), tmp_path / "whole")
+    run(chosen, TrainingData(faces, 32), tmp_path / "cut", stop_after=2)
+    resumed = run(chosen, TrainingData(faces, 32), tmp_path / "cut")
     assert resumed == whole
     assert same(best_weights(tmp_path / "whole"), best_weights(tmp_path / "cut"))
 
 
 def test_epochs_of_an_earlier_run_are_replayed_and_marked(
-    faces: Images, facts: SpaceFacts, recipe: Recipe, tmp_path: Path
+    run: Run, faces: Images, facts: SpaceFacts, recipe: Recipe, tmp_path: Path
 ) -> None:
-    run(recipe, TrainingData(faces, facts, 32), tmp_path, stop_after=2)
+    run(recipe, TrainingData(faces, 32), tmp_path, stop_after=2)
     folder = TrialFolder(tmp_path, recipe.key(facts))
-    assert [r.replayed for r in fit(recipe, TrainingData(faces, facts, 32), folder)] == [True, True, False]
-    assert [r.replayed for r in fit(recipe, TrainingData(faces, facts, 32), folder)] == [True, True, True]
+    assert [r.replayed for r in fit(resolve(recipe, facts), TrainingData(faces, 32), folder)] == [True, True, False]
+    assert [r.replayed for r in fit(resolve(recipe, facts), TrainingData(faces, 32), folder)] == [True, True, True]
 
 
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "another recipe's"])
 def test_a_damaged_checkpoint_is_noticed_and_the_trial_runs_again(
-    damage: str, faces: Images, facts: SpaceFacts, recipe: Recipe, tmp_path: Path
+    run: Run, damage: str, faces: Images, facts: SpaceFacts, recipe: Recipe, tmp_path: Path
 ) -> None:
-    whole = run(recipe, TrainingData(faces, facts, 32), tmp_path)
+    whole = run(recipe, TrainingData(faces, 32), tmp_path)
     last = tmp_path / "last.ckpt"
     content = bytearray(last.read_bytes())
     if damage == "truncated":
@@ -126,16 +105,25 @@ def test_a_damaged_checkpoint_is_noticed_and_the_trial_runs_again(
         content[len(content) // 2] ^= 1
         last.write_bytes(content)
     key = "0" * 20 if damage == "another recipe's" else recipe.key(facts)
-    results = list(fit(recipe, TrainingData(faces, facts, 32), TrialFolder(tmp_path, key)))
+    results = list(fit(resolve(recipe, facts), TrainingData(faces, 32), TrialFolder(tmp_path, key)))
     assert not any(r.replayed for r in results)
     assert [replace(r, seconds=0.0, stored_s=0.0) for r in results] == whole
 
 
+def test_a_kept_network_has_the_rates_of_the_trial_at_hand(run: Run, faces: Images, recipe: Recipe) -> None:
+    """The same parameters train, in other groups: the split network is shared, the groups are not."""
+    other = replace(recipe, unfrozen=1, lr_multipliers=(("backbone", 0.1),), epochs=1)
+    chosen = replace(recipe, unfrozen="layer4", lr_multipliers=(("top", 0.5),), epochs=2)
+    data = TrainingData(faces, 32)
+    run(other, data)
+    assert run(chosen, data) == run(chosen, TrainingData(faces, 32))
+
+
 @pytest.mark.slow
-def test_what_ran_before_in_a_worker_changes_nothing(faces: Images, facts: SpaceFacts, recipe: Recipe, tmp_path: Path) -> None:
+def test_what_ran_before_in_a_worker_changes_nothing(run: Run, faces: Images, recipe: Recipe, tmp_path: Path) -> None:
     chosen = replace(recipe, unfrozen="layer4", head_widths=(16,), dropout=0.5)
-    cold = run(chosen, TrainingData(faces, facts, 32), tmp_path / "cold")
-    warm_data = TrainingData(faces, facts, 32)
+    cold = run(chosen, TrainingData(faces, 32), tmp_path / "cold")
+    warm_data = TrainingData(faces, 32)
     run(replace(recipe, unfrozen="layer4", epochs=1), warm_data)
     run(replace(recipe, epochs=1), warm_data)
     torch.rand(7)
@@ -144,11 +132,12 @@ def test_what_ran_before_in_a_worker_changes_nothing(faces: Images, facts: Space
 
 
 @pytest.mark.parametrize("norm", ["frozen", "affine", "stats"])
-def test_only_what_is_open_is_in_the_delta(norm: str, faces: Images, facts: SpaceFacts, recipe: Recipe, tmp_path: Path) -> None:
+def test_only_what_is_open_is_in_the_delta(
+    run: Run, norm: str, faces: Images, facts: SpaceFacts, recipe: Recipe, tmp_path: Path
+) -> None:
     chosen = replace(recipe, unfrozen="layer4", norm=norm, epochs=1)
-    run(chosen, TrainingData(faces, facts, 32), tmp_path)
-    backbone = facts.backbones[chosen.architecture()]
-    opening = open_parameters(chosen, backbone)
+    run(chosen, TrainingData(faces, 32), tmp_path)
+    backbone, opening = resolve(chosen, facts).backbone, resolve(chosen, facts).opening
     statistics = {f"{n}.{b}" for n in opening.train_norms for b in ("running_mean", "running_var", "num_batches_tracked")}
     delta = best_weights(tmp_path)
     assert set(delta) == {*opening.parameters, *statistics, "fc.weight", "fc.bias"}
@@ -158,50 +147,48 @@ def test_only_what_is_open_is_in_the_delta(norm: str, faces: Images, facts: Spac
 
 
 @pytest.mark.slow
-def test_the_head_first_then_the_rest(faces: Images, facts: SpaceFacts, recipe: Recipe, tmp_path: Path) -> None:
+def test_the_head_first_then_the_rest(run: Run, faces: Images, facts: SpaceFacts, recipe: Recipe, tmp_path: Path) -> None:
     chosen = replace(recipe, unfrozen="layer4", epochs=3, head_first_epochs=2, optimizer="adam", lr=1e-3)
-    probe = run(replace(chosen, unfrozen="head", head_first_epochs=0, epochs=2), TrainingData(faces, facts, 32))
-    both = run(chosen, TrainingData(faces, facts, 32), tmp_path)
+    probe = run(replace(chosen, unfrozen="head", head_first_epochs=0, epochs=2), TrainingData(faces, 32))
+    both = run(chosen, TrainingData(faces, 32), tmp_path)
     assert len(both) == 3 and len(probe) == 2
     assert any("layer4" in name for name in TrialFolder(tmp_path, chosen.key(facts)).load().state)  # type: ignore[union-attr]
     for stop in (1, 2):
-        run(chosen, TrainingData(faces, facts, 32), tmp_path / f"cut{stop}", stop_after=stop)
-        assert run(chosen, TrainingData(faces, facts, 32), tmp_path / f"cut{stop}") == both
+        run(chosen, TrainingData(faces, 32), tmp_path / f"cut{stop}", stop_after=stop)
+        assert run(chosen, TrainingData(faces, 32), tmp_path / f"cut{stop}") == both
 
 
-def test_a_loss_that_is_no_number_ends_the_fit_with_its_reason(faces: Images, facts: SpaceFacts, recipe: Recipe) -> None:
+def test_a_loss_that_is_no_number_ends_the_fit_with_its_reason(run: Run, faces: Images, recipe: Recipe) -> None:
     with pytest.raises(DivergedError, match=r"the training loss became (nan|inf) in epoch"):
-        run(replace(recipe, unfrozen="all", lr=1e30, epochs=5), TrainingData(faces, facts, 32))
+        run(replace(recipe, unfrozen="all", lr=1e30, epochs=5), TrainingData(faces, 32))
 
 
-def test_patience_stops_early(faces: Images, facts: SpaceFacts, recipe: Recipe) -> None:
-    results = run(replace(recipe, lr=1e-12, epochs=9, patience=2), TrainingData(faces, facts, 32))
+def test_patience_stops_early(run: Run, faces: Images, recipe: Recipe) -> None:
+    results = run(replace(recipe, lr=1e-12, epochs=9, patience=2), TrainingData(faces, 32))
     best = max(range(len(results)), key=lambda i: (results[i].val_accuracy, -i))
     assert len(results) == best + 3 < 9
 
 
-def test_steps_between_epochs_can_be_validated(faces: Images, facts: SpaceFacts, recipe: Recipe) -> None:
-    with_curve = run(replace(recipe, validate_every=2, epochs=2), TrainingData(faces, facts, 32))
+def test_steps_between_epochs_can_be_validated(run: Run, faces: Images, recipe: Recipe) -> None:
+    with_curve = run(replace(recipe, validate_every=2, epochs=2), TrainingData(faces, 32))
     assert [step for r in with_curve for step, _, _ in r.step_curve] == [2, 4, 6, 8]
-    plain = run(replace(recipe, epochs=2), TrainingData(faces, facts, 32))
+    plain = run(replace(recipe, epochs=2), TrainingData(faces, 32))
     assert [r.val_accuracy for r in with_curve] != [] and len(plain) == 2
 
 
 @pytest.mark.slow
 def test_augmented_images_differ_from_epoch_to_epoch_and_repeat_exactly(
-    faces: Images, facts: SpaceFacts, recipe: Recipe, store: FeatureStore
+    run: Run, faces: Images, recipe: Recipe, store: FeatureStore
 ) -> None:
     augmented = replace(recipe, horizontal_flip=0.5, rotation=20.0, epochs=2)
-    first = run(augmented, TrainingData(faces, facts, 32, store))
-    assert first == run(augmented, TrainingData(faces, facts, 32))
-    assert first != run(replace(recipe, epochs=2), TrainingData(faces, facts, 32))
+    first = run(augmented, TrainingData(faces, 32, store))
+    assert first == run(augmented, TrainingData(faces, 32))
+    assert first != run(replace(recipe, epochs=2), TrainingData(faces, 32))
 
 
-def test_fixed_views_are_stored_and_change_no_number(
-    faces: Images, facts: SpaceFacts, recipe: Recipe, store: FeatureStore
-) -> None:
+def test_fixed_views_are_stored_and_change_no_number(run: Run, faces: Images, recipe: Recipe, store: FeatureStore) -> None:
     views = replace(recipe, horizontal_flip=0.5, rotation=20.0, augment_views=2, epochs=3)
-    assert run(views, TrainingData(faces, facts, 32, store)) == run(views, TrainingData(faces, facts, 32))
+    assert run(views, TrainingData(faces, 32, store)) == run(views, TrainingData(faces, 32))
 
 
 def test_an_epoch_result_survives_json() -> None:
@@ -212,19 +199,19 @@ def test_an_epoch_result_survives_json() -> None:
 
 
 def test_a_disk_that_fills_under_the_store_ends_the_fit_with_what_to_do(
-    faces: Images, facts: SpaceFacts, recipe: Recipe, tmp_path: Path
+    run: Run, faces: Images, recipe: Recipe, tmp_path: Path
 ) -> None:
     class Full(FeatureStore):
         def values(self, *args: object) -> None:  # type: ignore[override]
             self.refusal = f"the disk is full ({self.root})"
 
     with pytest.raises(StorageError, match="Free some space and run again, or run with --no-store"):
-        run(recipe, TrainingData(faces, facts, 32, Full(tmp_path, 10**9)))
+        run(recipe, TrainingData(faces, 32, Full(tmp_path, 10**9)))
 
 
-def test_damaged_best_weights_are_noticed(faces: Images, facts: SpaceFacts, recipe: Recipe, tmp_path: Path) -> None:
+def test_damaged_best_weights_are_noticed(run: Run, faces: Images, facts: SpaceFacts, recipe: Recipe, tmp_path: Path) -> None:
     """safetensors has no checksum: a flipped weight would be exported without a word."""
-    whole = run(recipe, TrainingData(faces, facts, 32), tmp_path, stop_after=2)
+    whole = run(recipe, TrainingData(faces, 32), tmp_path, stop_after=2)
     best = tmp_path / "best.safetensors"
     content = bytearray(best.read_bytes())
     content[-5] ^= 1
@@ -232,5 +219,5 @@ def test_damaged_best_weights_are_noticed(faces: Images, facts: SpaceFacts, reci
     with pytest.raises(StorageError, match=r"best\.safetensors is damaged"):
         check_delta(best)
     assert TrialFolder(tmp_path, recipe.key(facts)).load() is None
-    assert run(recipe, TrainingData(faces, facts, 32), tmp_path, stop_after=2) == whole
+    assert run(recipe, TrainingData(faces, 32), tmp_path, stop_after=2) == whole
     check_delta(best)

@@ -8,16 +8,16 @@ import pytest
 import torch
 
 from searchft.models import build_model, freeze, head_parameters, set_modes
-from searchft.recipe import OPTIMIZERS, open_parameters, trained_parameters
-from searchft.train.memory import PROCESS_BYTES, PeakMemory, saved_bytes
+from searchft.recipe import OPTIMIZERS, resolve
+from searchft.train.memory import PROCESS_BYTES, PeakMemory, Tape, saved_bytes
 from searchft.train.optimizers import build_optimizer
 
 SIDE = 32
 
 
 def model_of(recipe, facts):
-    backbone = facts.backbones[recipe.architecture()]
-    opening = open_parameters(recipe, backbone)
+    trial = resolve(recipe, facts)
+    backbone, opening = trial.backbone, trial.opening
     model = build_model(recipe, backbone, 40, head_seed=0)
     freeze(model, backbone, opening)
     set_modes(model, backbone, opening, True)
@@ -32,20 +32,32 @@ def test_an_optimiser_keeps_as_many_numbers_as_the_table_says(optimizer, recipe,
     model(torch.randn(4, 3, SIDE, SIDE)).sum().backward()
     built.step()
     kept = sum(t.numel() for state in built.state.values() for t in state.values() if t.dim() > 0)
-    assert kept == OPTIMIZERS[optimizer].states * trained_parameters(recipe, facts)
+    assert kept == OPTIMIZERS[optimizer].states * resolve(recipe, facts).trained_parameters
 
 
 @pytest.mark.parametrize("unfrozen", ["head", "layer4", "all"])
 def test_the_estimate_at_any_batch_size_is_what_a_real_step_keeps(unfrozen, recipe, facts):
-    peak = PeakMemory(facts, SIDE)
+    peak = PeakMemory(SIDE)
     base = dataclasses.replace(recipe, unfrozen=unfrozen, batch_size=1)
     model, backbone, _ = model_of(base, facts)
-    numbers = 2 * sum(p.size for p in backbone.parameters) + trained_parameters(base, facts) * (2 + OPTIMIZERS["sgd"].states)
+    trained = resolve(base, facts).trained_parameters
+    numbers = 2 * sum(p.size for p in backbone.parameters) + trained * (2 + OPTIMIZERS["sgd"].states)
     for batch in (8, 64):
-        told = peak(dataclasses.replace(base, batch_size=batch)) - PROCESS_BYTES - 4 * numbers
+        told = peak(resolve(dataclasses.replace(base, batch_size=batch), facts)) - PROCESS_BYTES - 4 * numbers
         assert told == pytest.approx(saved_bytes(model, SIDE, batch, 40, device="cpu"), rel=0.05, abs=200_000)
 
 
 def test_a_batch_larger_than_the_set_counts_as_the_set(recipe, facts):
-    peak = PeakMemory(facts, SIDE)
-    assert peak(dataclasses.replace(recipe, batch_size=80)) == peak(dataclasses.replace(recipe, batch_size=4096))
+    peak = PeakMemory(SIDE)
+    whole, more = (resolve(dataclasses.replace(recipe, batch_size=size), facts) for size in (80, 4096))
+    assert peak(whole) == peak(more)
+
+
+@pytest.mark.parametrize(
+    ("unfrozen", "expected"), [("head", 512), ("layer4", 256 * 2 * 2), ("layer2.0.conv2", 64 * 8 * 8 + 128 * 4 * 4), ("all", 0)]
+)
+@pytest.mark.parametrize(("dtype", "size"), [("float32", 4), ("bfloat16", 2)])
+def test_what_crosses_the_edge_is_found_without_splitting(unfrozen, expected, dtype, size, recipe, facts):
+    model, backbone, opening = model_of(dataclasses.replace(recipe, unfrozen=unfrozen), facts)
+    trained = {*opening.parameters, *head_parameters(model, backbone)}
+    assert Tape(model, SIDE).edge_bytes(trained, dtype) == expected * size

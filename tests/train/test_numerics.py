@@ -1,4 +1,4 @@
-"""What is measured once: numerics by opening, and whether keeping the frozen part's values pays."""
+"""Numbers by rule: one table, facts alone, said in words; and values are stored or not without changing a number."""
 
 from __future__ import annotations
 
@@ -9,120 +9,129 @@ import pytest
 
 from searchft.data.images import Images
 from searchft.features import FeatureStore
-from searchft.recipe import Keeping, Numerics, Recipe, SpaceFacts, keeping_name, numerics_name, open_parameters
+from searchft.machine import Processor
+from searchft.models import describe_backbone
+from searchft.recipe import Recipe, SpaceFacts, resolve
+from searchft.recipe.numerics import DEPTHWISE, HEAD_ALONE, OTHERS, RULES, Numerics, find_rule, rule_for
 from searchft.space import parse_space
-from searchft.train import numerics as numerics_module
+from searchft.train.explain import explain_openings
 from searchft.train.fit import fit
 from searchft.train.inputs import TrainingData
-from searchft.train.numerics import in_words, measure
+from searchft.train.results import EpochResult
+
+CPU, FAST_CPU = Processor("cpu", "plain"), Processor("cpu", "fast", native_bf16=True)
+CARD, OLD_CARD = Processor("cuda", "card", native_bf16=True), Processor("cuda", "old card")
+
+
+@pytest.mark.parametrize(
+    ("precision", "processor", "trains", "prefix", "suffix", "flags"),
+    [
+        ("fp32", FAST_CPU, OTHERS, "float32", "float32", (False, False, False)),
+        ("bf16", CPU, DEPTHWISE, "bfloat16", "bfloat16", (True, False, False)),
+        ("auto", FAST_CPU, HEAD_ALONE, "bfloat16", "float32", (True, True, False)),
+        ("auto", FAST_CPU, OTHERS, "bfloat16", "bfloat16", (True, True, False)),
+        ("auto", FAST_CPU, DEPTHWISE, "bfloat16", "float32", (True, True, True)),
+        ("auto", CPU, HEAD_ALONE, "float32", "float32", (True, True, False)),
+        ("auto", CPU, OTHERS, "float32", "float32", (True, True, False)),
+        ("auto", CPU, DEPTHWISE, "float32", "float32", (True, True, True)),
+        ("auto", CARD, HEAD_ALONE, "bfloat16", "float32", (True, True, False)),
+        ("auto", CARD, DEPTHWISE, "bfloat16", "bfloat16", (True, True, False)),
+        ("auto", OLD_CARD, OTHERS, "float32", "float32", (True, True, False)),
+        ("auto", Processor("mps"), OTHERS, "float32", "float32", (False, False, False)),
+    ],
+)
+def test_the_table(
+    precision: str, processor: Processor, trains: str, prefix: str, suffix: str, flags: tuple[bool, bool, bool]
+) -> None:
+    rule = find_rule(precision, processor, trains)
+    assert rule.numerics == Numerics(prefix, suffix, *flags)
+    assert rule.why and all(row.why for row in RULES)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "unfrozen", "trains"),
+    [
+        ("torchvision/resnet18", "head", "head"),
+        ("torchvision/resnet18", "all", "others"),
+        ("torchvision/mobilenet_v2", "features.18", "others"),  # its last layer is a 1x1 convolution
+        ("torchvision/mobilenet_v2", "features.17", "depthwise"),
+        ("torchvision/convnext_tiny", "features.7", "depthwise"),
+    ],
+)
+def test_depthwise_convolutions_that_train_are_facts(facts: SpaceFacts, backbone: str, unfrozen: str, trains: str) -> None:
+    recipe = Recipe(backbone, weights="none", unfrozen=unfrozen)
+    known = SpaceFacts(facts.data, {recipe.architecture(): describe_backbone(recipe, 0)}, FAST_CPU)
+    assert rule_for(recipe, known).trains == trains
+    assert rule_for(recipe, SpaceFacts.from_json(known.to_json())) == rule_for(recipe, known)
+
+
+def test_numerics_are_part_of_the_key_and_follow_from_the_pinned_processor(facts: SpaceFacts, recipe: Recipe) -> None:
+    auto = replace(recipe, precision="auto")
+    fast, named = replace(facts, processor=FAST_CPU), replace(facts, processor=replace(FAST_CPU, name="another"))
+    assert auto.key(fast) == auto.key(named) != auto.key(facts)
+    assert recipe.key(fast) == recipe.key(facts)
+    assert resolve(auto, fast).numerics.prefix_dtype == "bfloat16"
+
+
+def test_a_trial_is_resolved_once_and_whole(facts: SpaceFacts, recipe: Recipe) -> None:
+    asked = replace(recipe, unfrozen="layer4", head_first_epochs=1, batch_size=4096, momentum=0.9)
+    trial = resolve(asked, facts)
+    assert trial.recipe.batch_size == facts.data.train_size and trial.key == asked.key(facts)
+    assert trial.canonical == asked.canonical(facts)
+    assert trial.opening.parameters and not trial.head_opening.parameters
+    assert trial.trained_parameters == sum(
+        p.size for p in trial.backbone.parameters if p.name in trial.opening.parameters
+    ) + 40 * (512 + 1)
+
 
 SPACE = """
-study: measured
+study: explained
 data: {source: orl_faces, image_size: 32, split: {train: 2, val: 1, test: 1}}
 recipe:
   backbone: torchvision/resnet18
   weights: none
-  unfrozen: [head, layer4]
-  epochs: 2
+  unfrozen: [head, layer4, all]
+  precision: [fp32, auto]
 """
 
 
-@pytest.fixture(scope="module")
-def measured(faces: Images, facts: SpaceFacts, tmp_path_factory: pytest.TempPathFactory):  # type: ignore[no-untyped-def]
-    return measure(parse_space(SPACE), facts, faces, tmp_path_factory.mktemp("cache") / "features")
+def test_every_opening_is_explained_in_a_line(facts: SpaceFacts, tmp_path: Path) -> None:
+    lines = explain_openings(parse_space(SPACE), replace(facts, processor=FAST_CPU), tmp_path)
+    assert len(lines) == 6
+    told = {(line.partition(":")[0].rpartition(" ")[2], "exact" in line): line for line in lines}
+    assert "bfloat16 with BatchNorm folded in, trainable layers in float32" in told["head", False]
+    assert "kept in memory (1.02 kB an image, 123 kB in all)" in told["head", False]
+    assert "kept in memory (4.1 kB an image, 492 kB in all)" in told["layer4", True]
+    assert "computed for every batch (nothing is frozen)" in told["all", True]
 
 
-def test_every_opening_is_measured_once_and_told(measured, facts: SpaceFacts, faces: Images, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    assert len(measured.numerics) == len(measured.keeping) == len(measured.notes) == 2
-    assert all(keep.seconds_per_image > 0 for keep in measured.keeping.values())
-    assert all(keep.keep in ("memory", "disk", "recompute") and keep.reason for keep in measured.keeping.values())
-    known = replace(facts, numerics=measured.numerics, keeping=measured.keeping)
-    assert not measure(parse_space(SPACE), known, faces, tmp_path / "features").keeping
+def test_a_large_space_is_explained_briefly(facts: SpaceFacts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("searchft.train.explain.MOST", 4)
+    lines = explain_openings(parse_space(SPACE), facts, tmp_path)
+    assert len(lines) == 5 and lines[-1].startswith("and 2 openings more")
 
 
-def test_exact_precision_is_not_measured_but_keeping_is(faces: Images, facts: SpaceFacts, tmp_path: Path) -> None:
-    found = measure(parse_space(SPACE, overrides=["recipe.precision=fp32"]), facts, faces, tmp_path / "features")
-    assert not found.numerics
-    assert len(found.keeping) == 2
+def timeless(results: list[EpochResult]) -> list[EpochResult]:
+    return [replace(result, seconds=0.0, stored_s=0.0) for result in results]
 
 
-def test_what_was_chosen_is_part_of_the_key(facts: SpaceFacts, recipe: Recipe) -> None:
-    auto = replace(recipe, precision="auto")
-    name = numerics_name(auto, open_parameters(auto, facts.backbones[auto.architecture()]))
-    fast = replace(facts, numerics={name: Numerics("bfloat16", "bfloat16", True, True)})
-    assert auto.key(fast) != auto.key(facts)
-    assert recipe.key(fast) == recipe.key(facts)
-
-
-def test_what_is_not_worth_keeping_is_not_stored_and_the_numbers_stay(
-    faces: Images, facts: SpaceFacts, recipe: Recipe, store: FeatureStore
+def test_what_does_not_fit_the_budget_is_not_stored_and_the_numbers_stay(
+    faces: Images, facts: SpaceFacts, recipe: Recipe, store: FeatureStore, tmp_path: Path
 ) -> None:
-    name = keeping_name(recipe, open_parameters(recipe, facts.backbones[recipe.architecture()]))
-    refusing = replace(facts, keeping={name: Keeping("recompute", "by decree", 1, 1.0)})
-    with_store = [replace(r, seconds=0.0, stored_s=0.0) for r in fit(recipe, TrainingData(faces, facts, 32, store))]
+    trial = resolve(recipe, facts)
+    kept = timeless(list(fit(trial, TrainingData(faces, 32, store))))
     assert store.entries()
-    store.clear()
-    data = TrainingData(faces, refusing, 32, store)
-    assert [replace(r, seconds=0.0, stored_s=0.0) for r in fit(recipe, data)] == with_store
-    assert not [entry for entry in store.entries() if not entry.held]
+    small = FeatureStore(tmp_path / "small", 1000)
+    assert timeless(list(fit(trial, TrainingData(faces, 32, small)))) == kept
+    assert not small.entries()
 
 
-@pytest.mark.slow
-def test_each_precision_of_a_space_is_measured(faces: Images, facts: SpaceFacts, tmp_path: Path) -> None:
-    """Values of one precision are no values of the other, and `auto` behind another precision is measured all the same."""
-    changes = ["recipe.precision=[fp32,auto]", "recipe.unfrozen=layer4"]
-    found = measure(parse_space(SPACE, overrides=changes), facts, faces, tmp_path / "features")
-    assert len(found.keeping) == 2 and len(found.numerics) == 1
-
-
-@pytest.mark.slow
-def test_where_the_edge_does_not_fit_a_narrower_place_is_kept(
-    faces: Images, facts: SpaceFacts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("precision", ["bf16", "auto"])
+def test_bfloat16_trains_and_agrees_roughly(
+    precision: str, faces: Images, facts: SpaceFacts, recipe: Recipe, store: FeatureStore
 ) -> None:
-    """Opened inside a block, the trained part reads the block's input and what is inside: the input alone is smaller."""
-    space = parse_space(SPACE, overrides=["recipe.precision=fp32", "recipe.unfrozen=layer2.0.conv2"])
-    (edge,) = measure(space, facts, faces, tmp_path / "features").keeping.values()
-    assert edge.at == "" and edge.size_bytes == 120 * (64 * 8 * 8 + 128 * 4 * 4) * 4
-    monkeypatch.setattr(numerics_module, "store_budget_bytes", lambda folder: edge.size_bytes - 1)
-    found = measure(space, facts, faces, tmp_path / "features")
-    ((name, narrow),) = found.keeping.items()
-    assert narrow.keep == "memory" and narrow.at.startswith("layer1.1.")
-    assert narrow.size_bytes == 120 * 64 * 8 * 8 * 4
-    assert 0 < narrow.rest_seconds_per_image < narrow.seconds_per_image
-    assert f"kept at {narrow.at}: 16.4 kB an image instead of 24.6 kB at the edge" in found.notes[0]
-    known = replace(facts, keeping=found.keeping)
-    assert SpaceFacts.from_json(known.to_json()) == known
-    recipe = space.resolve({})
-    assert keeping_name(recipe, open_parameters(recipe, facts.backbones[recipe.architecture()])) == name
-    data = TrainingData(faces, known, 32, FeatureStore(tmp_path / "features", narrow.size_bytes))
-    kept = [replace(r, seconds=0.0, stored_s=0.0) for r in fit(recipe, data)]
-    assert sum(entry.size_bytes for entry in data.store.entries()) == narrow.size_bytes  # type: ignore[union-attr]
-    assert kept == [replace(r, seconds=0.0, stored_s=0.0) for r in fit(recipe, TrainingData(faces, facts, 32))]
-
-
-def test_facts_of_a_study_from_before_shallower_cuts_still_load(facts: SpaceFacts) -> None:
-    plain = replace(facts, keeping={"a": Keeping("memory", "so", 1, 0.5)}).to_json()
-    for field in ("at", "rest_seconds_per_image"):
-        del plain["keeping"]["a"][field]
-    assert SpaceFacts.from_json(plain).keeping["a"] == Keeping("memory", "so", 1, 0.5, "", 0.0)
-
-
-@pytest.mark.parametrize(
-    ("numerics", "words"),
-    [
-        (Numerics(), "frozen part float32; trained part float32"),
-        (
-            Numerics("bfloat16", "float32", True, True),
-            "frozen part bfloat16, BatchNorm folded; trained part float32, channels last",
-        ),
-    ],
-)
-def test_numerics_in_words(numerics: Numerics, words: str) -> None:
-    assert in_words(numerics) == words
-
-
-def test_bfloat16_trains_and_agrees_roughly(faces: Images, facts: SpaceFacts, recipe: Recipe, store: FeatureStore) -> None:
     chosen = replace(recipe, unfrozen="layer4", lr=1e-3, epochs=2)
-    exact = list(fit(chosen, TrainingData(faces, facts, 32)))
-    fast = list(fit(replace(chosen, precision="bf16"), TrainingData(faces, facts, 32, store)))
+    exact = list(fit(resolve(chosen, facts), TrainingData(faces, 32)))
+    known = replace(facts, processor=FAST_CPU)
+    fast = list(fit(resolve(replace(chosen, precision=precision), known), TrainingData(faces, 32, store)))
     assert exact[0].train_loss == pytest.approx(fast[0].train_loss, rel=0.05)
