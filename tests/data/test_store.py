@@ -37,7 +37,7 @@ def decoded(monkeypatch):
 
 @pytest.fixture
 def hashed(monkeypatch):
-    return calls_of(monkeypatch, "sha256_of")
+    return calls_of(monkeypatch, store, "sha256_of")
 
 
 def test_images_are_decoded_once_wherever_they_lie(settings, cache, tmp_path, decoded):
