@@ -11,8 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from searchft.data.csv_table import read_csv
-from searchft.data.folder import read_folder
+from searchft.data.folder import read_csv, read_folder
 from searchft.data.packaged import read_fashion_mnist, read_orl_faces
 from searchft.data.records import Records, find_place, refusal, some
 from searchft.data.torchvision_sets import read_torchvision

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from searchft.models.adapters import attach_adapters
 from searchft.models.backbones import list_backbones
-from searchft.models.build import architecture_of, build_model, check_image_size, forget_templates, new_head
-from searchft.models.describe import describe_backbone
+from searchft.models.build import architecture_of, build_model, check_image_size, describe_backbone, forget_templates, new_head
 from searchft.models.freezing import freeze, head_modules, head_parameters, set_modes
 from searchft.models.weights import WeightsMissing
 

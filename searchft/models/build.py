@@ -1,4 +1,4 @@
-"""From a recipe and recorded facts to a network: the same one in every process, whatever ran before."""
+"""From a recipe to what its backbone really is, and from both to a network: the same one in every process, whatever ran before."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from collections import OrderedDict
 from dataclasses import dataclass, replace
 from typing import Any
 
+import timm
 import torch
+import torchvision
 from torch import nn
 
-from searchft.errors import ChangedGroundError, Problem, SearchftError, first_line
-from searchft.models.adapters import attach_adapters
+from searchft.errors import ChangedGroundError, InputError, Problem, SearchftError, first_line
+from searchft.models.adapters import BRANCH, attach_adapters
 from searchft.models.backbones import (
     BackboneName,
     auxiliary_heads,
@@ -20,13 +22,18 @@ from searchft.models.backbones import (
     parse_backbone,
     refusal,
     seeded,
+    timm_tags,
 )
 from searchft.models.edits import apply_edits, change_modules, is_structural
 from searchft.models.families import Rows, convnet_rows
 from searchft.models.heads import HeadSlot, assemble, find_head, head_layers, probe_head
-from searchft.models.weights import Source, find_weights, load_into, random_seed
-from searchft.recipe import BackboneFacts, Recipe
+from searchft.models.stages import below, divide, is_norm, stage_of
+from searchft.models.weights import Source, WeightsMissing, find_weights, load_into, random_seed
+from searchft.recipe import BackboneFacts, ParameterFacts, Recipe, StageFacts
 
+Triple = tuple[float, float, float]
+IMAGENET: tuple[Triple, Triple] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+"""Mean and standard deviation of the images that most weights saw."""
 KEPT_TEMPLATES = 3  # backbones kept in memory per process
 SEED_UNDER_WEIGHTS = 0  # seed of the values that a weights file then replaces; only auxiliary heads that it lacks keep them
 
@@ -46,7 +53,7 @@ class Template:
 _templates: OrderedDict[tuple[Any, ...], Template] = OrderedDict()
 
 
-def make_template(recipe: Recipe, name: BackboneName, source: Source, probe_size: int = 0) -> Template:
+def _make_template(recipe: Recipe, name: BackboneName, source: Source, probe_size: int = 0) -> Template:
     """Builds, edits and loads a backbone; finds where the head goes. `probe_size` > 0: also runs it on so large an image.
 
     Raises InputError where edits, weights or `head_replaces` do not fit the network.
@@ -101,12 +108,12 @@ def _template_of(recipe: Recipe, backbone: BackboneFacts) -> Template:
     key = _template_key(recipe, backbone)
     if key not in _templates:
         name = parse_backbone(recipe.backbone)
-        keep_template(recipe, backbone, make_template(recipe, name, _find_again(backbone, name)))
+        _keep_template(recipe, backbone, _make_template(recipe, name, _find_again(backbone, name)))
     _templates.move_to_end(key)
     return _templates[key]
 
 
-def keep_template(recipe: Recipe, backbone: BackboneFacts, template: Template) -> None:
+def _keep_template(recipe: Recipe, backbone: BackboneFacts, template: Template) -> None:
     """Keeps a template for the models of its architecture that follow."""
     _templates[_template_key(recipe, backbone)] = template
     while len(_templates) > KEPT_TEMPLATES:
@@ -115,6 +122,122 @@ def keep_template(recipe: Recipe, backbone: BackboneFacts, template: Template) -
 
 def _template_key(recipe: Recipe, backbone: BackboneFacts) -> tuple[Any, ...]:
     return (recipe.architecture(), recipe.auxiliary, backbone.backbone, backbone.weights, backbone.weights_sha256)
+
+
+def describe_backbone(recipe: Recipe, seed: int) -> BackboneFacts:
+    """Builds the backbone of a recipe once, with its weights and edits, writes down what it is, and keeps it for `build_model`.
+
+    `seed` makes random values where `weights` (or the fallback, taken only where weights cannot be had) is `none`. Raises InputError
+    for the backbone's name, weights that cannot be had or do not fit, edits, `head_replaces`, adapters.
+    """
+    name = parse_backbone(recipe.backbone)
+    source, fell_back = _find(recipe, name, seed)
+    mean, std, size = _preprocessing(name, source.weights)
+    if recipe.normalization == "none":
+        mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    template = _make_template(recipe, name, source, size if recipe.own_edits() or recipe.head_replaces != "last" else 0)
+    model, slot = template.model, template.slot
+    stages = divide(model, name, slot.module, name.auxiliary)
+    heads = (slot.module, *name.auxiliary)
+    parameters = _describe_parameters(model, stages, heads)
+    facts = BackboneFacts(
+        backbone=recipe.backbone,
+        weights=source.weights,
+        weights_sha256=source.sha256,
+        weights_source=source.described,
+        fell_back=fell_back,
+        stages=stages,
+        parameters=parameters,
+        batch_norms=_describe_batch_norms(model, stages, heads),
+        head=slot.module,
+        num_features=slot.num_features,
+        mean=mean,
+        std=std,
+        input_size=size,
+        has_auxiliary_heads=bool(name.auxiliary),
+        notes=source.notes + template.notes,
+        depthwise_weights=tuple(fact.name for fact in parameters if _is_depthwise(model, fact.name)),
+    )
+    _keep_template(recipe, facts, template)
+    return facts
+
+
+def _find(recipe: Recipe, name: BackboneName, seed: int) -> tuple[Source, str]:
+    """The weights, or the fallback's with the reason why it was taken."""
+    try:
+        return find_weights(name, recipe.weights, seed), ""
+    except WeightsMissing as missing:
+        if not recipe.weights_fallback:
+            raise
+        try:
+            return find_weights(name, recipe.weights_fallback, seed), missing.problems[0].rule
+        except WeightsMissing as also_missing:
+            raise InputError([*missing.problems, *also_missing.problems]) from also_missing
+
+
+def _preprocessing(name: BackboneName, weights: str) -> tuple[Triple, Triple, int]:
+    """Mean and standard deviation per channel (of values in [0, 1]) and the side in pixels that the weights were trained at."""
+    if name.library == "timm":
+        named = f"{name.name}.{weights}" if weights in timm_tags(name.name) else name.full_name
+        config = timm.models.get_pretrained_cfg(named)
+        return (*_triples(config), int(config.input_size[-1])) if config else (*IMAGENET, 224)
+    if name.library != "torchvision":
+        return *IMAGENET, 224
+    enum = torchvision.models.get_model_weights(name.name)
+    known = weights in enum.__members__
+    if not known and name.family and name.family.name == "vision_transformer":
+        return *IMAGENET, 224  # the size it is built for, whatever the first weights' was
+    transforms = (enum[weights] if known else next(iter(enum))).transforms()
+    return *(_triples(transforms) if known else IMAGENET), int(transforms.crop_size[0])
+
+
+def _triples(source: Any) -> tuple[Triple, Triple]:
+    """`mean` and `std` of three channels as plain tuples."""
+    (r, g, b), (red, green, blue) = source.mean, source.std
+    return (float(r), float(g), float(b)), (float(red), float(green), float(blue))
+
+
+def _describe_parameters(
+    model: nn.Module, stages: tuple[StageFacts, ...], apart: tuple[str, ...]
+) -> tuple[ParameterFacts, ...]:
+    """Every parameter outside the heads, ordered by stage, then as in the model."""
+    found = []
+    for key, parameter in model.named_parameters():
+        if below(key, apart):
+            continue
+        stage = stage_of(key, stages)
+        assert stage is not None
+        owner, _, own = key.rpartition(".")
+        kind = next((kind for kind in ("weight", "bias") if own == kind or own.endswith(f"_{kind}")), "other")
+        if BRANCH in owner.split("."):
+            kind = "adapter"
+        elif kind != "other" and is_norm(model.get_submodule(owner)):
+            kind = f"norm_{kind}"
+        found.append(ParameterFacts(key, parameter.numel(), stage, kind))
+    names = [stage.name for stage in stages]
+    return tuple(sorted(found, key=lambda fact: names.index(fact.stage)))
+
+
+def _is_depthwise(model: nn.Module, parameter: str) -> bool:
+    """Whether a parameter is the weight of a depthwise convolution: one with as many groups as input channels."""
+    module, _, own = parameter.rpartition(".")
+    owner = model.get_submodule(module)
+    return own == "weight" and isinstance(owner, nn.Conv2d) and owner.groups == owner.in_channels > 1
+
+
+def _describe_batch_norms(
+    model: nn.Module, stages: tuple[StageFacts, ...], apart: tuple[str, ...]
+) -> tuple[tuple[str, str], ...]:
+    """(module, stage) of every BatchNorm with running statistics, in the same order; one outside every stage goes with the one before."""
+    found: list[tuple[str, str]] = []
+    names = [stage.name for stage in stages]
+    here = names[0]
+    for key, module in model.named_modules():
+        if key and not below(key, apart):
+            here = stage_of(key, stages) or here
+            if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is not None:
+                found.append((key, here))
+    return tuple(sorted(found, key=lambda pair: names.index(pair[1])))
 
 
 def forget_templates() -> None:
