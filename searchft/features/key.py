@@ -48,7 +48,7 @@ def feature_key(
             "normalisation": [backbone.mean, backbone.std],
             "split": values,
             "data": [data_fingerprint, images, image_size, view, augmentation],
-            "numerics": [numerics.prefix_dtype, numerics.channels_last, numerics.fold],
+            "numerics": [numerics.frozen_dtype, numerics.channels_last, numerics.fold],
             "device": torch.device(device).type,
             "processor": [torch.backends.cpu.get_cpu_capability(), torch.get_num_threads()] if exact else [],
         }

@@ -33,7 +33,7 @@ class Prefix:
         """`prefix` is `Split.prefix`; numerics other than `Numerics()`, or another device, make a copy of it."""
         self.device = torch.device(device)
         self.numerics = numerics
-        self.dtype = getattr(torch, numerics.prefix_dtype)
+        self.dtype = getattr(torch, numerics.frozen_dtype)
         self._format = torch.channels_last if numerics.channels_last else torch.contiguous_format
         here = next((t.device for t in (*prefix.parameters(), *prefix.buffers())), self.device)
         plain = self.dtype == torch.float32 and not numerics.fold and not numerics.channels_last

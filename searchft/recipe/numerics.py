@@ -21,9 +21,9 @@ HEAD_ALONE, DEPTHWISE, OTHERS = "head", "depthwise", "others"
 class Numerics:
     """How numbers are computed: part of every key."""
 
-    prefix_dtype: str = "float32"
+    frozen_dtype: str = "float32"
     """Of the frozen part."""
-    suffix_dtype: str = "float32"
+    trainable_dtype: str = "float32"
     """Of the trainable part; its parameters and their updates are float32 always."""
     channels_last: bool = False
     fold: bool = False
@@ -35,7 +35,7 @@ class Numerics:
         """`frozen layers in bfloat16 with BatchNorm folded in, trainable layers in float32, channels last`."""
         folded = " with BatchNorm folded in" if self.fold else ""
         layout = ", channels last" if self.channels_last else ""
-        return f"frozen layers in {self.prefix_dtype}{folded}, trainable layers in {self.suffix_dtype}{layout}"
+        return f"frozen layers in {self.frozen_dtype}{folded}, trainable layers in {self.trainable_dtype}{layout}"
 
 
 @dataclass(frozen=True)

@@ -101,7 +101,7 @@ def measure(groups: list[Group], space: Space, facts: SpaceFacts, store: Path, b
         model = training_model(trial.recipe, trial.backbone, trial.opening, classes)
         group.activations = {batch: saved_bytes(model, side, batch, classes) for batch in BATCHES}
         split = _split(model, trial, side)
-        dtype = getattr(torch, trial.numerics.prefix_dtype)
+        dtype = getattr(torch, trial.numerics.frozen_dtype)
         size = split.bytes_per_image(dtype) if split.prefix is not None else 0
         group.keeping = keeping_of(size, trial.recipe, facts.data, store, split.reason)
         if group.keeping.keep != "recompute":

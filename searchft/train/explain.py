@@ -34,7 +34,7 @@ def explain_openings(space: Space, facts: SpaceFacts, store: Path) -> list[str]:
         trained = head.union(opening.parameters, (f"{norm}.running_mean" for norm in opening.train_norms))
         for precision in precisions or (recipe.precision,):
             rule = rule_for(replace(recipe, precision=precision), facts)
-            keeping = keeping_of(tape.edge_bytes(trained, rule.numerics.prefix_dtype), recipe, facts.data, store)
+            keeping = keeping_of(tape.edge_bytes(trained, rule.numerics.frozen_dtype), recipe, facts.data, store)
             lines.setdefault(sentence(f"{backbone.backbone}, open {opening.spelling or recipe.unfrozen}", rule, keeping))
     told = list(lines)
     return [

@@ -63,7 +63,7 @@ class SplitInputs:
         )
         augments = split == "train" and recipe.augments
         self._augment = Augment(recipe, size) if augments else None
-        self._float_suffix = numerics.suffix_dtype == "float32"
+        self._float_suffix = numerics.trainable_dtype == "float32"
         self._channels_last = numerics.channels_last
         self._views: list[list[Tensor]] = []
         self.stored_s = 0.0

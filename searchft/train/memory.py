@@ -84,7 +84,7 @@ class Tape(TorchFunctionMode):
         self._calls.append((tensors([args, kwargs or {}]), tensors(result)))
         return result
 
-    def edge_bytes(self, trained: Collection[str], prefix_dtype: str = "float32") -> int:
+    def edge_bytes(self, trained: Collection[str], frozen_dtype: str = "float32") -> int:
         """About how many bytes of one image the trainable part reads; 0: nothing is frozen.
 
         `trained` names the parameters that train and the buffers that move.
@@ -97,7 +97,7 @@ class Tape(TorchFunctionMode):
                 active |= {id(tensor) for tensor in made}
         if _memory(self._images) in edge:
             return 0
-        size = getattr(torch, prefix_dtype).itemsize
+        size = getattr(torch, frozen_dtype).itemsize
         return sum(t.numel() * (size if t.is_floating_point() else t.element_size()) for t in edge.values())
 
 

@@ -38,7 +38,7 @@ class Network:
         backbone, numerics = trial.backbone, trial.numerics
         self.backbone, self.opening, self.numerics = backbone, opening, numerics
         self.num_classes, self.device = trial.num_classes, device
-        self.autocast_dtype = torch.bfloat16 if numerics.suffix_dtype == "bfloat16" else None
+        self.autocast_dtype = torch.bfloat16 if numerics.trainable_dtype == "bfloat16" else None
         self.model = build_model(trial.recipe, backbone, trial.num_classes, head_seed).to(device)
         freeze(self.model, backbone, opening)
         if numerics.channels_last:

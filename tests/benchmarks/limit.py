@@ -84,7 +84,7 @@ def main() -> None:
             network = Network(trial, trial.opening, side, torch.device("cpu"))
             batch = torch.randn(BATCH, 3, side, side)
             values = network.prefix(batch) if network.prefix is not None else (batch,)
-            if numerics.suffix_dtype == "float32":
+            if numerics.trainable_dtype == "float32":
                 values = tuple(v.float() for v in values)
             if numerics.channels_last:
                 values = tuple(v.contiguous(memory_format=torch.channels_last) if v.dim() == 4 else v for v in values)
@@ -106,9 +106,9 @@ def main() -> None:
                 step()
                 times.append(time.perf_counter() - started)
             seconds, operations = statistics.median(times), counter.get_total_flops()
-            share = operations / seconds / rates[numerics.suffix_dtype]
+            share = operations / seconds / rates[numerics.trainable_dtype]
             print(
-                f"| {trial.opening.spelling} | {numerics.suffix_dtype} | {operations / 1e9:.3g} | {1000 * seconds:.2f} "
+                f"| {trial.opening.spelling} | {numerics.trainable_dtype} | {operations / 1e9:.3g} | {1000 * seconds:.2f} "
                 f"| {operations / seconds / 1e9:.3g} | {100 * share:.0f} % |",
                 flush=True,
             )

@@ -47,7 +47,7 @@ def prefix_of(model: nn.Module) -> nn.Module:
     return split.prefix
 
 
-@pytest.mark.parametrize("numerics", [Numerics(), Numerics(channels_last=True, fold=True), Numerics(prefix_dtype="bfloat16")])
+@pytest.mark.parametrize("numerics", [Numerics(), Numerics(channels_last=True, fold=True), Numerics(frozen_dtype="bfloat16")])
 def test_an_image_has_one_value_in_every_batch(network: nn.Module, numerics: Numerics) -> None:
     prefix = Prefix(prefix_of(network), numerics, "cpu")
     images = torch.randn(MICRO_BATCH + 23, 3, 6, 6)
@@ -108,7 +108,7 @@ def test_a_network_that_insists_on_float32_runs_in_bfloat16_all_the_same() -> No
     model.head.requires_grad_(True)
     images = torch.randn(3, 3, 6, 6)
     (exact,) = Prefix(prefix_of(model), Numerics(), "cpu")(images)
-    (coarse,) = Prefix(prefix_of(model), Numerics(prefix_dtype="bfloat16"), "cpu")(images)
+    (coarse,) = Prefix(prefix_of(model), Numerics(frozen_dtype="bfloat16"), "cpu")(images)
     assert coarse.dtype == torch.bfloat16
     assert torch.allclose(exact, coarse.float(), atol=0.05)
 

@@ -70,7 +70,7 @@ def test_numerics_are_part_of_the_key_and_follow_from_the_pinned_processor(facts
     fast, named = replace(facts, processor=FAST_CPU), replace(facts, processor=replace(FAST_CPU, name="another"))
     assert auto.key(fast) == auto.key(named) != auto.key(facts)
     assert recipe.key(fast) == recipe.key(facts)
-    assert resolve(auto, fast).numerics.prefix_dtype == "bfloat16"
+    assert resolve(auto, fast).numerics.frozen_dtype == "bfloat16"
 
 
 def test_a_trial_is_resolved_once_and_whole(facts: SpaceFacts, recipe: Recipe) -> None:
