@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import platform
 import subprocess
@@ -31,25 +32,21 @@ def find_processor(kind: str = "cpu") -> Processor:
     """The processor of a kind (`cpu`, `cuda`, `mps`) that this machine's workers compute on.
 
     Imports torch for a CPU, never initialises CUDA. Of several cards the first gives the name and the oldest decides. Cards
-    that only other machines of a cluster have are taken for such as multiply bfloat16.
+    that only other machines of a cluster have are assumed to multiply bfloat16.
     """
-    if kind == "cpu":
-        return Processor(kind, processor_name(), _cpu_has_bf16())
     if kind == "cuda":
         cards = _cuda_cards()
         return Processor(kind, cards[0][0] if cards else "", all(capability >= AMPERE for _, capability in cards))
-    return Processor(kind, processor_name())
+    return Processor(kind, processor_name(), kind == "cpu" and _cpu_has_bf16())
 
 
 @functools.cache
 def processor_name() -> str:
     """The processor as the kernel names it ("AMD EPYC …"), or as Python does where there is no /proc."""
-    try:
+    with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
-    except OSError:
-        pass
     return platform.processor() or platform.machine()
 
 
@@ -65,8 +62,8 @@ def _cuda_cards() -> list[tuple[str, float]]:
     """Name and compute capability of each NVIDIA card, asked of the driver's own tool: torch would initialise CUDA."""
     command = ["nvidia-smi", "--query-gpu=name,compute_cap", "--format=csv,noheader"]
     try:
-        told = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout
-        rows = [line.rpartition(",") for line in told.splitlines() if line.strip()]
+        output = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout
+        rows = [line.rpartition(",") for line in output.splitlines() if line.strip()]
         return [(name.strip(), float(capability)) for name, _, capability in rows]
     except (OSError, ValueError, subprocess.SubprocessError):
         return []

@@ -116,11 +116,11 @@ def _print_groups(groups: list[Group]) -> None:
 
 def _print_numerics(groups: list[Group]) -> None:
     """How each group is computed, and which values of its frozen part are kept."""
-    from searchft.train.explain import sentence
+    from searchft.train.keeping import explain
 
     for group in groups:
         assert group.keeping is not None
-        emit(f"computed  {sentence(group.name, group.trial.rule, group.keeping)}")
+        emit(f"computed  {explain(group.name, group.trial.rule, group.keeping)}")
 
 
 def _print_length(space: Space, groups: list[Group], distinct: int | None, *, timed: bool) -> None:

@@ -18,11 +18,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from searchft.features import Keeping, Split, split_model
+from searchft.features import Split, split_model
 from searchft.models import set_modes
 from searchft.recipe import Recipe, ResolvedTrial, SpaceFacts, open_parameters, resolve, trained_parameters
 from searchft.space import Space
-from searchft.train.explain import keeping_of
+from searchft.train.keeping import Keeping, keeping_of
 from searchft.train.memory import saved_bytes, training_model
 
 BATCHES = (1, 64)

@@ -1,8 +1,7 @@
 """What a training step has to remember: the bytes that autograd keeps between forward and backward.
 
-Counted, not guessed: the network runs once on torch's `meta` device, where tensors have shapes but no values, and every
-tensor that autograd saves is added up, shared memory once, parameters and buffers left out. That takes milliseconds at any
-batch size and follows what is frozen: torch keeps nothing for layers below the first trained one.
+They are counted: the network runs once on torch's `meta` device, where tensors have shapes but no values, and every tensor that
+autograd saves is added up, shared memory once, parameters and buffers left out.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from searchft.features.observe import tensors
+from searchft.features.trace import tensors
 from searchft.models import build_model, freeze, set_modes
 from searchft.recipe import OPTIMIZERS, BackboneFacts, Opening, Recipe, ResolvedTrial, digest
 
@@ -32,13 +31,12 @@ def training_model(recipe: Recipe, backbone: BackboneFacts, opening: Opening, nu
 def saved_bytes(model: nn.Module, side: int, batch: int, num_classes: int, device: str = "meta") -> int:
     """Bytes that autograd saves in one training step of `batch` float32 images of `side` pixels, the loss included.
 
-    On any other `device` than `meta` the step is really run; the model itself is left as it is. bfloat16 takes about half.
-    One image alone cannot pass a BatchNorm in train mode on a 1×1 map: its share is then what three images need beyond two.
+    On any other `device` than `meta` the step is really run. bfloat16 takes about half.
     """
     model = copy.deepcopy(model).to(device)
     try:
         return _saved(model, side, batch, num_classes, device)
-    except ValueError:
+    except ValueError:  # one image alone cannot pass a BatchNorm in train mode on a 1x1 map
         if batch != 1:
             raise
         two, three = (_saved(model, side, count, num_classes, device) for count in (2, 3))
@@ -68,7 +66,7 @@ def _saved(model: nn.Module, side: int, batch: int, num_classes: int, device: st
 class Tape(TorchFunctionMode):
     """What each call of one forward pass read and gave: enough to say, for any opening, what its trainable part reads.
 
-    One image runs through `model`, which takes less time than splitting it once. It is left in evaluation mode.
+    One image of `side` pixels runs through `model`, which is left in evaluation mode.
     """
 
     def __init__(self, model: nn.Module, side: int) -> None:
@@ -84,15 +82,15 @@ class Tape(TorchFunctionMode):
         self._calls.append((tensors([args, kwargs or {}]), tensors(result)))
         return result
 
-    def edge_bytes(self, trained: Collection[str], frozen_dtype: str = "float32") -> int:
-        """About how many bytes of one image the trainable part reads; 0: nothing is frozen.
+    def edge_bytes(self, trainable: Collection[str], frozen_dtype: str = "float32") -> int:
+        """About how many bytes of one image the trainable part reads (0: nothing is frozen).
 
-        `trained` names the parameters that train and the buffers that move.
+        `trainable` names the parameters that train and the buffers that move.
         """
         active: set[int] = set()
         edge: dict[int, Tensor] = {}
         for given, made in self._calls:
-            if any(id(tensor) in active or self._names.get(id(tensor)) in trained for tensor in given):
+            if any(id(tensor) in active or self._names.get(id(tensor)) in trainable for tensor in given):
                 edge |= {_memory(t): t for t in given if id(t) not in active and id(t) not in self._names}
                 active |= {id(tensor) for tensor in made}
         if _memory(self._images) in edge:
@@ -113,14 +111,14 @@ PROCESS_BYTES = 600 << 20
 class PeakMemory:
     """Estimates what a trial holds at its peak on its device, in bytes; remembers networks that it has counted.
 
-    The network twice (the values that train, and the pretrained ones for the next trial), gradients and what the optimiser
-    keeps for the open parameters, what autograd saves for one batch in float32, and the worker itself. Values of the
-    frozen part are not counted: they are mapped from a file, and leave when something else needs the room.
+    The network twice (the values that train, and the pretrained ones for the next trial), gradients and optimizer state of the
+    open parameters, what autograd saves for one batch in float32, and the worker itself. Stored values of the frozen part
+    are not counted: they are mapped from a file, and leave when something else needs the room.
     """
 
     def __init__(self, side: int) -> None:
-        """`side`: height and width of the images in pixels."""
         self.side = side
+        """Height and width of the images in pixels."""
         self._counted: dict[str, tuple[int, int]] = {}
 
     def __call__(self, trial: ResolvedTrial) -> int:

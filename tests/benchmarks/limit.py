@@ -89,7 +89,7 @@ def main() -> None:
             if numerics.channels_last:
                 values = tuple(v.contiguous(memory_format=torch.channels_last) if v.dim() == 4 else v for v in values)
             labels = torch.randint(0, 40, (BATCH,))
-            optimizer = torch.optim.Adam(network.trained, fused=True)
+            optimizer = torch.optim.Adam([p for p in network.model.parameters() if p.requires_grad], fused=True)
             network.split.suffix.select(True)
 
             def step() -> None:

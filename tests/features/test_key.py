@@ -9,22 +9,9 @@ import torch
 
 from searchft.features import feature_key
 from searchft.recipe import BackboneFacts, Numerics
+from tests import invented
 
-BACKBONE = BackboneFacts(
-    backbone="torchvision/resnet18",
-    weights="none",
-    weights_sha256="random:0",
-    weights_source="random",
-    fell_back="",
-    stages=(),
-    parameters=(),
-    batch_norms=(),
-    head="fc",
-    num_features=512,
-    mean=(0.5, 0.5, 0.5),
-    std=(0.5, 0.5, 0.5),
-    input_size=224,
-)
+BACKBONE = invented.backbone()
 
 
 def key(backbone: BackboneFacts = BACKBONE, values: str = "abc", numerics: Numerics | None = None, **more: object) -> str:
