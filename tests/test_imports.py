@@ -12,7 +12,7 @@ import searchft
 PACKAGE = Path(searchft.__file__).parent
 LEVELS = (
     {"_version", "errors", "wording"},
-    {"faults", "machine", "tuning"},
+    {"faults", "machine"},
     {"files"},
     {"cache", "recipe"},
     {"space", "models", "data"},

@@ -29,7 +29,7 @@ from searchft.cli.output import ReaderLeft, emit_json_error, say
 from searchft.cli.signals import leave_undisturbed
 from searchft.cli.verbs import VERBS, verb_named
 from searchft.errors import SearchftError
-from searchft.tuning import collect_rarely, leave_quickly
+from searchft.machine import collect_rarely, leave_quickly
 from searchft.wording import near
 
 EXAMPLE = """\b

@@ -116,7 +116,7 @@ def _print_groups(groups: list[Group]) -> None:
 
 def _print_numerics(groups: list[Group]) -> None:
     """How each group is computed, and which values of its frozen part are kept."""
-    from searchft.train.keeping import explain
+    from searchft.train.memory import explain
 
     for group in groups:
         assert group.keeping is not None

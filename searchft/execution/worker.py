@@ -37,8 +37,7 @@ from searchft.execution.protocol import (
 )
 from searchft.faults import fault
 from searchft.files import is_disk_error, lock_file, remove_leftovers
-from searchft.machine import main_memory_bytes
-from searchft.tuning import collect_rarely, give_back_memory, keep_freed_memory
+from searchft.machine import collect_rarely, give_back_memory, keep_freed_memory, main_memory_bytes
 
 _LOCK_WAIT_S = 30.0
 """How long a successor waits for an orphan to notice that its driver is gone."""

@@ -31,10 +31,9 @@ from searchft.features.trace import (
     tensors,
 )
 
-_RESHAPES = ("view", "reshape", "flatten", "permute", "transpose", "contiguous", "expand", "unsqueeze", "squeeze")
-LIGHT_METHODS = frozenset((*_RESHAPES, "chunk", "split", "unbind", "repeat", "clone"))
-_MOVES = (operator.getitem, torch.cat, torch.flatten, torch.permute, torch.transpose, torch.reshape, torch.chunk, torch.split)
-LIGHT_FUNCTIONS = frozenset((fresh, *_MOVES, torch.unbind, torch.unsqueeze, torch.squeeze, torch.relu, F.relu, F.relu6))
+_MOVES = ("reshape", "flatten", "permute", "transpose", "unsqueeze", "squeeze", "chunk", "split", "unbind", "clone")
+LIGHT_METHODS = frozenset((*_MOVES, "view", "contiguous", "expand", "repeat"))
+LIGHT_FUNCTIONS = {fresh, operator.getitem, torch.cat, torch.relu, F.relu, F.relu6, *(getattr(torch, name) for name in _MOVES)}
 LIGHT_MODULES: tuple[type[nn.Module], ...] = (nn.ReLU, nn.ReLU6, nn.Identity, nn.Flatten, nn.Unflatten)
 """What only moves values about or clips them: free to compute again behind the cut where that makes the store smaller."""
 
@@ -116,23 +115,17 @@ class Frontier:
         self.flows = (training, evaluation)
         self.evaluation, self.other = evaluation, other
         self.batch, self.other_batch = batch, len(other.env[evaluation.images])
-        if self._row_depends_on_others(evaluation.images):
-            raise AssertionError("the two runs must share their first image")
-        self.frozen = self._frozen_in_both(training, evaluation)
         self._storable: dict[str, bool] = {}
-
-    @staticmethod
-    def _frozen_in_both(training: Flow, evaluation: Flow) -> frozenset[str]:
-        frozen: set[str] = set()
+        self.frozen: set[str] = set()
+        """Keys of what is frozen in both graphs."""
         known = {training.keys[n] for n in training.imaged - training.active}
         for node in evaluation.graph.nodes:
             key = evaluation.keys[node]
             if node.op == "output" or node not in evaluation.imaged or node in evaluation.active or key not in known:
                 continue
-            inputs_frozen = all(evaluation.keys[a] in frozen for a in node.all_input_nodes if a in evaluation.imaged)
+            inputs_frozen = all(evaluation.keys[a] in self.frozen for a in node.all_input_nodes if a in evaluation.imaged)
             if inputs_frozen and equal(evaluation.run.env[node], training.run.env[training.by_key[key]]):
-                frozen.add(key)
-        return frozenset(frozen)
+                self.frozen.add(key)
 
     def _is_storable(self, key: str) -> bool:
         """Whether a frozen value is a tensor [B, …] whose rows are each their own image's."""
@@ -144,9 +137,8 @@ class Frontier:
                 and isinstance(there, Tensor)
                 and here.layout == torch.strided
                 and not here.is_complex()
-                and here.ndim > 0
+                and here.shape[:1] == (self.batch,)
                 and there.shape == (self.other_batch, *here.shape[1:])
-                and here.shape[0] == self.batch
                 and not self._row_depends_on_others(node)
             )
         return self._storable[key]
@@ -206,11 +198,9 @@ class Frontier:
 
     def _is_light(self, key: str) -> bool:
         node = self.evaluation.by_key[key]
-        if node.op == "call_method":
-            return node.target in LIGHT_METHODS
-        if node.op == "call_function":
-            return node.target in LIGHT_FUNCTIONS
-        return node.op == "call_module" and isinstance(module_of(self.evaluation.run.module, node), LIGHT_MODULES)
+        if node.op == "call_module":
+            return isinstance(module_of(self.evaluation.run.module, node), LIGHT_MODULES)
+        return node.target in LIGHT_METHODS if node.op == "call_method" else node.target in LIGHT_FUNCTIONS
 
 
 def _as_function_of_size(here: Any, there: Any, batch: int, other: int) -> Write | None:

@@ -218,13 +218,12 @@ def observe(model: nn.Module, graph: fx.Graph, images: Tensor) -> Observation:
 
 
 @contextmanager
-def untouched(model: nn.Module, device: torch.device, seed: int = 0) -> Iterator[None]:
+def untouched(model: nn.Module, device: torch.device) -> Iterator[None]:
     """Restores buffers (by object and by content) and random states on leaving; within, the seed is fixed."""
     buffers = [(m, name, b, b.clone()) for m in model.modules() for name, b in m._buffers.items() if b is not None]
-    devices = [device] if device.type == "cuda" else []
     try:
-        with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(seed)
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(0)
             yield
     finally:
         with torch.no_grad():

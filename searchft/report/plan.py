@@ -22,8 +22,7 @@ from searchft.features import Split, split_model
 from searchft.models import set_modes
 from searchft.recipe import Recipe, ResolvedTrial, SpaceFacts, open_parameters, resolve, trained_parameters
 from searchft.space import Space
-from searchft.train.keeping import Keeping, keeping_of
-from searchft.train.memory import saved_bytes, training_model
+from searchft.train.memory import Keeping, keeping_of, saved_bytes, training_model
 
 BATCHES = (1, 64)
 """Batch sizes that activation memory is told for."""

@@ -25,7 +25,7 @@ class Ground:
     """A space's facts and the folder of its decoded images, given the cache folder and the device that its trials will train
     on. Raises InputError with every problem."""
     explain: Callable[[Space, SpaceFacts], list[str]]
-    """A line for people about each opening, as `train.keeping.explain_openings`."""
+    """A line for people about each opening, as `train.memory.explain_openings`."""
     plan_slots: Callable[[str, int, int], list[Slot]]
     """As `execution.local.plan_slots`."""
     memory_of: Callable[[SpaceFacts, int], Callable[[Recipe], int]]
@@ -64,6 +64,6 @@ def _memory_of(facts: SpaceFacts, side: int) -> Callable[[Recipe], int]:
 
 
 def _explain(space: Space, facts: SpaceFacts) -> list[str]:
-    from searchft.train.keeping import explain_openings
+    from searchft.train.memory import explain_openings
 
     return explain_openings(space, facts, cache_folder() / "features")

@@ -4,8 +4,8 @@ views), images through the frozen part, or, where nothing is frozen, images. In 
 
 from __future__ import annotations
 
+import functools
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -14,12 +14,9 @@ from torch import Tensor
 from searchft.data.images import Images
 from searchft.data.transforms import Augment, Preprocess
 from searchft.errors import StorageError
-from searchft.features import FeatureStore, Prefix, feature_key
+from searchft.features import FeatureStore, feature_key
 from searchft.recipe import AUGMENTATIONS, Recipe, ResolvedTrial
 from searchft.train.network import Network, Networks
-
-_CHUNK = 256
-"""Images decoded to floats at once while values are computed; a multiple of the micro-batch."""
 
 
 @dataclass
@@ -64,7 +61,7 @@ class SplitInputs:
         for view in range(views):
             key = feature_key(backbone, network.split.digest, fingerprint, split, numerics, data.device, view, side, text)
             began = time.perf_counter()
-            stored = data.store.values(key, self.size, self._computer(network.prefix, recipe.seed, view))
+            stored = data.store.values(key, self.size, functools.partial(self._frozen_values, view))
             if stored is None:
                 if data.store.refusal.startswith("the disk is full"):
                     # computing on, per batch, would take many times as long without anybody knowing why
@@ -76,12 +73,10 @@ class SplitInputs:
             self.stored_s += data.store.computed_s.get(key, 0.0) / views
             self.spent_s += time.perf_counter() - began
 
-    def _computer(self, prefix: Prefix, seed: int, view: int) -> Callable[[int, int], tuple[Tensor, ...]]:
-        def compute(start: int, stop: int) -> tuple[Tensor, ...]:
-            parts = [prefix(self._seen(torch.arange(i, min(i + _CHUNK, stop)), seed, view)) for i in range(start, stop, _CHUNK)]
-            return tuple(torch.cat(values) for values in zip(*parts, strict=True))
-
-        return compute
+    def _frozen_values(self, view: int, start: int, stop: int) -> tuple[Tensor, ...]:
+        """The frozen part's values of one fixed view of the images start … stop-1."""
+        assert self._prefix is not None
+        return self._prefix(self._seen(torch.arange(start, stop), self._recipe.seed, view))
 
     def _seen(self, indices: Tensor, seed: int, view: int) -> Tensor:
         """Images [B,3,H,W] float32 as the network sees them: augmented (one generator per image and view), normalised."""

@@ -20,9 +20,6 @@ from searchft.recipe import Opening, Recipe, ResolvedTrial, digest
 KEPT = 6
 """Split networks a worker keeps."""
 
-STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
-"""Buffers that a BatchNorm in train mode changes."""
-
 
 class Network:
     """A model with its freezing applied and its split made, for images of `side` x `side` pixels.
@@ -66,7 +63,8 @@ class Network:
 
     def changing(self) -> dict[str, Tensor]:
         """What training may change, by name, sharing the model's memory: open parameters, head, statistics."""
-        names = {f"{norm}.{buffer}" for norm in self.opening.train_norms for buffer in STATISTICS}
+        statistics = ("running_mean", "running_var", "num_batches_tracked")
+        names = {f"{norm}.{buffer}" for norm in self.opening.train_norms for buffer in statistics}
         names |= {*self.opening.parameters, *head_parameters(self.model, self.backbone)}
         state = self.model.state_dict(keep_vars=True)
         return {name: tensor.detach() for name, tensor in state.items() if name in names}

@@ -23,10 +23,10 @@ import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from searchft.facts import describe
+from searchft.machine import keep_freed_memory
 from searchft.recipe import resolve
 from searchft.space import parse_space
 from searchft.train.network import Network
-from searchft.tuning import keep_freed_memory
 
 SPACES = {
     "lite0": "backbone: timm/tf_efficientnet_lite0\n  weights: package\n  unfrozen: [head, 1, 2, all]",

@@ -9,7 +9,7 @@ import pytest
 
 MEMORY = """
 import psutil, torch
-from searchft.tuning import give_back_memory, keep_freed_memory
+from searchft.machine import give_back_memory, keep_freed_memory
 can = keep_freed_memory()
 rss = lambda: psutil.Process().memory_info().rss >> 20
 before = rss()
