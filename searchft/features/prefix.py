@@ -160,7 +160,7 @@ def feature_key(
             "versions": [torch.__version__, torchvision.__version__, timm.__version__],
             "backbone": backbone.backbone,
             "weights": backbone.weights_sha256,
-            "normalisation": [backbone.mean, backbone.std],
+            "normalization": [backbone.mean, backbone.std],
             "split": values,
             "data": [data_fingerprint, images, image_size, view, augmentation],
             "numerics": [numerics.frozen_dtype, numerics.channels_last, numerics.fold],

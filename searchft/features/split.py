@@ -12,11 +12,9 @@ first. A split holds for images of the example's height and width.
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import operator
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,7 +97,7 @@ def split_model(model: nn.Module, set_modes: Callable[[bool], None], example: Te
         raise ValueError(f"example must be [2,3,H,W] but got {list(example.shape)}")
     if torch.equal(example[0], example[1]):
         example = example + _noise(example)
-    with _same_caches(model), traced_constants(model):
+    with traced_constants(model):
         set_modes(False)
         with untouched(model, example.device), torch.no_grad():
             expected = model(example)
@@ -116,7 +114,7 @@ def _split(model: nn.Module, set_modes: Callable[[bool], None], example: Tensor,
     flows = []
     for training in (False, True):
         set_modes(training)
-        with _same_caches(model):
+        with untouched(model, example.device):
             graph = trace(model, leaves)
         flows.append(Flow(model, observe(model, graph, example), graph))
     evaluation, training_flow = flows
@@ -140,7 +138,7 @@ def _split(model: nn.Module, set_modes: Callable[[bool], None], example: Tensor,
     graphs = tuple(_build_suffix(model, flow, frontier, keys, again) for flow in (training_flow, evaluation))
     suffix = Suffix(model, set_modes, graphs)
     _try_out(model, set_modes, prefix, suffix, example, expected)
-    with torch.no_grad():
+    with torch.no_grad(), untouched(model, example.device):
         _compare(other.env[evaluation.output], _call(suffix.select(False), *_call(prefix, larger)), "evaluation")
     values = [evaluation.run.env[node] for node in nodes]
     return Split(
@@ -168,9 +166,10 @@ def _try_out(
 ) -> None:
     """Holds both parts against the whole network, in both modes, bit for bit, buffers included."""
     with torch.no_grad():
-        values = _call(prefix, example)
-        given = [value.clone() for value in values]
-        _compare(expected, _call(suffix.select(False), *values), "evaluation")
+        with untouched(model, example.device):
+            values = _call(prefix, example)
+            given = [value.clone() for value in values]
+            _compare(expected, _call(suffix.select(False), *values), "evaluation")
         set_modes(True)
         results = []
         for forward in (lambda: model(example), lambda: _call(suffix.select(True), *values)):
@@ -253,27 +252,3 @@ def _is_new_memory(model: nn.Module, node: fx.Node) -> bool:
         module = module_of(model, node)
         return isinstance(module, _NEW_MEMORY_MODULES) or getattr(module, "inplace", False) is True
     return node.op == "call_function" and node.target in _NEW_MEMORY_FUNCTIONS
-
-
-@contextmanager
-def _same_caches(model: nn.Module) -> Iterator[None]:
-    """Restores on leaving the plain dicts and lists in which some modules keep what they computed.
-
-    LeViT and its like cache tensors made from parameters while in evaluation mode, and would file symbolic values there.
-    """
-    caches = [
-        (module, name, value, copy.copy(value))
-        for module in model.modules()
-        for name, value in vars(module).items()
-        if type(value) in (dict, list) and not name.startswith("_")
-    ]
-    try:
-        yield
-    finally:
-        for module, name, value, content in caches:
-            if isinstance(value, dict):
-                value.clear()
-                value.update(content)
-            else:
-                value[:] = content
-            vars(module)[name] = value

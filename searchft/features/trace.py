@@ -9,6 +9,7 @@ a graph can be taken apart anywhere; `features.split` removes the copies again w
 
 from __future__ import annotations
 
+import copy
 import inspect
 import math
 import operator
@@ -157,8 +158,8 @@ def _purify(graph: fx.Graph, model: nn.Module) -> None:
         if operand is None:
             continue
         with graph.inserting_before(node):
-            copy = graph.call_function(fresh, (operand,))
-        node.replace_input_with(operand, copy)
+            before = graph.call_function(fresh, (operand,))
+        node.replace_input_with(operand, before)
         # Whoever reads the operand from here on would have seen the new value: in-place operations return it.
         later = node.next
         while later.op != "root":
@@ -219,8 +220,13 @@ def observe(model: nn.Module, graph: fx.Graph, images: Tensor) -> Observation:
 
 @contextmanager
 def untouched(model: nn.Module, device: torch.device) -> Iterator[None]:
-    """Restores buffers (by object and by content) and random states on leaving; within, the seed is fixed."""
+    """Restores buffers (by object and by content), caches and random states on leaving; within, the seed is fixed.
+
+    Caches are the plain dicts and lists in which LeViT and its like keep, in evaluation, what they made of parameters.
+    """
     buffers = [(m, name, b, b.clone()) for m in model.modules() for name, b in m._buffers.items() if b is not None]
+    attributes = [(m, name, value) for m in model.modules() for name, value in vars(m).items() if not name.startswith("_")]
+    caches = [(m, name, value, copy.copy(value)) for m, name, value in attributes if type(value) in (dict, list)]
     try:
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(0)
@@ -230,6 +236,10 @@ def untouched(model: nn.Module, device: torch.device) -> Iterator[None]:
             for module, name, buffer, content in buffers:
                 buffer.copy_(content)
                 module._buffers[name] = buffer
+        for module, name, cache, entries in caches:
+            cache.clear()
+            cache.update(entries) if isinstance(cache, dict) else cache.extend(entries)
+            vars(module)[name] = cache
 
 
 def tensors(value: Any) -> list[Tensor]:

@@ -60,8 +60,8 @@ def fit(trial: ResolvedTrial, data: TrainingData, folder: TrialFolder | None = N
             # The order is important.
             # 1. The network first, with pretrained values and a new head: one that is kept from trial to trial is renewed.
             # 2. Then the values to go on from, in place: the checkpoint's, or the head's of the phase that ends.
-            # 3. Then the optimiser, which takes hold of the parameters as they are now.
-            # 4. Its state last, and only within a phase: the next one begins with an optimiser of its own.
+            # 3. Then the optimizer, which takes hold of the parameters as they are now.
+            # 4. Its state last, and only within a phase: the next one begins with an optimizer of its own.
             network = data.networks.get(trial, opening, data.image_size, data.device, mixed_seed(trial.seed, 0))
             if phase is not None:
                 network.load(phase.network.head_state())
@@ -89,7 +89,7 @@ def fit(trial: ResolvedTrial, data: TrainingData, folder: TrialFolder | None = N
 
 
 class _Phase:
-    """A network with its inputs and its optimiser. LP-FT has two phases, everything else one."""
+    """A network with its inputs and its optimizer. LP-FT has two phases, everything else one."""
 
     def __init__(self, trial: ResolvedTrial, data: TrainingData, network: Network) -> None:
         self.network = network

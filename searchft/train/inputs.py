@@ -79,7 +79,7 @@ class SplitInputs:
         return self._prefix(self._seen(torch.arange(start, stop), self._recipe.seed, view))
 
     def _seen(self, indices: Tensor, seed: int, view: int) -> Tensor:
-        """Images [B,3,H,W] float32 as the network sees them: augmented (one generator per image and view), normalised."""
+        """Images [B,3,H,W] float32 as the network sees them: augmented (one generator per image and view), normalized."""
         images = self._images[indices].to(self._device)
         if self._augment is not None:
             parts = []

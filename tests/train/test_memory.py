@@ -28,7 +28,7 @@ def model_of(recipe, facts):
 
 
 @pytest.mark.parametrize("optimizer", sorted(OPTIMIZERS))
-def test_an_optimiser_keeps_as_many_numbers_as_the_table_says(optimizer, recipe, facts):
+def test_an_optimizer_keeps_as_many_numbers_as_the_table_says(optimizer, recipe, facts):
     recipe = replace(recipe, unfrozen="layer4", optimizer=optimizer, momentum=0.9)
     model, backbone, opening = model_of(recipe, facts)
     built = build_optimizer(recipe, opening, dict(model.named_parameters()), head_parameters(model, backbone))
