@@ -102,35 +102,28 @@ def fold_batch_norms(prefix: fx.GraphModule) -> int:
 
     Only on a copy: the convolutions are replaced. A convolution whose own output is needed elsewhere is left alone.
     """
-    pairs = _foldable(prefix)
-    for before, node in pairs:
-        conv: Any = prefix.get_submodule(str(before.target))
-        norm: Any = prefix.get_submodule(str(node.target))
+    modules: dict[str, Any] = dict(prefix.named_modules())
+    calls = [str(node.target) for node in prefix.graph.nodes if node.op == "call_module"]
+    once = {name for name in calls if calls.count(name) == 1}
+    folded = 0
+    for node in list(prefix.graph.nodes):
+        before = node.args[0] if node.args else None
+        if not isinstance(before, fx.Node) or len(before.users) != 1 or not {str(node.target), str(before.target)} <= once:
+            continue
+        conv, norm = modules[str(before.target)], modules[str(node.target)]
+        if type(conv) not in _FOLDABLE_CONVOLUTIONS or type(norm) not in _FOLDABLE_NORMS or norm.running_mean is None:
+            continue
         prefix.set_submodule(str(before.target), fuse_conv_bn_eval(conv.eval(), norm.eval()))
         if isinstance(norm, timm.layers.BatchNormAct2d):
             prefix.set_submodule(str(node.target), nn.Sequential(norm.drop, norm.act))
         else:
             node.replace_all_uses_with(before)
             prefix.graph.erase_node(node)
+        once -= {str(node.target), str(before.target)}
+        folded += 1
     prefix.delete_all_unused_submodules()
     prefix.recompile()
-    return len(pairs)
-
-
-def _foldable(prefix: fx.GraphModule) -> list[tuple[fx.Node, fx.Node]]:
-    """(convolution, BatchNorm) node pairs."""
-    modules = dict(prefix.named_modules())
-    calls = [str(node.target) for node in prefix.graph.nodes if node.op == "call_module"]
-    once = {name for name in calls if calls.count(name) == 1}
-    pairs = []
-    for node in prefix.graph.nodes:
-        before = node.args[0] if node.args else None
-        if not isinstance(before, fx.Node) or len(before.users) != 1 or not {str(node.target), str(before.target)} <= once:
-            continue
-        conv, norm = modules[str(before.target)], modules[str(node.target)]
-        if type(conv) in _FOLDABLE_CONVOLUTIONS and type(norm) in _FOLDABLE_NORMS and norm.running_mean is not None:
-            pairs.append((before, node))
-    return pairs
+    return folded
 
 
 def feature_key(

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -64,7 +63,7 @@ def fit(trial: ResolvedTrial, data: TrainingData, folder: TrialFolder | None = N
             # 4. Its state last, and only within a phase: the next one begins with an optimizer of its own.
             network = data.networks.get(trial, opening, data.image_size, data.device, mixed_seed(trial.seed, 0))
             if phase is not None:
-                network.load(phase.network.head_state())
+                network.load(head_parameters(phase.network.model, phase.network.backbone))
             elif progress.results:
                 network.load(progress.state)
             phase = _Phase(trial, data, network)
@@ -139,35 +138,29 @@ def _epoch(trial: ResolvedTrial, phase: _Phase, epoch: int, class_weights: Tenso
             loss_sum += loss.detach() * len(indices)
             correct += (logits.detach().argmax(1) == labels).sum()
             if recipe.validate_every and (step + 1) % recipe.validate_every == 0 and position + 1 < steps_per_epoch:
-                val = _evaluate(phase)
-                step_curve.append((step + 1, val.loss, val.accuracy))
+                val_loss, val_accuracy, _ = _evaluate(phase)
+                step_curve.append((step + 1, val_loss, val_accuracy))
                 network.split.suffix.select(True)
 
     train_loss = float(loss_sum) / inputs.size
     if not math.isfinite(train_loss):
         raise DivergedError(f"the training loss became {train_loss} in epoch {epoch + 1}")
-    val = _evaluate(phase)
+    val_loss, val_accuracy, val_balanced_accuracy = _evaluate(phase)
     return EpochResult(
-        epoch + 1,
-        train_loss,
+        epoch=epoch + 1,
+        train_loss=train_loss,
         train_accuracy=int(correct) / inputs.size,
-        val_loss=val.loss,
-        val_accuracy=val.accuracy,
-        val_balanced_accuracy=val.balanced_accuracy,
+        val_loss=val_loss,
+        val_accuracy=val_accuracy,
+        val_balanced_accuracy=val_balanced_accuracy,
         seconds=time.perf_counter() - started,
         stored_s=phase.saved_s(),
         step_curve=tuple(step_curve),
     )
 
 
-class _Evaluation(NamedTuple):
-    loss: float
-    accuracy: float
-    balanced_accuracy: float
-
-
-def _evaluate(phase: _Phase) -> _Evaluation:
-    """Scores of the validation split in evaluation mode."""
+def _evaluate(phase: _Phase) -> tuple[float, float, float]:
+    """Loss, accuracy and balanced accuracy on the validation split, in evaluation mode."""
     network, inputs = phase.network, phase.val
     network.split.suffix.select(False)
     outputs = []
@@ -180,11 +173,8 @@ def _evaluate(phase: _Phase) -> _Evaluation:
     totals = torch.bincount(labels, minlength=logits.shape[1])
     hits = torch.bincount(labels[right], minlength=logits.shape[1])
     present = totals > 0
-    return _Evaluation(
-        loss=float(F.cross_entropy(logits, labels)),
-        accuracy=int(right.sum()) / inputs.size,
-        balanced_accuracy=float((hits[present].double() / totals[present]).mean()),
-    )
+    balanced_accuracy = float((hits[present].double() / totals[present]).mean())
+    return float(F.cross_entropy(logits, labels)), int(right.sum()) / inputs.size, balanced_accuracy
 
 
 def epoch_order(size: int, seed: int, epoch: int) -> Tensor:

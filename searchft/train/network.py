@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
@@ -69,15 +70,12 @@ class Network:
         state = self.model.state_dict(keep_vars=True)
         return {name: tensor.detach() for name, tensor in state.items() if name in names}
 
-    def load(self, values: dict[str, Tensor]) -> None:
+    def load(self, values: Mapping[str, Tensor]) -> None:
         """Copies values into the model, by name. Raises KeyError for a name that it does not have."""
         state = self.model.state_dict(keep_vars=True)
         with torch.no_grad():
             for name, value in values.items():
                 state[name].copy_(value)
-
-    def head_state(self) -> dict[str, Tensor]:
-        return {name: p.detach() for name, p in head_parameters(self.model, self.backbone).items()}
 
     def logits(self, values: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Logits [B, C] in float32 from the trainable part's inputs; in train mode auxiliary logits after them."""
