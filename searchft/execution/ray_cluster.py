@@ -24,11 +24,11 @@ _CONNECT_TIMEOUT_S = 5.0
 """How long the head node may take to accept a connection."""
 
 _INIT_TIMEOUT_S = 120.0
-"""How long Ray may take to join a cluster whose head answers, or to start on this machine (20 s to over a minute on a busy one)."""
+"""How long Ray may take to join a cluster whose head answers, or to start here (20 s to over a minute on a busy machine)."""
 
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_IGNORE_UNHANDLED_ERRORS": "1",  # what a dead actor got last is no news
+    "RAY_IGNORE_UNHANDLED_ERRORS": "1",  # the last call of a dead actor
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # else a warning about a change to come
     "RAY_LOG_TO_DRIVER": "0",
     "RAY_TQDM": "0",
@@ -61,8 +61,8 @@ def plan_shares(nodes: Sequence[Mapping[str, float]], workers: int | None, gpus_
         workers: how many; None: as many as the GPUs give room for, or one per node on processors.
         gpus_per_worker: share of a GPU, or several of them; None: one where the cluster has any.
 
-    Without GPUs the processors are divided: as many for each as leave room for all the workers, at least one. Raises
-    InputError where the number of workers has to be said, or the share makes no sense.
+    Without GPUs each gets as many processors as leave room for all, at least one. Raises InputError where the number of workers
+    has to be given, or the share makes no sense.
     """
     gpus = [int(node.get("GPU", 0)) for node in nodes]
     cpus = [int(node.get("CPU", 0)) for node in nodes if node.get("CPU", 0) >= 1]
@@ -96,7 +96,7 @@ def connect(address: str) -> bool:
             import ray
         except ImportError as error:
             raise InputError("needs Ray: pip install 'searchft[ray]'", FLAG) from error
-        if ray.is_initialized():  # whoever did that has told it how to behave, and leaves it
+        if ray.is_initialized():  # by somebody else, who also leaves it
             return False
         logging.getLogger("ray").setLevel(logging.CRITICAL)
         with contextlib.suppress(Exception):
@@ -107,17 +107,15 @@ def connect(address: str) -> bool:
         address = os.environ.get("RAY_ADDRESS", "") or "auto" if address == "auto" else address
         if address != "auto":
             _check_address(address)
-            _init(address=address)
-            return True
         try:
-            _init(address="auto")
-        except ConnectionError:  # nothing runs here
+            _init(address=address)
+        except ConnectionError:  # `auto`, and nothing runs here
             _init(address="local", include_dashboard=False)
         return True
 
 
 def _init(**settings: Any) -> None:
-    """`ray.init` with a bound. In a thread: it would wait for minutes, and Ctrl-C with it."""
+    """`ray.init` with a bound, in a thread: it would wait for minutes, and Ctrl-C with it."""
     import ray
 
     answers: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
@@ -147,11 +145,10 @@ def _init(**settings: Any) -> None:
 
 
 def _check_address(address: str) -> None:
-    """Whether Ray listens there: it would itself try for a minute, aloud."""
+    """Raises InputError unless Ray listens there: it would itself try for a minute, aloud."""
     if "://" in address:
-        raise InputError(
-            f"must be HOST:PORT of a head node that this machine has joined (no Ray Client) but got {address}", FLAG
-        )
+        rule = f"must be HOST:PORT of a head node that this machine has joined (no Ray Client) but got {address}"
+        raise InputError(rule, FLAG)
     if not all(address.rpartition(":")) or not address.rpartition(":")[2].isdigit():
         raise InputError(f"must be HOST:PORT of the cluster's head node (usually HOST:6379) but got {address!r}", FLAG)
     try:

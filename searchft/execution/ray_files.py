@@ -7,11 +7,16 @@ folder; else it asks for them once, piece by piece, and keeps them there for all
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
 import hashlib
+import os
+import queue
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +24,19 @@ from searchft.cache import MANIFEST, Cache
 from searchft.data.images import VIEW
 from searchft.data.store import PIXELS
 from searchft.errors import InputError, StorageError
-from searchft.execution.protocol import WorkerSetup
-from searchft.files import BEST_WEIGHTS, LAST_CHECKPOINT, lock_file, read_sealed, replacing, sha256_of, write_atomic
+from searchft.execution.protocol import EpochDone, Job, JobDone, JobFailed, WorkerSetup
+from searchft.execution.worker import STAND_IN
+from searchft.files import (
+    BEST_WEIGHTS,
+    LAST_CHECKPOINT,
+    cache_folder,
+    lock_file,
+    read_sealed,
+    replacing,
+    sha256_of,
+    store_budget_bytes,
+    write_atomic,
+)
 from searchft.recipe import SpaceFacts
 
 _TRAVELLING = (BEST_WEIGHTS, LAST_CHECKPOINT)
@@ -35,7 +51,7 @@ class WithFiles:
     """A job, or a worker's message, and the trial's files that the other side does not have yet, by name."""
 
     message: Any
-    files: Mapping[str, bytes]
+    files: Mapping[str, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -49,7 +65,7 @@ class BigFile:
 
 @dataclass(frozen=True)
 class PieceRequest:
-    """A node lacks a file and asks for one piece of it (0-based); the answer is the piece's bytes."""
+    """A node asks for one piece (0-based) of a file; the answer is the piece's bytes."""
 
     sha256: str
     piece: int
@@ -57,12 +73,10 @@ class PieceRequest:
 
 @dataclass(frozen=True)
 class ImagesNeeded:
-    """The decoded images of a study: a store (`data.store`) and one view of it, by the names of their folders."""
+    """The decoded images of a study: a store (`data.store`) and one view of it, in the folder `WorkerSetup.images`."""
 
-    store: str
-    view: str
     manifest: Mapping[str, Any]
-    """What the driver's cache says of the store."""
+    """The store's, in the driver's cache."""
     rows: bytes
     """Content of the view's file."""
     pixels: BigFile
@@ -83,8 +97,12 @@ class NodeSetup:
 
     setup: WorkerSetup
     images: ImagesNeeded | None
-    """None: nothing is trained (the analytic worker)."""
+    """None: nothing is trained."""
     weights: tuple[WeightsNeeded, ...] = ()
+
+    @property
+    def files(self) -> list[BigFile]:
+        return [one.file for one in self.weights] + ([self.images.pixels] if self.images is not None else [])
 
 
 Fetch = Callable[[BigFile], Iterator[bytes]]
@@ -108,7 +126,7 @@ def write_checkpoint(folder: Path, files: Mapping[str, bytes]) -> None:
 
 
 class ChangedFiles:
-    """Which files of a trial's folder changed since they were last looked at."""
+    """Which files of a trial's folder changed since they were last taken."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -125,23 +143,76 @@ class ChangedFiles:
         return {name: (state.st_ino, state.st_mtime_ns, state.st_size) for name, state in states.items()}
 
 
+class QueueChannel:
+    """What `worker.serve` speaks into: unpacks jobs into folders below `folder`, and sends their changed files along."""
+
+    def __init__(self, inbox: queue.SimpleQueue[Any], outbox: queue.SimpleQueue[Any], folder: Path) -> None:
+        self._inbox, self._outbox, self._folder = inbox, outbox, folder
+        self._changed: ChangedFiles | None = None
+
+    def recv(self) -> Any:
+        message = self._inbox.get()
+        return self._unpack(message) if isinstance(message, WithFiles) else message
+
+    def send(self, message: Any, /) -> None:
+        files: Mapping[str, bytes] = {}
+        if self._changed is not None and isinstance(message, EpochDone | JobDone | JobFailed):
+            with contextlib.suppress(OSError):  # a disk that fails is reported by whoever wrote there
+                files = self._changed.take()
+            if not isinstance(message, EpochDone):
+                shutil.rmtree(self._changed.folder, ignore_errors=True)
+                self._changed = None
+        self._outbox.put(WithFiles(message, files))
+
+    def fetch(self, needed: BigFile) -> Iterator[bytes]:
+        """A file of the driver's, piece by piece."""
+        for piece in range(-(-needed.size_bytes // PIECE_BYTES)):
+            self.send(PieceRequest(needed.sha256, piece))
+            yield self.recv()
+
+    def _unpack(self, given: WithFiles) -> Job:
+        job: Job = given.message
+        folder = self._folder / f"{job.number:04d}"
+        shutil.rmtree(folder, ignore_errors=True)
+        try:
+            folder.mkdir(parents=True)
+            write_checkpoint(folder, given.files)
+        except Exception:  # then it begins again, and the first checkpoint that cannot be written says why
+            shutil.rmtree(folder, ignore_errors=True)
+        self._changed = ChangedFiles(folder)
+        return dataclasses.replace(job, folder=str(folder))
+
+
+def make_own_folder() -> Path:
+    """A folder of this process below the node's cache folder. Those that killed workers left are removed first."""
+    root = cache_folder() / "ray"
+    with lock_file(root / "making.lock"):
+        for left in (entry for entry in root.iterdir() if entry.is_dir()):
+            with contextlib.suppress(TimeoutError), lock_file(left / "alive.lock").acquire(blocking=False):
+                shutil.rmtree(left, ignore_errors=True)
+        folder = Path(tempfile.mkdtemp(dir=root, prefix="worker-"))
+        _held.append(lock_file(folder / "alive.lock"))
+        _held[-1].acquire()
+    return folder
+
+
+_held: list[Any] = []
+"""Locks that last as long as this process."""
+
+
 # What a study stands on: the driver's part ----------------------------------------------------------------------------
 
 
 def find_needs(setup: WorkerSetup) -> NodeSetup:
     """Which images and weights a node must have. Raises StorageError where the images are gone."""
+    if os.environ.get(STAND_IN):
+        return NodeSetup(setup, None)
     view = Path(setup.images)
-    store = view.parent
     try:
-        manifest = read_sealed(store / MANIFEST)
+        manifest = read_sealed(view.parent / MANIFEST)
         (pixels,) = manifest["files"]
-        images = ImagesNeeded(
-            store=store.name,
-            view=view.name,
-            manifest=manifest,
-            rows=(view / VIEW).read_bytes(),
-            pixels=BigFile(str(store / PIXELS), pixels["bytes"], pixels["sha256"]),
-        )
+        file = BigFile(str(view.parent / PIXELS), pixels["bytes"], pixels["sha256"])
+        images = ImagesNeeded(manifest, (view / VIEW).read_bytes(), file)
     except FileNotFoundError as error:
         raise StorageError(f"{view} is gone: run again and it is built anew", str(view)) from error
     return NodeSetup(setup, images, tuple(_find_weights(SpaceFacts.from_json(setup.facts))))
@@ -171,14 +242,16 @@ def settle(needs: NodeSetup, cache: Path, fetch: Fetch) -> WorkerSetup:
     if needs.images is not None:
         _check_code(SpaceFacts.from_json(setup.facts))
         _settle_weights(needs.weights, cache, fetch)
-        images = settle_images(needs.images, Path(setup.images), cache, fetch)
-        setup = dataclasses.replace(setup, images=str(images))
-    return dataclasses.replace(setup, store=str(cache / "features")) if setup.store else setup
+        setup = dataclasses.replace(setup, images=str(settle_images(needs.images, Path(setup.images), cache, fetch)))
+    if not setup.store:
+        return setup
+    store = cache / "features"
+    return dataclasses.replace(setup, store=str(store), store_budget_bytes=store_budget_bytes(store))
 
 
 def settle_images(needed: ImagesNeeded, theirs: Path, cache: Path, fetch: Fetch) -> Path:
     """The folder of the images on this machine: the driver's if it is here too, else one below `cache`, filled if need be."""
-    sha256 = needed.pixels.sha256
+    sha256, store = needed.pixels.sha256, theirs.parent.name
 
     def fits(manifest: Mapping[str, Any]) -> bool:
         return bool(manifest["files"][0]["sha256"] == sha256)
@@ -187,20 +260,20 @@ def settle_images(needed: ImagesNeeded, theirs: Path, cache: Path, fetch: Fetch)
         write_fetched(reserve(needed.pixels.size_bytes) / PIXELS, needed.pixels, fetch)
         return dict(needed.manifest)
 
-    if Cache(theirs.parent.parent).open(needed.store, fits=fits) is not None and _same_rows(theirs, needed):
+    def has_rows(view: Path) -> bool:
+        return (view / VIEW).is_file() and (view / VIEW).read_bytes() == needed.rows
+
+    if Cache(theirs.parent.parent).open(store, fits=fits) is not None and has_rows(theirs):
         return theirs
     images = Cache(cache / "images")  # one worker of the machine fetches, the others wait
-    here = images.open(needed.store)
+    here = images.open(store)
     decoded_otherwise = here is not None and not fits(here.manifest)
-    opened = images.open(needed.store + sha256[:8] if decoded_otherwise else needed.store, build, fits)
+    opened = images.open(store + sha256[:8] if decoded_otherwise else store, build, fits)
     assert opened is not None  # it was fetched, or something was raised
-    if not _same_rows(opened.folder / needed.view, needed):
-        write_atomic(opened.folder / needed.view / VIEW, needed.rows)
-    return opened.folder / needed.view
-
-
-def _same_rows(view: Path, needed: ImagesNeeded) -> bool:
-    return (view / VIEW).is_file() and (view / VIEW).read_bytes() == needed.rows
+    view = opened.folder / theirs.name
+    if not has_rows(view):
+        write_atomic(view / VIEW, needed.rows)
+    return view
 
 
 def write_fetched(path: Path, needed: BigFile, fetch: Fetch) -> None:
@@ -215,7 +288,7 @@ def write_fetched(path: Path, needed: BigFile, fetch: Fetch) -> None:
 
 
 def _settle_weights(needed: tuple[WeightsNeeded, ...], cache: Path, fetch: Fetch) -> None:
-    """Puts weights that this machine lacks into torch's hub folder, or below `cache` with a word to `models.weights`."""
+    """Puts weights that this machine lacks into torch's hub folder, or below `cache`, where `models.weights` is pointed to."""
     from searchft.models.weights import RELOCATED, hub_folder
 
     for one in needed:

@@ -12,6 +12,8 @@ from typing import Any
 
 import psutil
 
+from tests.resilience.harness import ROOT
+
 QUICK_TO_NOTICE = {"health_check_initial_delay_ms": 1000, "health_check_period_ms": 500, "health_check_failure_threshold": 3}
 """Ray's own settings take about 14 s to believe that a node is dead."""
 
@@ -42,7 +44,7 @@ class Grid:
             "num_cpus": cpus,
             "num_gpus": 0,
             "object_store_memory": store_bytes,
-            "env_vars": {"SEARCHFT_CACHE": str(cache)},
+            "env_vars": {"SEARCHFT_CACHE": str(cache), "PYTHONPATH": ROOT},
             "include_dashboard": False,
         }
 
