@@ -99,8 +99,7 @@ class _Worker:
 
     process: SpawnProcess
     connection: Connection
-    job: int | None = None
-    """Its trial's number."""
+    job: int | None = None  # its trial's number
 
     def send(self, message: object) -> None:
         """Sends, unless the worker is dead: `wait` will say so, with its job's number."""

@@ -30,24 +30,18 @@ class Job:
     number: int
     recipe: Recipe
     key: str
-    folder: str
-    """For checkpoint and best weights; a path of the driver's machine."""
-    memory_bytes: int = 0
-    """Estimated peak on its device; 0: not known."""
+    folder: str  # for checkpoint and best weights; a path of the driver's machine
+    memory_bytes: int = 0  # estimated peak on its device; 0: not known
 
 
 @dataclass(frozen=True)
 class WorkerSetup:
     """What every worker of a study gets once, at its start. Paths are those of the worker's machine."""
 
-    facts: Mapping[str, Any]
-    """`SpaceFacts.to_json()`."""
-    images: str
-    """Folder of the decoded images."""
-    image_size: int
-    """Side of the square that the networks see, in pixels."""
-    store: str
-    """Folder of stored prefix values; empty: do not store."""
+    facts: Mapping[str, Any]  # `SpaceFacts.to_json()`
+    images: str  # folder of the decoded images
+    image_size: int  # side of the square that the networks see, in pixels
+    store: str  # folder of stored values of the frozen part; empty: do not store
     store_budget_bytes: int = 8 << 30
 
 
@@ -55,11 +49,8 @@ class WorkerSetup:
 class WorkerReady:
     """The worker has its setup and waits for jobs. For its executor; a driver never sees it."""
 
-    host: str
-    memory_bytes: int
-    """What its device could give to trials when it came up; 0: not known."""
-    unfit: str = ""
-    """Why every job would fail here; empty: the worker can train."""
+    memory_bytes: int  # what its device could give to trials when it came up; 0: not known
+    unfit: str = ""  # why every job would fail here; empty: the worker can train
 
 
 @dataclass(frozen=True)
@@ -82,8 +73,7 @@ class JobFailed:
     """The job ended in an error."""
 
     number: int
-    kind: str
-    """`memory`, `diverged`, `storage`, `held` (another process has the trial's folder), `input`, or `error` (any other exception)."""
+    kind: str  # `memory`, `diverged`, `storage`, `held` (by another process), `input`, or `error` (any other exception)
     message: str
     traceback: str = ""
 
@@ -94,8 +84,7 @@ class WorkerDied:
 
     number: int | None
     reason: str
-    out_of_memory: bool = False
-    """Whether the kernel ended it for lack of memory."""
+    out_of_memory: bool = False  # whether the kernel ended it for lack of memory
 
 
 Message = EpochDone | JobDone | JobFailed | WorkerDied
@@ -109,10 +98,8 @@ def held_folder(job: Job) -> JobFailed:
 class Executor(Protocol):
     """Places jobs on workers. One job per slot at a time."""
 
-    devices: tuple[str, ...]
-    """One line for people per slot."""
-    kind: str
-    """What the workers train on: `cpu`, `cuda` or `mps`."""
+    devices: tuple[str, ...]  # a line for people per slot
+    kind: str  # what the workers train on: `cpu`, `cuda` or `mps`
 
     def start(self, setup: WorkerSetup) -> None:
         """Gives the workers what they will train on. Called once before the first `submit`."""
@@ -141,8 +128,7 @@ class DeviceMemory:
     device of unknown size takes all that come.
     """
 
-    SHARE = 0.9
-    """Of a device that estimates may add up to: allocators round up, and libraries keep workspaces."""
+    SHARE = 0.9  # of a device that estimates may add up to: allocators round up, and libraries keep workspaces
 
     def __init__(self) -> None:
         self._sizes: dict[str, int] = {}

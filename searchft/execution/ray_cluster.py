@@ -9,7 +9,6 @@ import contextlib
 import logging
 import os
 import queue
-import signal
 import socket
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,12 +19,8 @@ from searchft.errors import InputError
 
 FLAG = "--ray"
 
-_CONNECT_TIMEOUT_S = 5.0
-"""How long the head node may take to accept a connection."""
-
-_INIT_TIMEOUT_S = 120.0
-"""How long Ray may take to join a cluster whose head answers, or to start here (20 s to over a minute on a busy machine)."""
-
+_CONNECT_TIMEOUT_S = 5.0  # for the head node to accept a connection
+_INIT_TIMEOUT_S = 120.0  # for Ray to join a cluster whose head answers, or to start here (over a minute on a busy machine)
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_IGNORE_UNHANDLED_ERRORS": "1",  # the last call of a dead actor
@@ -83,39 +78,37 @@ def plan_shares(nodes: Sequence[Mapping[str, float]], workers: int | None, gpus_
 
 
 def connect(address: str) -> bool:
-    """Joins a cluster, or starts Ray on this machine where `auto` finds none; returns whether Ray is to be left again.
+    """Joins the cluster at `address` (`auto`, or HOST:PORT of the head node), of which this machine must be a node.
 
-    Args:
-        address: `auto`, or HOST:PORT of the head node. This machine must be a node of that cluster.
-
-    Raises InputError, within seconds, where Ray is not installed, nothing answers, or it cannot be joined.
+    Where `auto` finds none, Ray is started on this machine. Returns whether Ray is to be left again. Raises InputError, within
+    seconds, where Ray is not installed, nothing answers, or it cannot be joined.
     """
-    os.environ.update({name: os.environ.get(name, value) for name, value in _ENVIRONMENT.items()})
-    with _signals_kept():
-        try:
-            import ray
-        except ImportError as error:
-            raise InputError("needs Ray: pip install 'searchft[ray]'", FLAG) from error
-        if ray.is_initialized():  # by somebody else, who also leaves it
-            return False
-        logging.getLogger("ray").setLevel(logging.CRITICAL)
-        with contextlib.suppress(Exception):
-            # No public way: Ray prints what its daemons say about dead nodes to our stdout, where answers go
-            from ray._private import worker
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    try:
+        import ray
+    except ImportError as error:
+        raise InputError("needs Ray: pip install 'searchft[ray]'", FLAG) from error
+    if ray.is_initialized():  # by somebody else, who also leaves it
+        return False
+    logging.getLogger("ray").setLevel(logging.CRITICAL)
+    with contextlib.suppress(Exception):
+        # No public way: Ray prints what its daemons say about dead nodes to our stdout, where answers go
+        from ray._private import worker
 
-            worker._worker_logs_enabled = False
-        address = os.environ.get("RAY_ADDRESS", "") or "auto" if address == "auto" else address
-        if address != "auto":
-            _check_address(address)
-        try:
-            _init(address=address)
-        except ConnectionError:  # `auto`, and nothing runs here
-            _init(address="local", include_dashboard=False)
-        return True
+        worker._worker_logs_enabled = False
+    address = os.environ.get("RAY_ADDRESS", "") or "auto" if address == "auto" else address
+    if address != "auto":
+        _check_address(address)
+    try:
+        _init(address=address)
+    except ConnectionError:  # `auto`, and nothing runs here
+        _init(address="local", include_dashboard=False)
+    return True
 
 
 def _init(**settings: Any) -> None:
-    """`ray.init` with a bound, in a thread: it would wait for minutes, and Ctrl-C with it."""
+    """`ray.init` with a bound, in a thread: it would wait for minutes, and Ctrl-C with it; there it cannot set signal handlers."""
     import ray
 
     answers: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
@@ -186,19 +179,6 @@ def _stderr_held() -> Iterator[None]:
         os.dup2(kept, 2)
         os.close(kept)
         os.close(nothing)
-
-
-@contextlib.contextmanager
-def _signals_kept() -> Iterator[None]:
-    """Ray puts a SIGTERM handler of its own in place."""
-    ours = threading.current_thread() is threading.main_thread()
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)} if ours else {}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            if handler is not None:
-                signal.signal(number, handler)
 
 
 def living_nodes() -> list[Mapping[str, float]]:

@@ -57,23 +57,12 @@ from searchft.execution.ray_files import (
 from searchft.execution.ray_worker import Placed, RayWorker
 from searchft.files import lock_file, remove_leftovers
 
-NOTICE_AFTER_S = 30.0
-"""How long workers may wait for a place before people are told."""
-
-_PLACING_S = 3.0
-"""How long `start` waits for Ray to place the workers, so that the first lines can name their nodes."""
-
-_LOCK_WAIT_S = 2.0
-"""How long a folder may be held by a local worker whose driver was killed: it looks every half second."""
-
-_HEAD_EVERY_S, _HEAD_AWAY_S = 5.0, 40.0
-"""How often the head node is asked whether it is there, and how long it may be away: Ray gives up after 60 s."""
-
-_TRIES = 5
-"""How often in a row a worker may fail to come up, before its slot is given up."""
-
-_OUT_OF_MEMORY = ("memory pressure", "(OOM)", "OutOfMemory")
-"""How Ray says that its memory monitor ended a worker before the kernel would have to."""
+NOTICE_AFTER_S = 30.0  # how long workers may wait for a place before a line says so
+_PLACING_S = 3.0  # how long `start` waits for Ray to place the workers, so that the first lines can name their nodes
+_LOCK_WAIT_S = 2.0  # how long a local worker whose driver was killed may hold a folder: it looks every half second
+_HEAD_EVERY_S, _HEAD_AWAY_S = 5.0, 40.0  # between looks for the head node; how long it may be away (Ray gives up after 60 s)
+_TRIES = 5  # how often in a row a worker may fail to come up, before its slot is given up
+_OUT_OF_MEMORY = ("memory pressure", "(OOM)", "OutOfMemory")  # in errors of workers that Ray's memory monitor ended
 
 
 @dataclass
@@ -81,17 +70,13 @@ class _Seat:
     """A slot's worker of the moment."""
 
     actor: Any
-    receiving: Any
-    """The outstanding call of `receive`."""
-    failures: int = 0
-    """Workers of this slot that never came up, in a row."""
+    receiving: Any  # the outstanding call of `receive`
+    failures: int = 0  # workers of this slot that never came up, in a row
     placed: Placed | None = None
     ready: bool = False
-    unfit: str = ""
-    """Why it can never train."""
+    unfit: str = ""  # why it can never train
     job: Job | None = None
-    sent: bool = False
-    """Whether the worker has the job (or it waits until there is one)."""
+    sent: bool = False  # whether the worker has the job (or it waits until there is one)
     lock: filelock.BaseFileLock | None = None
 
     @property
@@ -105,7 +90,7 @@ class _Seat:
 
 
 def start_on_ray(address: str, workers: int | None, gpus_per_worker: float | None, say: Callable[[str], None]) -> RayExecutor:
-    """Connects to a cluster (see `ray_cluster.connect`) and asks it for workers (see `plan_shares`). Raises InputError."""
+    """Connects to a cluster (`ray_cluster.connect`) and asks it for workers (`plan_shares`). Raises InputError."""
     ours = connect(address)
     try:
         return RayExecutor(plan_shares(living_nodes(), workers, gpus_per_worker), say, ours)
@@ -136,11 +121,9 @@ class RayExecutor:
         self._environment = {n: v for n, v in os.environ.items() if n.startswith("SEARCHFT_") and n not in own}
         self._environment["OMP_NUM_THREADS"] = str(share.cpus)
         self._needs: NodeSetup | None = None
-        self._pieces: dict[tuple[str, int], Any] = {}
-        """Pieces of large files in Ray's object store, where some node asked for them."""
+        self._pieces: dict[tuple[str, int], Any] = {}  # of large files, in Ray's object store, once some node asked for them
         self._memory = DeviceMemory()
-        self._early: list[tuple[int, Message]] = []
-        """What the driver receives at its next `wait`."""
+        self._early: list[tuple[int, Message]] = []  # what the driver receives at its next `wait`
         self._seats = [self._spawn() for _ in range(share.workers)]
         self.devices = (f"Ray worker, {self._describe_device()}",) * share.workers
         self.kind = "cuda" if share.gpus else "cpu"
@@ -280,8 +263,8 @@ class RayExecutor:
         """A reference: Ray brings the bytes to whoever is sent it."""
         key = request.sha256, request.piece
         if key not in self._pieces:
-            assert self._needs is not None
-            path = next(file.path for file in self._needs.files if file.sha256 == request.sha256)
+            files = self._needs.files if self._needs is not None else ()
+            path = next(file.path for file in files if file.sha256 == request.sha256)
             with open(path, "rb") as file:
                 file.seek(request.piece * PIECE_BYTES)
                 self._pieces[key] = self._ray.put(file.read(PIECE_BYTES))
@@ -312,8 +295,7 @@ class RayExecutor:
         return [(slot, WorkerDied(number, f"{seat.name} ended {how}", memory))]
 
     def _give_up(self, seat: _Seat, why: str) -> None:
-        """Leaves a slot empty whose worker cannot train; it keeps its place, so that no other is put there. Raises InputError if
-        none is left."""
+        """Leaves a slot empty; its worker keeps its place, so that no other is put there. Raises InputError if none is left."""
         seat.unfit = why
         if all(other.unfit for other in self._seats):
             raise InputError(f"no worker can train. On {seat.name}: {why}", FLAG)
@@ -331,10 +313,7 @@ class RayExecutor:
                 self._say(f"{waiting} of {len(self._seats)} workers wait for a place: {asked}")
 
     def _check_head(self) -> None:
-        """Raises StorageError once the head node has been away for too long: Ray itself would end this process without a word.
-
-        A cluster that restarts its head within that time goes on.
-        """
+        """Raises StorageError once the head node has been away for too long: Ray itself would end this process without a word."""
         now = time.monotonic()
         if now - self._head_asked < _HEAD_EVERY_S:
             return

@@ -39,11 +39,8 @@ from searchft.files import (
 )
 from searchft.recipe import SpaceFacts
 
-_TRAVELLING = (BEST_WEIGHTS, LAST_CHECKPOINT)
-"""In the order in which they must be replaced: a checkpoint may lag behind its best weights, not lead."""
-
-PIECE_BYTES = 32 << 20
-"""Of a large file that is sent at once: enough to fill a network, little beside a node's memory."""
+_TRAVELLING = (BEST_WEIGHTS, LAST_CHECKPOINT)  # the order matters: a checkpoint may lag behind its best weights, not lead
+PIECE_BYTES = 32 << 20  # of a large file that is sent at once: enough to fill a network, little beside a node's memory
 
 
 @dataclass(frozen=True)
@@ -61,6 +58,8 @@ class BigFile:
     path: str
     size_bytes: int
     sha256: str
+    hub: bool = False
+    """Weights that the library looks for by name in torch's hub folder; others lie where the space says."""
 
 
 @dataclass(frozen=True)
@@ -72,37 +71,16 @@ class PieceRequest:
 
 
 @dataclass(frozen=True)
-class ImagesNeeded:
-    """The decoded images of a study: a store (`data.store`) and one view of it, in the folder `WorkerSetup.images`."""
-
-    manifest: Mapping[str, Any]
-    """The store's, in the driver's cache."""
-    rows: bytes
-    """Content of the view's file."""
-    pixels: BigFile
-
-
-@dataclass(frozen=True)
-class WeightsNeeded:
-    """The pretrained weights of one architecture of the study."""
-
-    file: BigFile
-    hub: bool
-    """Whether the library looks for them by name in torch's hub folder; else the space names their path."""
-
-
-@dataclass(frozen=True)
 class NodeSetup:
     """The WorkerSetup as the driver knows it, and what a node needs to make it its own."""
 
     setup: WorkerSetup
-    images: ImagesNeeded | None
-    """None: nothing is trained."""
-    weights: tuple[WeightsNeeded, ...] = ()
-
-    @property
-    def files(self) -> list[BigFile]:
-        return [one.file for one in self.weights] + ([self.images.pixels] if self.images is not None else [])
+    files: tuple[BigFile, ...] = ()
+    """The decoded images' pixels (`data.store`), then pretrained weights; empty: nothing is trained."""
+    manifest: Mapping[str, Any] = field(default_factory=dict)
+    """Of the images' store."""
+    rows: bytes = b""
+    """Content of the view's file in `setup.images`."""
 
 
 Fetch = Callable[[BigFile], Iterator[bytes]]
@@ -125,30 +103,13 @@ def write_checkpoint(folder: Path, files: Mapping[str, bytes]) -> None:
                 file.write(files[name])
 
 
-class ChangedFiles:
-    """Which files of a trial's folder changed since they were last taken."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._seen = self._stamps()
-
-    def take(self) -> dict[str, bytes]:
-        """Their content."""
-        before, self._seen = self._seen, self._stamps()
-        return {name: (self.folder / name).read_bytes() for name, stamp in self._seen.items() if before.get(name) != stamp}
-
-    def _stamps(self) -> dict[str, tuple[int, int, int]]:
-        states = {name: (self.folder / name).stat() for name in _TRAVELLING if (self.folder / name).exists()}
-        # replaced by a rename: another inode
-        return {name: (state.st_ino, state.st_mtime_ns, state.st_size) for name, state in states.items()}
-
-
 class QueueChannel:
-    """What `worker.serve` speaks into: unpacks jobs into folders below `folder`, and sends their changed files along."""
+    """What `worker.serve` speaks into: unpacks jobs into folders below `folder`, and sends the files that changed there along."""
 
     def __init__(self, inbox: queue.SimpleQueue[Any], outbox: queue.SimpleQueue[Any], folder: Path) -> None:
         self._inbox, self._outbox, self._folder = inbox, outbox, folder
-        self._changed: ChangedFiles | None = None
+        self._job_folder: Path | None = None
+        self._known: dict[str, tuple[int, ...]] = {}
 
     def recv(self) -> Any:
         message = self._inbox.get()
@@ -156,12 +117,12 @@ class QueueChannel:
 
     def send(self, message: Any, /) -> None:
         files: Mapping[str, bytes] = {}
-        if self._changed is not None and isinstance(message, EpochDone | JobDone | JobFailed):
+        if self._job_folder is not None and isinstance(message, EpochDone | JobDone | JobFailed):
             with contextlib.suppress(OSError):  # a disk that fails is reported by whoever wrote there
-                files = self._changed.take()
+                files = self._read_changed(self._job_folder)
             if not isinstance(message, EpochDone):
-                shutil.rmtree(self._changed.folder, ignore_errors=True)
-                self._changed = None
+                shutil.rmtree(self._job_folder, ignore_errors=True)
+                self._job_folder = None
         self._outbox.put(WithFiles(message, files))
 
     def fetch(self, needed: BigFile) -> Iterator[bytes]:
@@ -172,15 +133,21 @@ class QueueChannel:
 
     def _unpack(self, given: WithFiles) -> Job:
         job: Job = given.message
-        folder = self._folder / f"{job.number:04d}"
+        self._job_folder = folder = self._folder / f"{job.number:04d}"
         shutil.rmtree(folder, ignore_errors=True)
         try:
             folder.mkdir(parents=True)
             write_checkpoint(folder, given.files)
         except Exception:  # then it begins again, and the first checkpoint that cannot be written says why
             shutil.rmtree(folder, ignore_errors=True)
-        self._changed = ChangedFiles(folder)
+        self._read_changed(folder)
         return dataclasses.replace(job, folder=str(folder))
+
+    def _read_changed(self, folder: Path) -> dict[str, bytes]:
+        """The files that changed since the last call. They are replaced by a rename, so each change is another inode."""
+        before, states = self._known, {name: (folder / name).stat() for name in _TRAVELLING if (folder / name).exists()}
+        self._known = {name: (state.st_ino, state.st_mtime_ns, state.st_size) for name, state in states.items()}
+        return {name: (folder / name).read_bytes() for name, stamp in self._known.items() if before.get(name) != stamp}
 
 
 def make_own_folder() -> Path:
@@ -206,19 +173,18 @@ _held: list[Any] = []
 def find_needs(setup: WorkerSetup) -> NodeSetup:
     """Which images and weights a node must have. Raises StorageError where the images are gone."""
     if os.environ.get(STAND_IN):
-        return NodeSetup(setup, None)
+        return NodeSetup(setup)
     view = Path(setup.images)
     try:
-        manifest = read_sealed(view.parent / MANIFEST)
-        (pixels,) = manifest["files"]
-        file = BigFile(str(view.parent / PIXELS), pixels["bytes"], pixels["sha256"])
-        images = ImagesNeeded(manifest, (view / VIEW).read_bytes(), file)
+        manifest, rows = read_sealed(view.parent / MANIFEST), (view / VIEW).read_bytes()
     except FileNotFoundError as error:
         raise StorageError(f"{view} is gone: run again and it is built anew", str(view)) from error
-    return NodeSetup(setup, images, tuple(_find_weights(SpaceFacts.from_json(setup.facts))))
+    (pixels,) = manifest["files"]
+    file = BigFile(str(view.parent / PIXELS), pixels["bytes"], pixels["sha256"])
+    return NodeSetup(setup, (file, *_find_weights(SpaceFacts.from_json(setup.facts))), manifest, rows)
 
 
-def _find_weights(facts: SpaceFacts) -> Iterator[WeightsNeeded]:
+def _find_weights(facts: SpaceFacts) -> Iterator[BigFile]:
     """Weights that lie in a file whose place a node can be given: named by the space, or in torch's hub folder."""
     from searchft.models.weights import hub_folder
 
@@ -226,8 +192,7 @@ def _find_weights(facts: SpaceFacts) -> Iterator[WeightsNeeded]:
         named = backbone.weights.startswith("file:")
         path = Path(backbone.weights.removeprefix("file:") if named else backbone.weights_source)
         if path.is_file() and (named or path.parent == hub_folder()):
-            sha256 = backbone.weights_sha256.partition("@")[0]
-            yield WeightsNeeded(BigFile(str(path), path.stat().st_size, sha256), hub=not named)
+            yield BigFile(str(path), path.stat().st_size, backbone.weights_sha256.partition("@")[0], hub=not named)
 
 
 # The node's part ------------------------------------------------------------------------------------------------------
@@ -239,40 +204,42 @@ def settle(needs: NodeSetup, cache: Path, fetch: Fetch) -> WorkerSetup:
     Raises InputError where code or weights that must be here are not, StorageError where the disk refuses.
     """
     setup = needs.setup
-    if needs.images is not None:
+    if needs.files:
         _check_code(SpaceFacts.from_json(setup.facts))
-        _settle_weights(needs.weights, cache, fetch)
-        setup = dataclasses.replace(setup, images=str(settle_images(needs.images, Path(setup.images), cache, fetch)))
+        for file in needs.files[1:]:
+            _settle_weights(file, cache, fetch)
+        setup = dataclasses.replace(setup, images=str(settle_images(needs, cache, fetch)))
     if not setup.store:
         return setup
     store = cache / "features"
     return dataclasses.replace(setup, store=str(store), store_budget_bytes=store_budget_bytes(store))
 
 
-def settle_images(needed: ImagesNeeded, theirs: Path, cache: Path, fetch: Fetch) -> Path:
+def settle_images(needs: NodeSetup, cache: Path, fetch: Fetch) -> Path:
     """The folder of the images on this machine: the driver's if it is here too, else one below `cache`, filled if need be."""
-    sha256, store = needed.pixels.sha256, theirs.parent.name
+    pixels, theirs = needs.files[0], Path(needs.setup.images)
 
     def fits(manifest: Mapping[str, Any]) -> bool:
-        return bool(manifest["files"][0]["sha256"] == sha256)
+        return bool(manifest["files"][0]["sha256"] == pixels.sha256)
 
     def build(reserve: Callable[[int], Path]) -> dict[str, Any]:
-        write_fetched(reserve(needed.pixels.size_bytes) / PIXELS, needed.pixels, fetch)
-        return dict(needed.manifest)
+        write_fetched(reserve(pixels.size_bytes) / PIXELS, pixels, fetch)
+        return dict(needs.manifest)
 
     def has_rows(view: Path) -> bool:
-        return (view / VIEW).is_file() and (view / VIEW).read_bytes() == needed.rows
+        return (view / VIEW).is_file() and (view / VIEW).read_bytes() == needs.rows
 
+    store = theirs.parent.name
     if Cache(theirs.parent.parent).open(store, fits=fits) is not None and has_rows(theirs):
         return theirs
     images = Cache(cache / "images")  # one worker of the machine fetches, the others wait
     here = images.open(store)
     decoded_otherwise = here is not None and not fits(here.manifest)
-    opened = images.open(store + sha256[:8] if decoded_otherwise else store, build, fits)
+    opened = images.open(store + pixels.sha256[:8] if decoded_otherwise else store, build, fits)
     assert opened is not None  # it was fetched, or something was raised
     view = opened.folder / theirs.name
     if not has_rows(view):
-        write_atomic(view / VIEW, needed.rows)
+        write_atomic(view / VIEW, needs.rows)
     return view
 
 
@@ -287,21 +254,20 @@ def write_fetched(path: Path, needed: BigFile, fetch: Fetch) -> None:
             raise OSError(errno.EIO, f"what came of {needed.path} is not what its SHA-256 says")
 
 
-def _settle_weights(needed: tuple[WeightsNeeded, ...], cache: Path, fetch: Fetch) -> None:
+def _settle_weights(file: BigFile, cache: Path, fetch: Fetch) -> None:
     """Puts weights that this machine lacks into torch's hub folder, or below `cache`, where `models.weights` is pointed to."""
     from searchft.models.weights import RELOCATED, hub_folder
 
-    for one in needed:
-        file, theirs = one.file, Path(one.file.path)
-        if not one.hub and _has_content(theirs, file):
-            continue
-        own = hub_folder() / theirs.name if one.hub else cache / "weights" / file.sha256[:16] / theirs.name
-        with lock_file(cache / "weights" / "locks" / f"{file.sha256[:16]}.lock"):
-            # Another file in the hub folder is the user's, and named when it is read
-            if not (own.is_file() if one.hub else _has_content(own, file)):
-                write_fetched(own, file, fetch)
-        if not one.hub:
-            RELOCATED[theirs] = own
+    theirs, name = Path(file.path), file.sha256[:16]
+    if not file.hub and _has_content(theirs, file):
+        return
+    own = hub_folder() / theirs.name if file.hub else cache / "weights" / name / theirs.name
+    with lock_file(cache / "weights" / "locks" / f"{name}.lock"):
+        # Another file in the hub folder is the user's, and named when it is read
+        if not (own.is_file() if file.hub else _has_content(own, file)):
+            write_fetched(own, file, fetch)
+    if not file.hub:
+        RELOCATED[theirs] = own
 
 
 def _has_content(path: Path, wanted: BigFile) -> bool:
@@ -313,8 +279,7 @@ def _check_code(facts: SpaceFacts) -> None:
     from searchft.models.code import digest_of
 
     for backbone in facts.backbones.values():
-        if backbone.backbone.startswith("python:"):
-            there = backbone.weights_sha256.rpartition("@")[2]
-            if digest_of(backbone.backbone) != there:
-                rule = f"must be the same file on every node but the text of {backbone.backbone} differs from the driver's"
-                raise InputError(rule, "recipe.backbone")
+        name, theirs = backbone.backbone, backbone.weights_sha256.rpartition("@")[2]
+        if name.startswith("python:") and digest_of(name) != theirs:
+            rule = f"must be the same file on every node but the text of {name} differs from the driver's"
+            raise InputError(rule, "recipe.backbone")

@@ -17,8 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-_RECEIVE_S = 20.0
-"""How long `receive` waits for a message before it returns empty-handed and is asked again."""
+_RECEIVE_S = 20.0  # how long `receive` waits for a message before it returns empty-handed and is asked again
 
 
 @dataclass(frozen=True)
@@ -36,13 +35,16 @@ class RayWorker:
     """The actor. `send` and `receive` may run at the same time, each at most once."""
 
     def __init__(self, environment: Mapping[str, str], threads: int) -> None:
+        import ray
+
         os.environ.update(environment)
         for number in (signal.SIGINT, signal.SIGHUP):  # the driver's business; SIGTERM is how Ray ends its processes
             with contextlib.suppress(ValueError):
                 signal.signal(number, signal.SIG_IGN)
         self._inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._outbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        threading.Thread(target=self._work, args=(_find_gpu(), threads), daemon=True).start()
+        gpus = ray.get_gpu_ids()  # by Ray's names, those that this actor has a share of
+        threading.Thread(target=self._work, args=(str(gpus[0]) if gpus else "", threads), daemon=True).start()
 
     def send(self, message: Any) -> None:
         """The driver's next message."""
@@ -71,14 +73,4 @@ class RayWorker:
             serve(channel, lambda needs: prepare(settle(needs, cache_folder(), channel.fetch)), memory_bytes)
         except BaseException as error:  # a package that is missing here, a cache folder that cannot be written
             traceback.print_exc()  # into Ray's log of this process
-            unfit = f"{type(error).__name__}: {error}"
-            self._outbox.put(WithFiles(WorkerReady(socket.gethostname(), 0, unfit)))
-
-
-def _find_gpu() -> str:
-    """Ray's name of the GPU that this actor has a share of; empty: none."""
-    import ray
-
-    with contextlib.suppress(Exception):
-        return str(ray.get_gpu_ids()[0])
-    return ""
+            self._outbox.put(WithFiles(WorkerReady(0, f"{type(error).__name__}: {error}")))

@@ -9,7 +9,6 @@ import ctypes
 import importlib
 import os
 import signal
-import socket
 import sys
 import threading
 import time
@@ -43,12 +42,8 @@ from searchft.tuning import collect_rarely, give_back_memory, keep_freed_memory
 STAND_IN = "SEARCHFT_ANALYTIC"
 """Environment variable of tests: a module whose `train` and `GROUND` take the place of networks and data (tests/analytic.py)."""
 
-_LOCK_WAIT_S = 30.0
-"""How long a successor waits for an orphan to notice that its driver is gone."""
-
-_PLENTY = 2
-"""A worker keeps its freed memory for the next trial where the machine could still give so many times what it holds."""
-
+_LOCK_WAIT_S = 30.0  # how long a successor waits for an orphan to notice that its driver is gone
+_PLENTY = 2  # freed memory is kept for the next trial where the machine could still give so many times what the worker holds
 _REFUSALS = (
     "can't allocate memory",
     "std::bad_alloc",
@@ -89,10 +84,7 @@ def main(connection: Connection, device: str, threads: int, parent: int) -> None
 
 
 def load_training(device: str, threads: int) -> tuple[Prepare, int]:
-    """How this process makes a Train of its setup, and what memory its device has to give, in bytes. Imports torch.
-
-    Called in the thread that is to train. Arguments as those of `main`.
-    """
+    """How to make a Train of a setup, and what memory the device has to give, in bytes. Call it in the thread that is to train."""
     if name := os.environ.get(STAND_IN):
         train: Train = importlib.import_module(name).train
         return lambda setup: train, 0
@@ -114,12 +106,8 @@ def load_training(device: str, threads: int) -> tuple[Prepare, int]:
     def prepare(setup: WorkerSetup) -> Train:
         store = FeatureStore(Path(setup.store), setup.store_budget_bytes) if setup.store else None
         facts = SpaceFacts.from_json(setup.facts)
-        data = TrainingData(
-            images=reopen_images(Path(setup.images)),
-            image_size=setup.image_size,
-            store=store,
-            device=torch.device(device),
-        )
+        images = reopen_images(Path(setup.images))
+        data = TrainingData(images=images, image_size=setup.image_size, store=store, device=torch.device(device))
         return lambda job: fit(resolve(job.recipe, facts), data, TrialFolder(Path(job.folder), job.key))
 
     memory_bytes = main_memory_bytes()
@@ -138,7 +126,7 @@ def serve(connection: Channel, prepare: Prepare, memory_bytes: int = 0) -> None:
         except Exception as error:  # each job is answered with it
             trouble = error
         unfit = "" if trouble is None else str(trouble) or type(trouble).__name__
-        connection.send(WorkerReady(socket.gethostname(), memory_bytes, unfit))
+        connection.send(WorkerReady(memory_bytes, unfit))
         while True:
             job: Job = connection.recv()
             fault("worker.job", f"{job.number}")

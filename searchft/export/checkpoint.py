@@ -11,7 +11,6 @@ keeps only its delta against the pretrained network; one that lacks something is
 
 from __future__ import annotations
 
-import contextlib
 import importlib.metadata
 import json
 import platform
@@ -110,7 +109,11 @@ def export_trial(
         "about": dict(about or {}),
         "metrics": dict(metrics),
         "model_sha256": sha256_of(out / MODEL),
-        "versions": _versions(),
+        "versions": {
+            "searchft": __version__,
+            "python": platform.python_version(),
+            **{package: importlib.metadata.version(package) for package in _VERSIONS_OF},
+        },
     }
     _write_config(out, config)
     return out
@@ -168,11 +171,3 @@ def _load_delta(delta: Path, state: Mapping[str, Any], opened: set[str], key: st
 def _write_config(out: Path, config: Mapping[str, Any]) -> None:
     write_atomic(out / CARD, card_text(dict(config), shown_as=out.name).encode())
     write_json(out / CONFIG, config)
-
-
-def _versions() -> dict[str, str]:
-    versions = {"searchft": __version__, "python": platform.python_version()}
-    for package in _VERSIONS_OF:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            versions[package] = importlib.metadata.version(package)
-    return versions

@@ -19,8 +19,6 @@ from searchft.errors import InputError
 from searchft.export.interval import wilson_interval
 from searchft.export.load import load_exported, read_config
 
-SCORE_BATCH = 32
-
 LOOKS = ("none", "five-crop", "ten-crop", "flip")
 """Test-time augmentation: averages the softmax over the centre and the four corners of what `data.store_size` keeps beyond
 `data.image_size`, over those and their mirror images, or over the centre and its own."""
@@ -116,7 +114,7 @@ def normalize(images: Tensor, preprocessing: dict[str, Any], box: Sequence[int] 
 
 
 def probabilities_of(
-    model: nn.Module, images: np.ndarray, preprocessing: dict[str, Any], tta: str = "none", batch: int = SCORE_BATCH
+    model: nn.Module, images: np.ndarray, preprocessing: dict[str, Any], tta: str = "none", batch: int = 32
 ) -> Tensor:
     """Probabilities float32 [N, C] of uint8 images [N, S, S, 3] (N > 0), the mean of the looks' softmax, `batch` at a time."""
     boxes = crop_boxes(preprocessing, tta)
