@@ -1,4 +1,4 @@
-"""A Ray cluster of several nodes on this machine: real processes, really killed. Loaded by conftest.py and by the kill table."""
+"""A Ray cluster of several nodes on this machine: real processes, really killed. Loaded by test_ray.py and by the kill table."""
 
 from __future__ import annotations
 
