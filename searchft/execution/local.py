@@ -68,10 +68,7 @@ _ACCELERATORS = ("nvidia*", "nvhost*", "dxg", "kfd")  # under /dev: NVIDIA's car
 
 
 def _devices_of_this_machine() -> list[str]:
-    """Every CUDA device, or Apple's, or the processor.
-
-    On Linux, /dev tells without torch that there is no card: the worker starts two seconds earlier.
-    """
+    """Every CUDA device, or Apple's, or the processor. On Linux /dev shows whether there is a card without 2 s for torch."""
     if sys.platform == "linux" and not any(True for pattern in _ACCELERATORS for _ in Path("/dev").glob(pattern)):
         return ["cpu"]
     import torch

@@ -1,7 +1,7 @@
 """The model card of an exported folder, and in it the few lines that load the folder without searchft.
 
 The snippet imports json, torch, torchvision or timm, safetensors and Pillow, has at most ten lines, and says what this folder needs
-and nothing else. It decodes ordinary photos; images with transparency or 16 bits are treated as in training by `searchft predict` only.
+and nothing else. It decodes ordinary images; images with transparency or 16 bits are treated as in training by `searchft predict` only.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def card_text(config: dict[str, Any], shown_as: str) -> str:
         snippet_text(config, shown_as),
         "```",
         "",
-        "The snippet reads ordinary photos. For images with transparency or 16 bits, `searchft predict` decodes as training did.",
+        "The snippet reads ordinary images. For images with transparency or 16 bits, `searchft predict` decodes as training did.",
         "",
         "## How it was made",
         "",
@@ -73,8 +73,8 @@ def _weights_words(weights: dict[str, Any]) -> str:
     return f"{loaded}, INSTEAD OF {weights['asked']}: {weights['fell_back']}" if weights["fell_back"] else loaded
 
 
-def snippet_text(config: dict[str, Any], shown_as: str, photo: str = "photo.jpg") -> str:
-    """The snippet; `shown_as` is how the folder is named in it, `photo` the image it classifies.
+def snippet_text(config: dict[str, Any], shown_as: str, image: str = "photo.jpg") -> str:
+    """The snippet; `shown_as` is how the folder is named in it, `image` the file it classifies.
 
     It ends with `logits`, float32 [1, classes], bit-equal to those of `load_exported`, and prints the class.
     """
@@ -106,7 +106,7 @@ def snippet_text(config: dict[str, Any], shown_as: str, photo: str = "photo.jpg"
     lines += [
         f"model.set_submodule(a['head']['module'], {layers})",
         f"model.eval().load_state_dict(safetensors.torch.load_file({f'{shown_as}/model.safetensors'!r}))",
-        *_image_lines(preprocessing, photo),
+        *_image_lines(preprocessing, image),
         f"x = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8).view(1, {size}, {size}, 3).permute(0, 3, 1, 2) / 255",
         "logits = model((x - torch.tensor(p['mean']).view(3, 1, 1)) / torch.tensor(p['std']).view(3, 1, 1))",
         "print(config['classes'][logits.argmax()])",
@@ -116,11 +116,11 @@ def snippet_text(config: dict[str, Any], shown_as: str, photo: str = "photo.jpg"
     return "\n".join(lines)
 
 
-def _image_lines(preprocessing: dict[str, Any], photo: str) -> list[str]:
-    """One or two lines from the file to `image`, RGB, with the pixels that data/decode.py gives."""
+def _image_lines(preprocessing: dict[str, Any], image: str) -> list[str]:
+    """One or two lines from the file `image` to an RGB image, with the pixels that data/decode.py gives."""
     side, resize = preprocessing["stored_size"], preprocessing["resize"]
     method = f"PIL.Image.Resampling.{preprocessing['interpolation'].upper()}"
-    opened = f"image = PIL.ImageOps.exif_transpose(PIL.Image.open({photo!r})).convert('RGB')"
+    opened = f"image = PIL.ImageOps.exif_transpose(PIL.Image.open({image!r})).convert('RGB')"
     crop = "" if preprocessing["image_size"] == side else f".crop({tuple(preprocessing['crop'])})"
     if resize == "squash":
         return [f"{opened}.resize(({side}, {side}), {method}){crop}"]

@@ -29,6 +29,8 @@ from searchft.execution.ray_executor import RayExecutor, start_on_ray  # noqa: E
 
 PATIENCE_S = 180.0
 
+Trained = tuple[Path, list[list[dict[str, Any]]]]
+
 
 @pytest.fixture
 def make_grid(tmp_path: Path) -> Iterator[Callable[..., Grid]]:
@@ -90,21 +92,14 @@ def faces(tmp_path_factory: pytest.TempPathFactory) -> Ground:
     return ground_of(harness.REAL, tmp_path_factory.mktemp("drivers-cache"), *chosen)
 
 
-@dataclasses.dataclass(frozen=True)
-class Trained:
-    """What a local worker made of the recipes of `faces`: their trials' folder, and their epochs."""
-
-    folder: Path
-    curves: list[list[dict[str, Any]]]
-
-
 @pytest.fixture(scope="session")
 def locally(faces: Ground, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """What a local worker makes of the recipes of `faces`: their trials' folder, and their epochs."""
     folder = tmp_path_factory.mktemp("locally")
     executor = LocalExecutor([Slot("cpu", 1)])
     try:
         executor.start(faces.setup)
-        return Trained(folder, [curve_of(executor, faces.job(number, folder)) for number in range(len(faces.recipes))])
+        return folder, [curve_of(executor, faces.job(number, folder)) for number in range(len(faces.recipes))]
     finally:
         executor.close()
 
@@ -170,8 +165,8 @@ def test_results_equal_a_local_workers(
     executor = on_ray(grid)
     executor.start(faces.setup)
     for number in range(len(faces.recipes)):
-        assert curve_of(executor, faces.job(number, tmp_path)) == locally.curves[number]
-        assert weights_in(tmp_path, number) == weights_in(locally.folder, number)
+        assert curve_of(executor, faces.job(number, tmp_path)) == locally[1][number]
+        assert weights_in(tmp_path, number) == weights_in(locally[0], number)
     cache = grid.nodes[0].cache
     assert list(cache.glob("images/*/pixels.bin")) and list((cache / "features").iterdir())
     assert not list(cache.glob("ray/*/0*")), "a finished trial's folder is left on the node"
@@ -194,9 +189,9 @@ def test_a_checkpoint_of_one_node_goes_on_on_another(
             if epoch == 2:
                 grid.add()  # the second loss leaves nobody: a new one joins
 
-    assert curve_of(executor, faces.job(1, tmp_path), lose) == locally.curves[1]
+    assert curve_of(executor, faces.job(1, tmp_path), lose) == locally[1][1]
     assert len(where) == 2
-    assert weights_in(tmp_path, 1) == weights_in(locally.folder, 1)
+    assert weights_in(tmp_path, 1) == weights_in(locally[0], 1)
 
 
 # Errors ---------------------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ import pytest
 
 from searchft.errors import InputError, StorageError
 from searchft.execution import worker
-from searchft.execution.local import LocalExecutor, Slot, _count_oom_kills
+from searchft.execution.local import LocalExecutor, Slot
 from searchft.execution.protocol import CONTINUE, STOP, EpochDone, Job, JobDone, JobFailed, WorkerDied, WorkerSetup
 from searchft.files import replacing
 from searchft.recipe import Recipe
@@ -188,11 +188,6 @@ def test_a_worker_whose_failure_may_outlive_its_job_is_never_used_again(kind: st
         assert isinstance(failed, JobFailed) and failed.kind == kind
         pids.append(failed.message.rpartition(" ")[2])
     assert pids[0] != pids[1]
-
-
-@pytest.mark.skipif(not Path("/sys/fs/cgroup").is_dir(), reason="NOT RUN: no cgroups here")
-def test_the_kernels_count_of_kills_can_be_read() -> None:
-    assert _count_oom_kills() >= 0
 
 
 @pytest.mark.parametrize(("left_bytes", "count"), [(1 << 50, 0), (1 << 20, 2)])

@@ -23,6 +23,7 @@ from searchft.errors import InputError, StorageError
 from searchft.export.card import MAX_LINES, snippet_text
 from searchft.export.checkpoint import add_metrics, check_target, export_trial
 from searchft.export.compare import compare, compare_parameters
+from searchft.export.interval import wilson_interval
 from searchft.export.load import load_exported, read_config
 from searchft.export.score import crop_boxes, evaluate_split, normalize, predict_files, probabilities_of, scores
 from searchft.models import build_model, describe_backbone
@@ -130,7 +131,7 @@ def test_the_snippet_alone_gives_the_same_logits_bit_for_bit(ours: bool, case, t
         for image in images:
             pixels = torch.from_numpy(decode_image(image, p["stored_size"], p["resize"], p["interpolation"]))
             expected.setdefault(name, []).append(model(normalize(pixels[None], p))[0].tolist())
-            code += [snippet_of(case(name).out, photo=str(image)), f"found.setdefault({name!r}, []).append(logits[0].tolist())"]
+            code += [snippet_of(case(name).out, image=str(image)), f"found.setdefault({name!r}, []).append(logits[0].tolist())"]
     code += ["" if ours else "assert not [m for m in sys.modules if m.startswith('searchft')]"]
     code += [f"json.dump(found, open({str(got)!r}, 'w'))"]
     # -I: neither the current folder nor the environment can smuggle searchft in
@@ -276,6 +277,29 @@ def test_balanced_accuracy_weighs_classes_alike() -> None:
     score = scores(np.array([0, 0, 0, 0]), np.array([0, 0, 0, 1]), num_classes=3)
     assert score["accuracy"] == 0.75 and score["balanced_accuracy"] == 0.5
     assert score["confusion"] == [[3, 0, 0], [1, 0, 0], [0, 0, 0]]
+
+
+@pytest.mark.parametrize(
+    ("correct", "n", "low", "high"),
+    # Newcombe 1998, table I, method 3.
+    [
+        (81, 263, 0.2553, 0.3662),
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0.0, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+        (29, 29, 0.8830, 1.0),
+        (0, 0, 0.0, 1.0),
+    ],
+)
+def test_wilsons_interval_has_newcombes_values(correct: int, n: int, low: float, high: float) -> None:
+    assert wilson_interval(correct, n) == pytest.approx((low, high), abs=5e-5)
+
+
+def test_wilsons_interval_stays_within_zero_and_one_and_holds_the_accuracy() -> None:
+    for n in (1, 2, 7, 200):
+        for correct in range(n + 1):
+            low, high = wilson_interval(correct, n)
+            assert 0.0 <= low <= correct / n <= high <= 1.0
 
 
 def test_predictions_are_chances_best_first_and_unreadable_images_are_named(case, tmp_path: Path) -> None:
