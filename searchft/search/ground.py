@@ -1,17 +1,15 @@
-"""What a study stands on: how its data and backbones are looked at, and which processes train on them.
-
-Two rows: the real one, and the analytic one for tests of everything but training (see `execution.analytic_worker`).
-"""
+"""What a study stands on: how its data and backbones are looked at, and where trials of a size fit. Tests put another in its place."""
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
 from pathlib import Path
 
 from searchft.execution.local import Slot, plan_slots
+from searchft.execution.worker import STAND_IN
 from searchft.files import cache_folder
 from searchft.recipe import Recipe, SpaceFacts, resolve
 from searchft.space import Space
@@ -30,23 +28,14 @@ class Ground:
     """As `execution.local.plan_slots`."""
     memory_of: Callable[[SpaceFacts, int], Callable[[Recipe], int]]
     """Facts and the images' side to an estimate of a recipe's peak in bytes (`train.memory.PeakMemory`)."""
-    worker_main: Callable[[Connection, str, int, int], None]
-    """As `execution.worker.main`."""
 
 
 def choose_ground() -> Ground:
-    """The analytic ground where SEARCHFT_ANALYTIC is set, the real one everywhere else. Imports torch for neither."""
-    from searchft.execution import analytic_worker, worker
-
-    if os.environ.get(analytic_worker.VARIABLE):
-        return Ground(
-            describe=lambda space, cache, device: (analytic_worker.invented_facts(space), cache),
-            explain=lambda space, facts: [f"{analytic_worker.VARIABLE} is set: nothing is trained"],
-            plan_slots=lambda devices, workers, per_device: [Slot("analytic", 1)] * (workers or per_device),
-            memory_of=lambda facts, side: lambda recipe: 0,
-            worker_main=analytic_worker.main,
-        )
-    return Ground(_describe, _explain, plan_slots, _memory_of, worker.main)
+    """The real ground, or that of the module which SEARCHFT_ANALYTIC names. Imports no torch."""
+    if name := os.environ.get(STAND_IN):
+        stand_in: Ground = importlib.import_module(name).GROUND
+        return stand_in
+    return Ground(_describe, _explain, plan_slots, _memory_of)
 
 
 def _describe(space: Space, cache: Path, device: str) -> tuple[SpaceFacts, Path]:

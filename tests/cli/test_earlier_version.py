@@ -34,7 +34,7 @@ search: {trials: 7, sampler: random, enqueue: [{name: plain pixels, normalizatio
 def old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The current folder holds `studies/old` and a space of that name."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("SEARCHFT_ANALYTIC", "1")
+    monkeypatch.setenv("SEARCHFT_ANALYTIC", "tests.analytic")
     monkeypatch.setenv("SEARCHFT_CACHE", str(tmp_path / "cache"))
     (tmp_path / "studies" / "old").mkdir(parents=True)
     database = tmp_path / "studies" / "old" / "study.db"

@@ -48,7 +48,8 @@ def test_export_scores_the_folder_that_it_wrote(exported) -> None:  # type: igno
 def test_the_reported_test_accuracy_is_what_the_snippet_scores(exported, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     """In a process without searchft, photo by photo. The split is read from the study's own names."""
     from searchft.data import open_images
-    from searchft.export.snippet import snippet_for
+    from searchft.export.card import snippet_text
+    from searchft.export.load import read_config
     from searchft.files import cache_folder
 
     _, out, answer = exported
@@ -57,7 +58,7 @@ def test_the_reported_test_accuracy_is_what_the_snippet_scores(exported, tmp_pat
     test = images.split("test")
     where = {record.name: str(record.content) for record in read_orl_faces(DataSettings("orl_faces"), "").records}
     photos = [(where[name], images.classes[label]) for name, label in zip(test.names, test.labels, strict=True)]
-    lines = snippet_for(out).replace("'photo.jpg'", "photo").splitlines()
+    lines = snippet_text(read_config(out), str(out)).replace("'photo.jpg'", "photo").splitlines()
     picture = next(i for i, line in enumerate(lines) if line.startswith("image ="))
     loop = "\n".join(f"    {line}" for line in lines[picture:-1])
     program = "\n".join(lines[:picture])

@@ -55,7 +55,7 @@ def test_the_readmes_space_says_what_the_shipped_one_does() -> None:
 def test_the_readmes_snippet_has_at_most_ten_lines_and_is_what_export_writes() -> None:
     snippet = code_blocks("README.md", "python")[0].strip()
     assert len(snippet.splitlines()) <= 10
-    from searchft.export.snippet import snippet_text
+    from searchft.export.card import snippet_text
 
     config = {
         "architecture": {"library": "timm", "edits": {}, "head": {"layers": [["Linear", {}]]}},

@@ -48,6 +48,7 @@ search: {trials: 6, startup_trials: 4, prune_startup_trials: 2, max_retries: 100
 """
 
 PROGRAM = [sys.executable, "-m", "searchft"]
+ROOT = str(Path(__file__).parents[2])
 
 
 class Ended(NamedTuple):
@@ -92,7 +93,9 @@ class Program:
             "SEARCHFT_CACHE": str(self.folder / "cache"),
             "SEARCHFT_FAULT_FOLDER": str(self.marks),
             "SEARCHFT_FAULT": fault,
-            "SEARCHFT_ANALYTIC": f"{self.epoch_ms:g}" if self.epoch_ms else "",
+            "SEARCHFT_ANALYTIC": "tests.analytic" if self.epoch_ms else "",
+            "SEARCHFT_ANALYTIC_MS": f"{self.epoch_ms:g}",
+            "PYTHONPATH": ROOT,
             "OMP_NUM_THREADS": "1",
         }
         return {**inherited, **mine, **self.environment}
