@@ -193,7 +193,7 @@ def _sizes(records: Records) -> Sizes | None:
     import numpy as np
     from PIL import Image
 
-    from searchft.data.formats import PILLOW_FORMATS
+    from searchft.data.decode import PILLOW_FORMATS
 
     step = max(1, len(records.records) // MOST_HEADERS)
     found: list[tuple[int, int]] = []

@@ -43,7 +43,7 @@ def command(space_file: Path, overrides: tuple[str, ...], no_timing: bool, allow
     from searchft.report.plan import groups_of, measure
 
     if allow_code:
-        from searchft.models.code import permit
+        from searchft.models.backbones import permit
 
         permit(space_file.parent)
     say("looking at images and backbones")

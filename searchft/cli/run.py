@@ -94,7 +94,7 @@ def command(
             space_file = space_of_folder(space_file)
         space = load_space(space_file, overrides)
         if allow_code:
-            from searchft.models.code import permit
+            from searchft.models.backbones import permit
 
             permit(space_file.parent)  # before the workers start: they inherit it
 

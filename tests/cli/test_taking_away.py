@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from searchft.data.orl_faces import read_orl_faces
+from searchft.data.packaged import read_orl_faces
 from searchft.recipe import DataSettings
 from searchft.search.claims import DriverLock
 

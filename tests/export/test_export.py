@@ -18,7 +18,7 @@ from click.testing import CliRunner
 from safetensors.torch import load_file, save_file
 
 from searchft.data import decode_image, open_images
-from searchft.data.orl_faces import read_orl_faces
+from searchft.data.packaged import read_orl_faces
 from searchft.errors import InputError, StorageError
 from searchft.export.card import MAX_LINES, snippet_text
 from searchft.export.checkpoint import add_metrics, check_target, export_trial
