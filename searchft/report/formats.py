@@ -76,9 +76,7 @@ def count_text(count: int) -> str:
 
 
 def sparkline(values: Sequence[float], width: int, ascii_only: bool = False) -> str:
-    """A learning curve of at most `width` characters; the curve's own range fills the height.
-
-    A longer curve is thinned so that its last value always shows. Values that are not finite are blanks.
+    """A learning curve of at most `width` characters, its own range over the height; its last value always shows, NaN is blank.
 
     >>> sparkline([0.1, 0.5, 0.9], 8)
     '▁▅█'
@@ -89,17 +87,14 @@ def sparkline(values: Sequence[float], width: int, ascii_only: bool = False) -> 
         step = len(values) / width
         values = [values[min(len(values) - 1, math.ceil((i + 1) * step) - 1)] for i in range(width)]
     blocks = _ASCII_BLOCKS if ascii_only else _BLOCKS
-    finite = [v for v in values if math.isfinite(v)]
-    if not finite:
-        return " " * len(values)
-    low, spread = min(finite), max(finite) - min(finite)
+    finite = [v for v in values if math.isfinite(v)] or [0.0]
+    low, high = min(finite), max(finite)
 
     def block(value: float) -> str:
-        if not math.isfinite(value):
-            return " "
-        return blocks[min(len(blocks) - 1, int((value - low) / spread * len(blocks)))] if spread else blocks[len(blocks) // 2]
+        height = (value - low) / (high - low) if high > low else 0.5
+        return blocks[min(len(blocks) - 1, int(height * len(blocks)))]
 
-    return "".join(map(block, values))
+    return "".join(block(value) if math.isfinite(value) else " " for value in values)
 
 
 def markdown_text(text: object) -> str:

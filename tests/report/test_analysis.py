@@ -10,7 +10,7 @@ import pytest
 
 from searchft.recipe import SpaceFacts
 from searchft.report import analysis
-from searchft.report.optuna_study import FEWEST, importances, optuna_study
+from searchft.report.analysis import FEWEST, importances, optuna_study
 from searchft.report.predictions import Predictions, confusions, paired_difference
 from searchft.search.records import TrialRecord, saved_seconds
 from searchft.space import Space
@@ -40,7 +40,7 @@ def test_history_keeps_the_best_and_adds_up_time(records: list[TrialRecord]) -> 
 
 
 def test_the_front_holds_what_nothing_beats_in_both(records: list[TrialRecord], facts: SpaceFacts) -> None:
-    assert [(c.trial, c.on_front) for c in analysis.costs(records, facts)] == [(0, True), (2, True), (4, False)]
+    assert [(c.trial, c.on_front) for c in analysis.costs(records)] == [(0, True), (2, True), (4, False)]
     assert analysis.pareto_front([(1, 0.5), (1, 0.7), (2, 0.7), (0.5, 0.1)]) == [3, 1]
     assert analysis.pareto_front([]) == []
 
@@ -53,11 +53,11 @@ def test_effects_count_pruned_trials_and_leave_out_duplicates(records: list[Tria
 
 
 def test_time_is_summed_by_depth_from_the_head_to_everything(records: list[TrialRecord], facts: SpaceFacts) -> None:
-    rows = analysis.time_by_depth(records, facts)
-    assert [(d.trained, d.trials, d.seconds, d.best) for d in rows] == [
+    rows = analysis.time_by_opening(records, facts)
+    assert [(d.opening, d.trials, d.seconds, d.best) for d in rows] == [
         ("head only", 1, 10.0, 0.6),
-        ("last stage", 2, 34.0, 0.9),
-        ("everything", 2, 40.0, 0.8),
+        ("last stage open", 2, 34.0, 0.9),
+        ("everything open", 2, 40.0, 0.8),
     ]
 
 

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from searchft.recipe import Recipe, SpaceFacts
 from searchft.report.content import ReportInput, answer_of, result_table
-from searchft.report.leaderboard import leaderboard, ranked, summary_json
+from searchft.report.leaderboard import in_order, leaderboard, summary_json
 from searchft.search.claims import identity
 from searchft.search.records import TrialRecord
 from searchft.space import Space
@@ -35,7 +35,7 @@ def records(make_record: Make) -> list[TrialRecord]:
 
 
 def test_json_has_exactly_the_promised_keys(space: Space, facts: SpaceFacts, records: list[TrialRecord]) -> None:
-    summary = json.loads(json.dumps(summary_json(space, facts, records, "sqlite:///x"), allow_nan=False))
+    summary = json.loads(json.dumps(summary_json(space, records, "sqlite:///x"), allow_nan=False))
     assert list(summary) == ["schema_version", "study", "storage", "counts", "best", "trials"]
     assert summary["counts"] == {"complete": 3, "pruned": 1, "failed": 1, "running": 1, "waiting": 34, "answered": 1}
     assert set(summary["best"]) == {"number", "value", "recipe", "key"}
@@ -45,12 +45,12 @@ def test_json_has_exactly_the_promised_keys(space: Space, facts: SpaceFacts, rec
 
 
 def test_ties_go_to_fewer_trained_parameters_everywhere(space: Space, facts: SpaceFacts, records: list[TrialRecord]) -> None:
-    assert summary_json(space, facts, records, "")["best"]["number"] == 2
-    assert [record.number for record in ranked(records)][:2] == [2, 1]
+    assert summary_json(space, records, "")["best"]["number"] == 2
+    assert [record.number for record in in_order(records)][:2] == [2, 1]
 
 
 def test_nan_is_null(space: Space, facts: SpaceFacts, make_record: Make) -> None:
-    summary = summary_json(space, facts, [make_record(0, "pruned", value=float("nan"))], "")
+    summary = summary_json(space, [make_record(0, "pruned", value=float("nan"))], "")
     assert summary["trials"][0]["value"] is None and summary["best"] is None
 
 

@@ -154,7 +154,7 @@ def test_the_data_are_there_as_csv_and_no_formula(given: ReportInput, tmp_path: 
     write_report(given, tmp_path)
     names = {path.stem for path in (tmp_path / "data").glob("*.csv")}
     assert names == {
-        *("results", "history", "curves", "importances", "effects", "cost", "mistakes", "drift", "time_by_depth"),
+        *("results", "history", "curves", "importances", "effects", "cost", "mistakes", "drift", "time_by_opening"),
     }
     curves = list(csv.reader((tmp_path / "data" / "curves.csv").open()))
     assert ["1", "complete", "2", "0.75"] in curves

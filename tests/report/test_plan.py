@@ -99,7 +99,7 @@ def test_plan_prints_a_table_that_fits_eighty_columns(tmp_path: Path, shared_cac
     narrow = CliRunner(env={"COLUMNS": "80"})
     result = narrow.invoke(command, [str(tmp_path / "space.yaml"), "--no-timing"])
     assert result.exit_code == 0, result.output
-    for text in ("mem@64", "layer4 open", "length    not known", "store     ", "trainable layers in float32 (exact"):
+    for text in ("mem@64", "last stage open", "length    not known", "store     ", "trainable layers in float32 (exact"):
         assert text in result.output
     lines = result.output.splitlines()
     head = next(i for i, line in enumerate(lines) if "mem@64" in line)
