@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from searchft.search.records import TrialRecord
     from searchft.space import Space
 
-EVERY_S = 5.0
-"""How often a running study is looked at for newly finished trials."""
+EVERY_S = 5.0  # how often a running study is looked at for newly finished trials
 
 CURVE, CONFUSION, MISTAKES = "learning_curve.png", "confusion_matrix.png", "most_confused.png"
 
@@ -71,7 +70,7 @@ class Annotator:
 
     def _mistakes(self, record: TrialRecord, space: Space, facts: SpaceFacts) -> Iterator[tuple[str, bytes]]:
         """Most confused images and confusion matrix of a trial whose weights are kept: (name, PNG)."""
-        from searchft.cli.gather import images_at, images_of_study, val_predictions, weights_of
+        from searchft.cli.gather import images_of_study, val_predictions, weights_of
         from searchft.report.figures import confusion_figure, mistakes_figure, png
 
         if weights_of(self.found, record) is None:
@@ -85,7 +84,7 @@ class Annotator:
         classes, worst = facts.data.classes, predictions.worst(12)
         if worst:
             title = f"surest mistakes of trial {record.number}"
-            images, captions = images_at(self._images, "val", worst), predictions.captions(worst, classes)
-            yield MISTAKES, png(partial(mistakes_figure, images, captions, title))
+            images = [self._images.split("val").images[i] for i in worst]
+            yield MISTAKES, png(partial(mistakes_figure, images, predictions.captions(worst, classes), title))
         title = f"trial {record.number}, validation images"
         yield CONFUSION, png(partial(confusion_figure, predictions.confusion(len(classes)), classes, title))

@@ -1,7 +1,6 @@
 """`searchft dashboard`: the real optuna-dashboard on a study, also while it runs.
 
-It is served from here rather than by its own `run_server`: that one serves one request at a time (a browser's idle
-connection stops it), and swallows a Ctrl-C that comes during a request.
+Its own `run_server` serves one request at a time (a browser's idle connection stops it), and swallows a Ctrl-C in one.
 """
 
 from __future__ import annotations
@@ -9,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import hmac
 import os
+import re
 import secrets
 import sys
 import threading
@@ -28,15 +28,13 @@ from searchft.errors import InputError
 HOST = "127.0.0.1"
 """It is never offered to other machines: optuna-dashboard has no authentication, and ours is a token in an address."""
 
-OWN_NAMES = ("127.0.0.1", "localhost", "[::1]")
-"""Names by which a browser on this machine may ask."""
+OWN_NAMES = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:\d+)?", re.IGNORECASE)  # as a browser on this machine may ask
 
 STYLE = b"<style>body *{overflow-wrap:anywhere}p,td{white-space:normal!important}</style></head>"
 """A trial's attributes are long lines: without this they make the pages many screens wide."""
 
 DEFAULT_PORT = 8080
-TRIES = 20
-"""Ports that are tried from the default one upwards, if none was asked for."""
+TRIES = 20  # ports that are tried from the default one upwards, if none was asked for
 
 EPILOG = """\b
 Example:
@@ -107,7 +105,8 @@ def protect(application: Any, token: str, port: int) -> None:
     @application.hook("before_request")
     def check() -> None:
         origin = request.get_header("Origin", "")
-        if not _names_us(request.get_header("Host", "")) or (origin and not _names_us(origin.partition("://")[2])):
+        asked = [request.get_header("Host", ""), *([origin.partition("://")[2]] if origin else [])]
+        if not all(map(OWN_NAMES.fullmatch, asked)):
             why = "This dashboard answers to 127.0.0.1 and localhost only. To share it, put a proxy with a login before it.\n"
             raise HTTPResponse(why, 403)
         cookies = request.get_header("Cookie", "").split("; ")
@@ -140,12 +139,6 @@ class _Server(ThreadingMixIn, WSGIServer):
 class _Handler(WSGIRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:
         """A line per request is no news to anybody."""
-
-
-def _names_us(host: str) -> bool:
-    """Whether `localhost:8080` and the like is this machine."""
-    name, colon, port = host.rpartition(":")
-    return (name if colon and port.isdigit() else host).lower() in OWN_NAMES
 
 
 def _listen(asked: int | None) -> WSGIServer:

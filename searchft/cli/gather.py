@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import datetime
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 from safetensors.torch import load_file
 
 from searchft.cli.output import say
@@ -54,7 +52,7 @@ def gather(found: FoundStudy) -> ReportInput:
         environment=environment,
         tests=tests,
         predictions={number: known for number, known in predictions.items() if known},
-        images=None if images is None else lambda split, positions: images_at(images, split, positions),
+        images={name: split.images for name, split in images.splits.items()} if images else {},
         changes=_changes(found, complete[0], facts) if complete else (),
         interval=wilson_interval,
         when=datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
@@ -68,11 +66,6 @@ def images_of_study(facts: SpaceFacts, settings: DataSettings) -> Images | None:
     except SearchftError:
         return None
     return images if images.facts.fingerprint == facts.data.fingerprint else None
-
-
-def images_at(images: Images, split: str, positions: Sequence[int]) -> list[np.ndarray]:
-    """uint8 [S, S, 3] images of a split."""
-    return [np.array(images.split(split).images[i]) for i in positions]
 
 
 def weights_of(found: FoundStudy, record: TrialRecord) -> Path | None:

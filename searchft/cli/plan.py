@@ -14,8 +14,7 @@ Example:
   searchft plan spaces/face_resnet18.yaml
   searchft plan spaces/face_resnet18.yaml --set data.image_size=96 --json"""
 
-BUDGET_S = 30.0
-"""Seconds after which no further group's epoch is timed."""
+BUDGET_S = 30.0  # seconds after which no further group's epoch is timed
 
 
 @click.command("plan", epilog=EPILOG)

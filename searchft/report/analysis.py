@@ -16,23 +16,13 @@ from optuna.trial import TrialState
 
 from searchft.recipe import SpaceFacts
 from searchft.report.words import find_opening, opening_in_words
-from searchft.search.records import COMPLETE, FAILED, PRUNED, RUNNING, Label, TrialRecord
+from searchft.search.records import COMPLETE, FAILED, PRUNED, RUNNING, TrialRecord
 from searchft.space import Space
 
 FEWEST = 20
 """Complete trials below which there are no importances: they compare the best tenth with the rest, and one trial is no tenth."""
 
 _STATES = {COMPLETE: TrialState.COMPLETE, PRUNED: TrialState.PRUNED, FAILED: TrialState.FAIL, RUNNING: TrialState.RUNNING}
-
-
-class HistoryPoint(NamedTuple):
-    """A trial in the order of the search, with the best complete value and the computing time up to here."""
-
-    trial: int
-    state: str
-    value: float | None
-    best_so_far: float | None
-    seconds_so_far: float
 
 
 class Cost(NamedTuple):
@@ -49,7 +39,7 @@ class Effect(NamedTuple):
     """How the trials with one choice of one dimension did."""
 
     dimension: str
-    choice: Label
+    choice: str
     trials: int
     mean: float
     worst: float
@@ -76,32 +66,18 @@ def reached(record: TrialRecord) -> float | None:
     return record.value if record.state == COMPLETE or not record.curve else max(record.curve)
 
 
-def history(records: Sequence[TrialRecord]) -> list[HistoryPoint]:
-    """The search in its order, with the best so far."""
-    points, best, spent = [], None, 0.0
-    for record in own_trials(records):
-        spent += record.seconds
-        if record.state == COMPLETE and record.value is not None and (best is None or record.value > best):
-            best = record.value
-        points.append(HistoryPoint(record.number, record.state, reached(record), best, round(spent, 3)))
-    return points
-
-
-def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
-    """Positions of the (cost, value) pairs that no other beats in both, cheapest first."""
-    front: list[int] = []
-    for i in sorted(range(len(points)), key=lambda i: (points[i][0], -points[i][1])):
-        if not front or points[i][1] > points[front[-1]][1]:
-            front.append(i)
-    return front
-
-
 def costs(records: Sequence[TrialRecord]) -> list[Cost]:
     """Complete trials with training time and accuracy, those on the Pareto front marked."""
     done = [(r, r.value) for r in own_trials(records) if r.state == COMPLETE and r.value is not None]
-    front = set(pareto_front([(r.seconds, value) for r, value in done]))
-    sizes = [int(r.extra.get("trained_parameters", 0)) for r, _ in done]
-    return [Cost(r.number, round(r.seconds, 3), sizes[i], v, i in front) for i, (r, v) in enumerate(done)]
+    front, highest = set(), -1.0
+    for record, value in sorted(done, key=lambda pair: (pair[0].seconds, -pair[1])):
+        if value > highest:
+            front.add(record.number)
+            highest = value
+    return [
+        Cost(r.number, round(r.seconds, 3), int(r.extra.get("trained_parameters", 0)), value, r.number in front)
+        for r, value in done
+    ]
 
 
 def effects(space: Space, records: Sequence[TrialRecord]) -> list[Effect]:
@@ -118,7 +94,8 @@ def effects(space: Space, records: Sequence[TrialRecord]) -> list[Effect]:
                 values.setdefault(repr(record.params[dimension.name]), []).append(value)
         for label in dimension.labels:
             if seen := values.get(repr(label)):
-                found.append(Effect(dimension.name, label, len(seen), statistics.fmean(seen), min(seen), max(seen)))
+                mean = round(statistics.fmean(seen), 4)
+                found.append(Effect(dimension.name, str(label), len(seen), mean, min(seen), max(seen)))
     return found
 
 
@@ -132,7 +109,8 @@ def time_by_opening(records: Sequence[TrialRecord], facts: SpaceFacts) -> list[O
     rows = []
     for (_, name), members in sorted(groups.items()):
         best = max((r.value for r in members if r.state == COMPLETE and r.value is not None), default=None)
-        rows.append(OpeningTime(name, len(members), sum(len(r.curve) for r in members), sum(r.seconds for r in members), best))
+        epochs, seconds = sum(len(r.curve) for r in members), round(sum(r.seconds for r in members), 3)
+        rows.append(OpeningTime(name, len(members), epochs, seconds, best))
     return rows
 
 

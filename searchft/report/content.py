@@ -15,28 +15,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from searchft.recipe import SpaceFacts
-from searchft.report import analysis, figures
+from searchft.report import analysis, figures, words
 from searchft.report.formats import accuracy_text, duration_text
 from searchft.report.leaderboard import in_order, time_words
 from searchft.report.predictions import Predictions, confusions, paired_difference
 from searchft.report.progress import count_records, counts_in_words
-from searchft.report.words import (
-    architecture_in_words,
-    command_of,
-    ground_lines,
-    recipe_in_words,
-    training_in_words,
-    varying_fields,
-    weights_warnings,
-)
 from searchft.search.records import FAILED, PRUNED, TrialRecord, best, ranked, saved_seconds
 from searchft.space import Space
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-WORST = 12
-"""Mistakes shown as images."""
+WORST = 12  # mistakes shown as images
 
 
 class Change(NamedTuple):
@@ -54,39 +44,29 @@ class ReportInput:
     space: Space
     facts: SpaceFacts
     records: Sequence[TrialRecord]
-    storage: str
-    """URL, password masked."""
+    storage: str  # URL, password masked
     environment: Mapping[str, Any] = field(default_factory=dict)
-    tests: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
-    """Test scores by trial: `accuracy`, `interval_95`, `n`."""
+    tests: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)  # by trial: `accuracy`, `interval_95`, `n`
     predictions: Mapping[int, Mapping[str, Predictions]] = field(default_factory=dict)
     """By trial and split, of those whose weights or answers are kept."""
-    images: Callable[[str, Sequence[int]], list[np.ndarray]] | None = None
-    """Images of a split by position: uint8 [S, S, 3]."""
-    changes: Sequence[Change] = ()
-    """Of the best trial's trained backbone parameters, in the network's order."""
-    interval: Callable[[int, int], tuple[float, float]] | None = None
-    """Wilson's interval of (right, all): `export` has it."""
+    images: Mapping[str, np.ndarray] = field(default_factory=dict)  # uint8 [N, S, S, 3] by split; empty where they are gone
+    changes: Sequence[Change] = ()  # of the best trial's trained backbone parameters, in the network's order
+    interval: Callable[[int, int], tuple[float, float]] | None = None  # Wilson's of (right, all): `export` has it
     when: str = ""
 
 
-@dataclass(frozen=True)
-class Table:
+class Table(NamedTuple):
     """Rows of text and numbers; `name` is its CSV file."""
 
     name: str
     columns: tuple[str, ...]
     rows: Sequence[tuple[Any, ...]]
-    numeric: tuple[int, ...] = ()
-    """Columns set flush right."""
-    shown: bool = False
-    """False: only as CSV, because a figure shows it."""
-    most: int = 200
-    """Rows in the page; the CSV has them all."""
+    numeric: tuple[int, ...] = ()  # columns set flush right
+    shown: bool = False  # false: only as CSV, because a figure shows it
+    most: int = 200  # rows in the page; the CSV has them all
 
 
-@dataclass(frozen=True)
-class Drawing:
+class Drawing(NamedTuple):
     """A figure: `name` is its PNG file, `words` say what is to be seen."""
 
     name: str
@@ -94,8 +74,7 @@ class Drawing:
     words: str
 
 
-@dataclass(frozen=True)
-class Section:
+class Section(NamedTuple):
     """A titled part of the report: sentences, (name, value) lines, figures, tables."""
 
     title: str
@@ -105,22 +84,19 @@ class Section:
     tables: Sequence[Table] = ()
 
 
-@dataclass(frozen=True)
-class Answer:
-    """What somebody wants to know who reads one screen only."""
+class Answer(NamedTuple):
+    """What somebody wants to know who reads one screen only; `words`, the best recipe, are empty where nothing has completed."""
 
     words: str
-    """The best recipe; empty: nothing has completed."""
     number: int | None
-    figures: Sequence[tuple[str, str, str]]
-    """(what, number, how sure)."""
+    figures: Sequence[tuple[str, str, str]]  # (what, number, how sure)
     sentences: Sequence[str]
     warnings: Sequence[str]
 
 
 def answer_of(given: ReportInput) -> Answer:
     """The best recipe, its accuracy with its interval, and how much better it is than the enqueued rows."""
-    facts, warnings = given.facts, weights_warnings(given.space, given.facts)
+    facts, warnings = given.facts, words.weights_warnings(given.space, given.facts)
     if facts.data.leaks:
         stand = "1 image stands" if len(facts.data.leaks) == 1 else f"{len(facts.data.leaks)} images stand"
         warnings.append(f"{stand}, byte for byte, in more than one split: accuracies flatter.")
@@ -140,7 +116,13 @@ def answer_of(given: ReportInput) -> Answer:
         sentences.append("There is no test split. The validation images chose this trial among many: their accuracy flatters.")
     rows = [row for row in ranked(given.records) if row.name and row.number != first.number]
     sentences += [_row_words(given, first, row) for row in rows[:6]]
-    return Answer(recipe_in_words(first.recipe, facts, varying_fields(given.space)), first.number, numbers, sentences, warnings)
+    return Answer(
+        words.recipe_in_words(first.recipe, facts, words.varying_fields(given.space)),
+        first.number,
+        numbers,
+        sentences,
+        warnings,
+    )
 
 
 def _interval_words(interval: Sequence[float] | None, n: int) -> str:
@@ -188,11 +170,11 @@ def sections_of(given: ReportInput) -> Iterator[Section]:
 
 def result_table(given: ReportInput) -> Table:
     """Every configuration that ran, best first, in the columns of the classic transfer-learning report."""
-    varying = varying_fields(given.space)
+    varying = words.varying_fields(given.space)
     rows = []
     for record in in_order(given.records):
         train, test = record.extra.get("train_accuracy"), given.tests.get(record.number)
-        words = architecture_in_words(record.recipe, given.facts, varying)
+        text = words.architecture_in_words(record.recipe, given.facts, varying)
         state = record.state
         if record.state == FAILED and record.reason:
             state = f"failed: {' '.join(record.reason.split())[:160]}"
@@ -201,8 +183,8 @@ def result_table(given: ReportInput) -> Table:
         rows.append(
             (
                 record.number,
-                f"{record.name}: {words}" if record.name else words,
-                training_in_words(record.recipe, given.facts, varying),
+                f"{record.name}: {text}" if record.name else text,
+                words.training_in_words(record.recipe, given.facts, varying),
                 accuracy_text(train if isinstance(train, int | float) else None),
                 accuracy_text(analysis.reached(record)),
                 accuracy_text(test["accuracy"] if test else None),
@@ -216,17 +198,14 @@ def result_table(given: ReportInput) -> Table:
 
 def _search(given: ReportInput, study: Any, first: TrialRecord | None) -> Section:
     records = sorted(given.records, key=lambda r: r.number)
-    words = "Learning curves on the validation images; pruned trials are pale and end with a cross."
-    drawings = [Drawing("curves", partial(figures.curves_figure, records, first.number if first else None), words)]
+    text = "Learning curves on the validation images; pruned trials are pale and end with a cross."
+    drawings = [Drawing("curves", partial(figures.curves_figure, records, first.number if first else None), text)]
     if first is not None:
-        words = "Every complete trial in its order, and the best so far."
-        drawings.insert(0, Drawing("history", partial(figures.history_figure, study), words))
+        text = "Every complete trial in its order, and the best so far."
+        drawings.insert(0, Drawing("history", partial(figures.history_figure, study), text))
     curves = [(r.number, r.state, epoch, v) for r in records for epoch, v in enumerate(r.curve, 1)]
-    tables = [
-        Table("history", analysis.HistoryPoint._fields, analysis.history(records)),
-        Table("curves", ("trial", "state", "epoch", "val_accuracy"), curves),
-    ]
-    return Section("The search", drawings=drawings, tables=tables)
+    table = Table("curves", ("trial", "state", "epoch", "val_accuracy"), curves)
+    return Section("The search", drawings=drawings, tables=[table])
 
 
 def _what_mattered(given: ReportInput, study: Any) -> Section:
@@ -234,8 +213,8 @@ def _what_mattered(given: ReportInput, study: Any) -> Section:
     complete = [trial for trial in study.get_trials(deepcopy=False) if trial.value is not None]
     drawings, lead = [], []
     if found:
-        words = f"Importances: PED-ANOVA over {len(complete)} complete trials, as in the dashboard."
-        drawings.append(Drawing("importances", partial(figures.importances_figure, study, len(found)), words))
+        text = f"Importances: PED-ANOVA over {len(complete)} complete trials, as in the dashboard."
+        drawings.append(Drawing("importances", partial(figures.importances_figure, study, len(found)), text))
     else:
         few = f"{len(complete)} complete, at least {analysis.FEWEST} needed"
         lead.append(f"Importances: not enough trials to say ({few}).")
@@ -243,15 +222,14 @@ def _what_mattered(given: ReportInput, study: Any) -> Section:
     names = [name for name in found or sorted(seen) if name in seen]
     for start in range(0, len(names), figures.SLICES):
         part = names[start : start + figures.SLICES]
-        words = f"Complete trials by their choice of {', '.join(part)}; later ones are darker."
-        drawings.append(Drawing(f"slices_{start // figures.SLICES + 1}", partial(figures.slices_figure, study, part), words))
+        text = f"Complete trials by their choice of {', '.join(part)}; later ones are darker."
+        drawings.append(Drawing(f"slices_{start // figures.SLICES + 1}", partial(figures.slices_figure, study, part), text))
     uneven = "Choices were not drawn evenly: read differences with their spread."
     lead.append(f"{uneven} In the table pruned trials count, with what they reached.")
     effects = analysis.effects(given.space, given.records)
-    rows = [(e.dimension, str(e.choice), e.trials, round(e.mean, 4), e.worst, e.best) for e in effects]
     tables = [
         Table("importances", ("dimension", "importance"), [(n, round(s, 4)) for n, s in found.items()]),
-        Table("effects", analysis.Effect._fields, rows, numeric=(2, 3, 4, 5), shown=True),
+        Table("effects", analysis.Effect._fields, effects, numeric=(2, 3, 4, 5), shown=True),
     ]
     return Section("What mattered", lead, (), drawings, tables)
 
@@ -264,14 +242,13 @@ def _mistakes(given: ReportInput, first: TrialRecord) -> Section:
     captions = predicted.captions(worst, classes)
     lead = [f"The best trial takes {len(worst)} of {len(predicted.truth)} {where} images for something else."]
     if pairs := confusions(matrix, classes):
-        lead.append("Most often: " + "; ".join(f"{p.times} × {p.truth} taken for {p.guess}" for p in pairs[:5]) + ".")
+        lead.append(
+            "Most often: " + "; ".join(f"{times} × {truth} taken for {guess}" for times, truth, guess in pairs[:5]) + "."
+        )
     draw = partial(figures.confusion_figure, matrix, classes, f"trial {first.number}, {where} images")
     drawings = [Drawing("confusion", draw, "Truth down, answer across: right answers blue, mistakes red.")]
-    try:
-        images = given.images(predicted.split, worst[:WORST]) if given.images is not None else []
-    except (OSError, ValueError, IndexError):
-        images = []
-    if images:
+    if worst and predicted.split in given.images:
+        images = [given.images[predicted.split][i] for i in worst[:WORST]]
         draw = partial(figures.mistakes_figure, images, captions[:WORST], f"surest mistakes, {where} images")
         drawings.append(Drawing("mistakes", draw, "The mistakes that the network was surest of, as it saw the images."))
     rows = [(predicted.names[i], *caption) for i, caption in zip(worst, captions, strict=True)]
@@ -294,25 +271,24 @@ def _what_changed(changes: Sequence[Change]) -> Section:
 def _time(given: ReportInput) -> Section:
     openings, saved = analysis.time_by_opening(given.records, given.facts), saved_seconds(given.records)
     lines = [("computing time", duration_text(sum(opening.seconds for opening in openings)))]
-    for what, words in (
+    for what, text in (
         ("store", "by storing what frozen layers compute"),
         ("memo", "by answering duplicates from the record"),
         ("pruning", "by pruning"),
     ):
         if saved[what] >= 0.05:
-            lines.append((f"saved {words}", f"about {duration_text(saved[what])}"))
-    rows = [(*o[:3], round(o.seconds, 3), o.best) for o in openings]
-    table = Table("time_by_opening", analysis.OpeningTime._fields, rows, numeric=(1, 2, 3, 4), shown=True)
+            lines.append((f"saved {text}", f"about {duration_text(saved[what])}"))
+    table = Table("time_by_opening", analysis.OpeningTime._fields, openings, numeric=(1, 2, 3, 4), shown=True)
     return Section("Time", facts=lines, tables=[table])
 
 
 def _ground(given: ReportInput) -> Section:
     data, made = given.facts.data, given.environment
-    lines = ground_lines(given.space, given.facts) + [("note", note) for note in data.notes]
+    lines = words.ground_lines(given.space, given.facts) + [("note", note) for note in data.notes]
     if data.unreadable:
         lines.append(("unreadable", f"left out: {len(data.unreadable)}, such as {data.unreadable[0]}"))
     counts = count_records(given.records, given.space.search.trials)
-    lines += [("trials", counts_in_words(counts)), ("storage", given.storage), ("command", command_of(given.space))]
+    lines += [("trials", counts_in_words(counts)), ("storage", given.storage)]
     if made.get("versions"):
         lines.append(("versions", ", ".join(f"{name} {version}" for name, version in made["versions"].items())))
     if made.get("cpu"):

@@ -32,10 +32,8 @@ STYLE: Any = {
     **{"legend.fontsize": 8, "legend.frameon": False},
 }
 ACCURACY = "validation accuracy"
-SLICES = 3
-"""Dimensions side by side in one figure."""
-MOST_CLASSES = 40
-"""Classes whose names a confusion matrix has room for."""
+SLICES = 3  # dimensions side by side in one figure
+MOST_CLASSES = 40  # classes whose names a confusion matrix has room for
 
 
 def plain(text: object, most: int = 28) -> str:

@@ -1,7 +1,6 @@
 """A running study on the terminal: a view redrawn in place, or plain lines where there is no terminal to redraw.
 
-All views write to stderr; stdout belongs to the answer. A view never stops a search: if its stream is gone, it goes
-silent. `choose_view` picks one; the driver's events go into `show(event)`, `close()` leaves a clean screen behind.
+All views write to stderr; stdout belongs to the answer. A view never stops a search: if its stream is gone, it goes silent.
 Nothing is ever wider than the console: the answer and the header fold, trials end in an ellipsis.
 """
 
@@ -20,21 +19,13 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from searchft.report import words
 from searchft.report.formats import accuracy_text, duration_text, sparkline
 from searchft.report.progress import RunningTrial, StudyProgress, counts_in_words, is_unfinished
-from searchft.report.words import (
-    backbone_lines,
-    data_in_words,
-    recipe_in_words,
-    trial_in_words,
-    varying_fields,
-    weights_warnings,
-)
 from searchft.search.events import EpochFinished, Event, Note, StopReason, StudyFinished, StudyOpened, TrialFinished
 from searchft.search.records import FAILED, TrialRecord
 
-PROGRESS_EVERY_S = 10.0
-"""Least time between two progress lines of the plain view."""
+PROGRESS_EVERY_S = 10.0  # least time between two progress lines of the plain view
 
 _ENDINGS = {
     StopReason.TRIALS: "the budget of trials is spent",
@@ -46,21 +37,19 @@ _ENDINGS = {
 
 
 class View(Protocol):
-    """What draws a running study."""
+    """What draws a running study: it is shown the driver's events, and leaves a clean screen behind."""
 
-    def show(self, event: Event) -> None:
-        """Takes note of an event, and draws when it sees fit."""
+    def show(self, event: Event) -> None: ...
 
     def close(self) -> None:
-        """Leaves the screen clean. May be called more than once."""
+        """May be called more than once."""
 
 
 def choose_view(quiet: bool) -> View:
     """The view for stderr as it is: redrawn on a terminal, plain lines elsewhere, warnings only if `quiet`."""
-    if quiet:
-        return QuietView(sys.stderr)
     console = Console(stderr=True, highlight=False)
-    return LiveView(console) if console.is_terminal and not console.is_dumb_terminal else PlainView(sys.stderr)
+    live = console.is_terminal and not console.is_dumb_terminal and not quiet
+    return LiveView(console) if live else PlainView(sys.stderr, quiet=quiet)
 
 
 class LiveView:
@@ -102,12 +91,14 @@ class LiveView:
 
 
 class PlainView:
-    """The view for a file, a pipe or a log: a line for each trial that ran, and now and then one of progress."""
+    """The view for a file, a pipe or a log: a line for each trial that ran, and now and then one of progress.
 
-    def __init__(self, stream: IO[str], clock: Callable[[], float] = time.monotonic) -> None:
+    `quiet`: warnings only, and a fallback of the weights, which nobody may miss.
+    """
+
+    def __init__(self, stream: IO[str], clock: Callable[[], float] = time.monotonic, *, quiet: bool = False) -> None:
         self.progress = StudyProgress(clock)
-        self._stream = stream
-        self._clock = clock
+        self._stream, self._clock, self._quiet = stream, clock, quiet
         self._last_line = clock()
         self._closed = False
 
@@ -118,31 +109,30 @@ class PlainView:
             self.close()
 
     def close(self) -> None:
-        if not self._closed and self.progress.opened is not None:
+        if not self._closed and not self._quiet and self.progress.opened is not None:
             self._write([line.plain for line in summary_lines(self.progress)])
         self._closed = True
 
     def _lines(self, event: Event) -> list[str]:
-        opened = self.progress.opened
         if isinstance(event, Note):
-            return [f"warning: {event.text}" if event.warning else event.text]
-        if opened is None:
-            return []
+            text = f"warning: {event.text}" if event.warning else event.text
+            return [text] if event.warning or not self._quiet else []
         if isinstance(event, StudyOpened):
-            return [line.plain for line in header_lines(event)]
+            lines = [line.plain for line in header_lines(event)]
+            return words.weights_warnings(event.space, event.facts) if self._quiet else lines
+        opened = self.progress.opened
+        if self._quiet or opened is None:
+            return []
         # Towards the end of a search unnamed duplicates come by the dozen: the lines of progress count them.
         if isinstance(event, TrialFinished) and (event.record.answered_from is None or event.record.name):
             return [result_line(event.record, opened).plain]
-        if isinstance(event, EpochFinished) and self._clock() - self._last_line >= PROGRESS_EVERY_S:
-            return [self._progress_line()]
-        return []
-
-    def _progress_line(self) -> str:
-        parts = [counts_text(self.progress)]
+        if not isinstance(event, EpochFinished) or self._clock() - self._last_line < PROGRESS_EVERY_S:
+            return []
+        parts, left = [counts_text(self.progress)], self.progress.time_left_s
         for r in self.progress.running.values():
             parts.append(f"#{r.record.number} epoch {r.epoch}/{r.epochs} {accuracy_text(r.curve[-1] if r.curve else None)}")
-        left = self.progress.time_left_s
-        return "; ".join([*parts, f"about {duration_text(left)} left"] if left is not None else parts)
+        parts += [f"about {duration_text(left)} left"] if left is not None else []
+        return ["; ".join(parts)]
 
     def _write(self, lines: list[str]) -> None:
         with contextlib.suppress(OSError, ValueError):  # the stream is gone: search on in silence
@@ -152,27 +142,15 @@ class PlainView:
                 self._stream.flush()
 
 
-class QuietView(PlainView):
-    """The view of `--quiet`: warnings, and a fallback of the weights, which nobody may miss."""
-
-    def close(self) -> None:
-        self._closed = True
-
-    def _lines(self, event: Event) -> list[str]:
-        if isinstance(event, StudyOpened):
-            return weights_warnings(event.space, event.facts)
-        return super()._lines(event) if isinstance(event, Note) and event.warning else []
-
-
 def header_lines(opened: StudyOpened) -> list[Text]:
     """What is searched, on what, with which weights and where: one text per line, folding where it is too long."""
     space, facts, devices = opened.space, opened.facts, opened.devices
     begun = "resumed" if opened.resumed else "new"
     lines = [
         _field("study", f"{space.name} ({begun}), {space.search.trials} trials, {space.search.sampler}"),
-        _field("data", data_in_words(facts)),
-        *(_field(name, text) for name, text in backbone_lines(space, facts)),
-        *(Text(text, style="bold red", overflow="fold") for text in weights_warnings(space, facts)),
+        _field("data", words.data_in_words(facts)),
+        *(_field(name, text) for name, text in words.backbone_lines(space, facts)),
+        *(Text(text, style="bold red", overflow="fold") for text in words.weights_warnings(space, facts)),
         *(_field("note", note) for note in dict.fromkeys(note for b in facts.backbones.values() for note in b.notes)),
     ]
     same = len(set(devices)) == 1 and len(devices) > 1
@@ -197,8 +175,11 @@ def body(progress: StudyProgress, width: int, height: int, ascii_only: bool = Fa
     lines += gap if progress.recent else []
     left = max(0, height - 6 - len(lines))
     lines += [result_line(record, opened) for record in list(progress.recent)[:left]]
-    lines += [*gap, Text(counts_text(progress), style="bold", overflow="fold"), _one_line(_time_text(progress), "dim")]
-    return Group(*lines)
+    left_s = progress.time_left_s
+    time_text = f"{duration_text(progress.elapsed_s)} so far"
+    time_text += f", about {duration_text(left_s)} left" if left_s is not None else ""
+    time_text += f", stored values saved {duration_text(progress.stored_s)}" if progress.stored_s >= 0.1 else ""
+    return Group(*lines, *gap, Text(counts_text(progress), style="bold", overflow="fold"), _one_line(time_text, "dim"))
 
 
 def best_line(progress: StudyProgress) -> Text:
@@ -207,9 +188,9 @@ def best_line(progress: StudyProgress) -> Text:
     if opened is None or best is None:
         return _one_line("best   none yet", "dim")
     number = f"  #{best.number} {best.name}".rstrip()
-    words = recipe_in_words(best.recipe, opened.facts, varying_fields(opened.space))
+    text = words.recipe_in_words(best.recipe, opened.facts, words.varying_fields(opened.space))
     value = (accuracy_text(best.value), "bold green")
-    return Text.assemble(("best   ", "dim"), value, (number, "green"), f"  {words}", overflow="fold")
+    return Text.assemble(("best   ", "dim"), value, (number, "green"), f"  {text}", overflow="fold")
 
 
 def running_lines(trial: RunningTrial, opened: StudyOpened, width: int, ascii_only: bool = False) -> list[RenderableType]:
@@ -225,7 +206,10 @@ def running_lines(trial: RunningTrial, opened: StudyOpened, width: int, ascii_on
         sparkline(trial.curve, room, ascii_only),
         f"{duration_text(trial.seconds[-1])} an epoch" if trial.seconds and width >= 60 else "",
     )
-    return [line, _one_line(f"     {trial_in_words(trial.record, opened.facts, varying_fields(opened.space))}", "dim")]
+    return [
+        line,
+        _one_line(f"     {words.trial_in_words(trial.record, opened.facts, words.varying_fields(opened.space))}", "dim"),
+    ]
 
 
 def result_line(record: TrialRecord, opened: StudyOpened) -> Text:
@@ -239,7 +223,7 @@ def result_line(record: TrialRecord, opened: StudyOpened) -> Text:
     line = _one_line("")
     line.append(f"#{record.number:<4}", style="dim").append(f"{accuracy_text(record.value):<6} ")
     line.append(f"{record.state:<8} ", style=style).append(work, style="dim").append(reason, style="red")
-    return line.append(trial_in_words(record, opened.facts, varying_fields(opened.space)))
+    return line.append(words.trial_in_words(record, opened.facts, words.varying_fields(opened.space)))
 
 
 def counts_text(progress: StudyProgress) -> str:
@@ -256,13 +240,6 @@ def summary_lines(progress: StudyProgress) -> list[Text]:
     lines.append(best_line(progress))
     saved = [f"{duration_text(s)} by {what}" for what, s in (finished.saved_seconds if finished else {}).items() if s >= 1]
     return [*lines, _field("saved", f"about {', '.join(saved)}")] if saved else lines
-
-
-def _time_text(progress: StudyProgress) -> str:
-    left = progress.time_left_s
-    rest = f", about {duration_text(left)} left" if left is not None else ""
-    saved = f", stored values saved {duration_text(progress.stored_s)}" if progress.stored_s >= 0.1 else ""
-    return f"{duration_text(progress.elapsed_s)} so far{rest}{saved}"
 
 
 def _field(name: str, text: str) -> Text:

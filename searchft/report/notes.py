@@ -20,12 +20,11 @@ from optuna_dashboard.artifact._backend import DASHBOARD_ARTIFACTS_ATTR_PREFIX, 
 
 from searchft.recipe import SpaceFacts
 from searchft.report.formats import accuracy_text, duration_text, markdown_text
-from searchft.report.words import command_of, ground_lines, recipe_in_words, varying_fields, weights_warnings
+from searchft.report.words import ground_lines, recipe_in_words, varying_fields, weights_warnings
 from searchft.search.records import TrialRecord
 from searchft.space import Space
 
-ARTIFACTS = "artifacts"
-"""Folder within the study's."""
+ARTIFACTS = "artifacts"  # folder within the study's
 
 _NAMESPACE = uuid.UUID("5c1f3d0e-7c5e-4f0e-9a53-b8a3b7f6b0a1")
 
@@ -33,9 +32,7 @@ _NAMESPACE = uuid.UUID("5c1f3d0e-7c5e-4f0e-9a53-b8a3b7f6b0a1")
 def study_note(space: Space, facts: SpaceFacts) -> str:
     lines = [f"# {markdown_text(space.name)}", "", *(f"**{markdown_text(text)}**\n" for text in weights_warnings(space, facts))]
     lines += [f"- {name.capitalize()}: {markdown_text(value)}" for name, value in ground_lines(space, facts)]
-    lines += ["- Command:", "", f"      {' '.join(command_of(space).split())}", "", "The space:", ""]
-    lines += [f"    {line}" for line in space.text.splitlines()]
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, "", "The space:", "", *(f"    {line}" for line in space.text.splitlines())]) + "\n"
 
 
 def trial_note(record: TrialRecord, space: Space, facts: SpaceFacts) -> str:

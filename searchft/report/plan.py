@@ -27,11 +27,9 @@ from searchft.space import Space
 from searchft.train.explain import keeping_of, sentence
 from searchft.train.memory import saved_bytes, training_model
 
-BATCHES = (1, 64)
-"""Batch sizes whose activation memory is worked out."""
+BATCHES = (1, 64)  # batch sizes whose activation memory is worked out
 MEASURED_IMAGES = 4
-MOST_CONFIGURATIONS = 20_000
-"""Of a larger space only the enqueued rows are grouped."""
+MOST_CONFIGURATIONS = 20_000  # of a larger space only the enqueued rows are grouped
 
 
 COLUMNS = ("group", "configs", "trained", "frozen", f"mem@{BATCHES[-1]}", "stored", "epoch")
@@ -41,28 +39,17 @@ COLUMNS = ("group", "configs", "trained", "frozen", f"mem@{BATCHES[-1]}", "store
 class Group:
     """Configurations that share a network and an opening."""
 
-    name: str
-    """`torchvision/resnet18, last stage open`."""
-    trial: ResolvedTrial
-    """One of them."""
-    frozen: int
-    """Backbone parameters that do not train."""
-    heads: list[int] = dataclasses.field(default_factory=list)
-    """Trained parameters of each configuration."""
-    epochs: int = 0
-    """Of all its configurations."""
-    activations: dict[int, int] = dataclasses.field(default_factory=dict)
-    """Batch size to bytes that autograd keeps."""
-    keeping: Keeping | None = None
-    """What a study created now would keep, and why; None: not looked at yet."""
-    stored_bytes: int = 0
-    """Of the frozen part's values of all train and validation images, as far as they are stored."""
-    store_name: str = ""
-    """Equal for groups that share their stored values; empty: nothing is stored."""
-    epoch_s: float | None = None
-    """Measured length of an epoch; None: not measured."""
-    first_s: float = 0.0
-    """Measured length of the one pass through the frozen part."""
+    name: str  # `torchvision/resnet18, last stage open`
+    trial: ResolvedTrial  # one of them
+    frozen: int  # backbone parameters that do not train
+    heads: list[int] = dataclasses.field(default_factory=list)  # trained parameters of each configuration
+    epochs: int = 0  # of all its configurations
+    activations: dict[int, int] = dataclasses.field(default_factory=dict)  # batch size to bytes that autograd keeps
+    keeping: Keeping | None = None  # what a study created now would keep, and why; None: not looked at yet
+    stored_bytes: int = 0  # of the frozen part's values of all train and validation images, as far as they are stored
+    store_name: str = ""  # equal for groups that share their stored values; empty: nothing is stored
+    epoch_s: float | None = None  # measured length of an epoch; None: not measured
+    first_s: float = 0.0  # measured length of the one pass through the frozen part
 
 
 def groups_of(space: Space, facts: SpaceFacts) -> tuple[list[Group], int | None]:

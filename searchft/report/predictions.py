@@ -14,16 +14,11 @@ import numpy as np
 class Predictions:
     """One network on one split."""
 
-    split: str
-    """`val` or `test`."""
-    truth: np.ndarray
-    """int64 [N], class numbers."""
-    guess: np.ndarray
-    """int64 [N], class numbers."""
-    sure: np.ndarray
-    """float64 [N]: the probability that the network gave its guess."""
-    names: tuple[str, ...]
-    """Of the images, for people."""
+    split: str  # `val` or `test`
+    truth: np.ndarray  # int64 [N], class numbers
+    guess: np.ndarray  # int64 [N], class numbers
+    sure: np.ndarray  # float64 [N]: the probability that the network gave its guess
+    names: tuple[str, ...]  # of the images, for people
 
     @property
     def right(self) -> np.ndarray:
@@ -56,32 +51,21 @@ class Predictions:
         return cls(data["split"], truth, guess, np.asarray(data["sure"], np.float64), tuple(data["names"]))
 
 
-class Confusion(NamedTuple):
-    """A class taken for another, and how often."""
-
-    times: int
-    truth: str
-    guess: str
-
-
-def confusions(matrix: np.ndarray, classes: Sequence[str]) -> list[Confusion]:
-    """Wrong answers by pair of classes, most frequent first."""
-    found = [Confusion(int(matrix[t, g]), classes[t], classes[g]) for t, g in zip(*np.nonzero(matrix), strict=True) if t != g]
-    return sorted(found, key=lambda c: (-c.times, c.truth, c.guess))
+def confusions(matrix: np.ndarray, classes: Sequence[str]) -> list[tuple[int, str, str]]:
+    """Wrong answers by pair of classes, most frequent first: (how often, truth, guess)."""
+    found = [(int(matrix[t, g]), classes[t], classes[g]) for t, g in zip(*np.nonzero(matrix), strict=True) if t != g]
+    return sorted(found, key=lambda pair: (-pair[0], *pair[1:]))
 
 
 class PairedDifference(NamedTuple):
     """Two networks on the same `n` images: what the first is better, and how sure that is."""
 
-    only_first: int
-    """Images that only the first classifies right."""
+    only_first: int  # images that only the first classifies right
     only_second: int
     n: int
-    difference: float
-    """Accuracy of the first minus that of the second."""
+    difference: float  # accuracy of the first minus that of the second
     low: float
-    high: float
-    """Ends of the 95 % interval of the difference (Wald with Agresti and Min's correction, 2005)."""
+    high: float  # ends of the 95 % interval of the difference (Wald with Agresti and Min's correction, 2005)
 
 
 def paired_difference(first: Predictions, second: Predictions) -> PairedDifference:

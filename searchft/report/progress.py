@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -12,33 +12,12 @@ from searchft.search.claims import owner_is_gone
 from searchft.search.events import EpochFinished, Event, StudyFinished, StudyOpened, TrialFinished, TrialStarted
 from searchft.search.records import COMPLETE, PRUNED, TrialRecord, Trials, stored_seconds
 
-RECENT = 6
-"""Finished trials that a view may want to show."""
-
-
-@dataclass
-class RunningTrial:
-    """A trial that a worker holds."""
-
-    record: TrialRecord
-    worker: int
-    epochs: int
-    curve: list[float]
-    seconds: list[float] = field(default_factory=list)
-    """Of the epochs measured in this run; replayed ones are not measured."""
-
-    @property
-    def epoch(self) -> int:
-        return len(self.curve)
-
 
 def count_records(records: Iterable[TrialRecord], trials: int) -> dict[str, int]:
     """Trials by state. `answered` ones are counted apart and cost nothing of the budget `trials`; `waiting` is its rest."""
-    counts = {"complete": 0, "pruned": 0, "failed": 0, "running": 0, "waiting": 0, "answered": 0}
-    for record in records:
-        counts["answered" if record.answered_from is not None else record.state] += 1
-    counts["waiting"] = max(0, trials - sum(counts[state] for state in ("complete", "pruned", "failed", "running")))
-    return counts
+    found = Counter("answered" if record.answered_from is not None else record.state for record in records)
+    counts = {state: found[state] for state in ("complete", "pruned", "failed", "running")}
+    return counts | {"waiting": max(0, trials - sum(counts.values())), "answered": found["answered"]}
 
 
 def is_unfinished(record: TrialRecord) -> bool:
@@ -57,6 +36,22 @@ def counts_in_words(counts: Mapping[str, int], unfinished: int = 0, every: bool 
     return ", ".join([*words, *([f"{unfinished} unfinished"] if unfinished else [])])
 
 
+@dataclass
+class RunningTrial:
+    """A trial that a worker holds."""
+
+    record: TrialRecord
+    worker: int
+    epochs: int
+    curve: list[float]
+    seconds: list[float] = field(default_factory=list)
+    """Of the epochs measured in this run; replayed ones are not measured."""
+
+    @property
+    def epoch(self) -> int:
+        return len(self.curve)
+
+
 class StudyProgress:
     """The state of a study as its events tell it."""
 
@@ -67,9 +62,8 @@ class StudyProgress:
         self.finished: StudyFinished | None = None
         self.trials = Trials()
         self.running: dict[int, RunningTrial] = {}
-        self.recent: deque[TrialRecord] = deque(maxlen=RECENT)
-        self.stored_s = 0.0
-        """Seconds that stored values of frozen layers have saved this study so far, estimated."""
+        self.recent: deque[TrialRecord] = deque(maxlen=6)  # the last finished trials, newest first
+        self.stored_s = 0.0  # seconds that stored values of frozen layers have saved this study so far, estimated
 
     def take(self, event: Event) -> None:
         if isinstance(event, StudyOpened):
@@ -80,14 +74,13 @@ class StudyProgress:
             self.trials.put(record)
             curve = list(record.curve[: event.resumed_at])
             self.running[record.number] = RunningTrial(record, event.worker, record.recipe.epochs, curve)
-        elif isinstance(event, EpochFinished):
-            running = self.running.get(event.number)
-            if running is not None:
-                running.epochs, running.worker = event.epochs, event.worker
-                # An epoch that is repeated (a worker died, another replays) takes its place instead of growing the curve.
-                running.curve[event.epoch - 1 :] = [event.val_accuracy]
-                running.seconds.append(event.seconds)
-                self.stored_s += event.stored_s
+        elif isinstance(event, EpochFinished) and event.number in self.running:
+            running = self.running[event.number]
+            running.epochs, running.worker = event.epochs, event.worker
+            # An epoch that is repeated (a worker died, another replays) takes its place instead of growing the curve.
+            running.curve[event.epoch - 1 :] = [event.val_accuracy]
+            running.seconds.append(event.seconds)
+            self.stored_s += event.stored_s
         elif isinstance(event, TrialFinished):
             self.running.pop(event.record.number, None)
             self.trials.put(event.record)

@@ -12,8 +12,7 @@ from typing import Any
 from searchft.errors import InputError
 from searchft.search.events import EpochFinished, Event, StudyFinished, TrialFinished
 
-FOLDER = "tensorboard"
-"""Within the study's."""
+FOLDER = "tensorboard"  # within the study's
 
 
 class TensorBoardView:

@@ -151,10 +151,15 @@ def weights_in_words(backbone: BackboneFacts) -> str:
 
 
 def ground_lines(space: Space, facts: SpaceFacts) -> list[tuple[str, str]]:
-    """(name, value) of the data, every backbone, and how the search goes about."""
+    """(name, value) of the data, every backbone, how the search goes about, and the command that made the study."""
     search = space.search
-    lines = [("data", f"{data_in_words(facts)}, {space.data.image_size} px"), *backbone_lines(space, facts)]
-    return [*lines, ("search", f"{search.sampler}, pruner {search.pruner}, {search.trials} trials, seed {search.seed}")]
+    overrides = (word for override in space.overrides for word in ("--set", override))
+    return [
+        ("data", f"{data_in_words(facts)}, {space.data.image_size} px"),
+        *backbone_lines(space, facts),
+        ("search", f"{search.sampler}, pruner {search.pruner}, {search.trials} trials, seed {search.seed}"),
+        ("command", shlex.join(["searchft", "run", space.source or "SPACE", *overrides])),
+    ]
 
 
 def backbone_lines(space: Space, facts: SpaceFacts) -> list[tuple[str, str]]:
@@ -176,8 +181,3 @@ def weights_warnings(space: Space, facts: SpaceFacts) -> list[str]:
     for name, frozen in frozen_over_random(space, facts):
         warnings.append(f"FROZEN LAYERS ARE RANDOM: up to {frozen:,} parameters of {name} stay frozen at random values")
     return list(dict.fromkeys(warnings))
-
-
-def command_of(space: Space) -> str:
-    """The command that made the study, overrides included."""
-    return shlex.join(["searchft", "run", space.source or "SPACE", *(word for o in space.overrides for word in ("--set", o))])
