@@ -10,9 +10,7 @@ from searchft.cli.output import emit
 
 EPILOG = """\b
 Example:
-  searchft schema --out space.schema.json
-and as the first line of a space, for VS Code's YAML extension and every other yaml-language-server:
-  # yaml-language-server: $schema=space.schema.json"""
+  searchft schema --out space.schema.json"""
 
 
 @click.command("schema", epilog=EPILOG)
@@ -20,7 +18,11 @@ and as the first line of a space, for VS Code's YAML extension and every other y
     "--out", type=click.Path(path_type=Path), default=None, metavar="FILE", help="Write it there instead of printing it."
 )
 def command(out: Path | None) -> None:
-    """Print the JSON schema of a space file: every key with its meaning, values and default."""
+    """Print the JSON schema of a space file: every key with its meaning, values and default.
+
+    A space whose first line is `# yaml-language-server: $schema=space.schema.json` is completed and checked by VS Code's
+    YAML extension and every other editor that speaks to yaml-language-server.
+    """
     import json
 
     from searchft.space.schema import space_schema
