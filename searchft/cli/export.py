@@ -117,14 +117,13 @@ def _score_split(out: Path, images: Images, split: str, found: FoundStudy, recor
 
     What it said of each image is kept beside the trial, for the report.
     """
-    from searchft.cli.trial_predictions import predict_split, save_predictions
+    from searchft.cli.gather import predict_split
     from searchft.export.score import scores
 
-    said = predict_split(out, images, split)
-    if said is None:
+    predictions = predict_split(found, record, out, images, split)
+    if predictions is None:
         return None
-    save_predictions(found, record, said)
-    score = scores(said.guess, said.truth, len(images.classes))
+    score = scores(predictions.guess, predictions.truth, len(images.classes))
     return {key: value for key, value in score.items() if key != "confusion"}
 
 

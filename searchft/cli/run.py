@@ -134,7 +134,6 @@ def _search(
     """Runs the study and draws it; returns its summary, and what to leave with where that is not success."""
     from searchft.report.leaderboard import leaderboard, summary_json
     from searchft.report.live import choose_view
-    from searchft.report.notes import write_notes
     from searchft.search.events import Note, StopReason, StudyFinished
     from searchft.search.records import best
 
@@ -160,6 +159,8 @@ def _search(
     assert finished is not None
     records = list(finished.records)
     with contextlib.suppress(Exception):  # notes, for whoever opens the study with plain optuna-dashboard: no reason to fail
+        from searchft.report.notes import write_notes
+
         write_notes(study.ledger.optuna_study, study.space, study.facts, records)
     if not as_json and records:
         with contextlib.suppress(ReaderLeft):  # how the search ended matters more than who saw it
@@ -173,7 +174,7 @@ def _search(
     elif best(records) is None:
         name = study.space.name
         trouble = NothingCompletedError(f"no trial of {name} completed: `searchft show {name}` says why")
-    return summary_json(study.space, study.facts, records, study.ledger.url), trouble
+    return summary_json(study.space, records, study.ledger.url), trouble
 
 
 def _again(space_file: Path) -> str:

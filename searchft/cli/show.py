@@ -31,11 +31,10 @@ def command(study: str, limit: int, studies: Path, storage: str, as_json: bool) 
     from searchft.report.leaderboard import leaderboard, summary_json
 
     if as_json:
-        emit_json(summary_json(space, facts, records, masked))
+        emit_json(summary_json(space, records, masked))
         return
-    from searchft.report.ground import data_in_words
     from searchft.report.progress import count_records, counts_in_words, is_unfinished
-    from searchft.report.words import recipe_in_words, varying_fields
+    from searchft.report.words import data_in_words, recipe_in_words, varying_fields
     from searchft.search.records import best
 
     counts = counts_in_words(count_records(records, space.search.trials), sum(map(is_unfinished, records)), every=True)

@@ -73,7 +73,7 @@ def test_report_writes_a_page_its_twin_figures_and_data(study_copy, searchft: Ru
 
 
 def test_a_report_whose_images_are_gone_goes_without_mistakes(study_copy, searchft: Run, monkeypatch) -> None:  # type: ignore[no-untyped-def]
-    monkeypatch.setattr("searchft.cli.trial_predictions.images_of_study", lambda facts, settings: None)
+    monkeypatch.setattr("searchft.cli.gather.images_of_study", lambda facts, settings: None)
     out = study_copy.folder.parent / "elsewhere"
     assert searchft("report", "faces", "--studies", study_copy.studies, "--out", out).code == 0
     assert "## Mistakes" not in (out / "report.md").read_text() and "## Results" in (out / "report.md").read_text()
