@@ -7,18 +7,15 @@ from pathlib import Path
 import click
 
 from searchft.cli.output import emit
+from searchft.cli.studies import PATH, examples
 
-EPILOG = """\b
-Example:
-  searchft schema --out space.schema.json
+FIRST_LINE = """
 and as the first line of a space, for VS Code's YAML extension and every other yaml-language-server:
   # yaml-language-server: $schema=space.schema.json"""
 
 
-@click.command("schema", epilog=EPILOG)
-@click.option(
-    "--out", type=click.Path(path_type=Path), default=None, metavar="FILE", help="Write it there instead of printing it."
-)
+@click.command("schema", epilog=examples("schema --out space.schema.json") + FIRST_LINE)
+@click.option("--out", type=PATH, metavar="FILE", help="Write it there instead of printing it.")
 def command(out: Path | None) -> None:
     """Print the JSON schema of a space file: every key with its meaning, values and default."""
     import json

@@ -13,11 +13,10 @@ import click
 import pytest
 
 from searchft import __version__
+from searchft.cli import VERBS
 from searchft.cli import searchft as group
-from searchft.cli.masking import mask_passwords
-from searchft.cli.output import ReaderLeft, emit
+from searchft.cli.output import ReaderLeft, emit, mask_passwords
 from searchft.cli.studies import check_writable
-from searchft.cli.verbs import VERBS
 from searchft.errors import InputError, Interrupted, NothingCompletedError, Problem, StorageError
 
 Run = Callable[..., object]
@@ -53,20 +52,20 @@ def test_reading_a_study_needs_no_torch(small_study) -> None:  # type: ignore[no
     assert done.stderr.strip() == "False"
 
 
-@pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb.name)
-def test_every_verbs_help_ends_with_an_example_of_it(verb, searchft: Run) -> None:  # type: ignore[no-untyped-def]
-    result = searchft(verb.name, "--help")
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verbs_help_ends_with_an_example_of_it(verb: str, searchft: Run) -> None:
+    result = searchft(verb, "--help")
     assert result.code == 0
     _, found, example = result.out.partition("Example:\n")
     lines = [line.strip() for line in example.strip().splitlines()]
-    assert found and lines and all(line.startswith(f"searchft {verb.name}") for line in lines)
+    assert found and lines and all(line.startswith(f"searchft {verb}") for line in lines)
 
 
 def test_every_verb_of_the_table_is_a_command_of_that_name() -> None:
     with click.Context(group) as context:
         for verb in VERBS:
-            command = group.get_command(context, verb.name)
-            assert command is not None and command.name == verb.name
+            command = group.get_command(context, verb)
+            assert command is not None and command.name == verb
 
 
 @pytest.mark.parametrize(("typed", "meant"), [("exprt", "export"), ("shwo", "show"), ("lst", "list"), ("modles", "models")])
@@ -81,7 +80,7 @@ def test_a_space_file_without_a_verb_is_answered_with_run(searchft: Run) -> None
 
 def test_a_word_far_from_any_verb_lists_them(searchft: Run) -> None:
     result = searchft("xyzzy")
-    assert result.code == 2 and all(verb.name in result.err for verb in VERBS)
+    assert result.code == 2 and all(verb in result.err for verb in VERBS)
 
 
 def test_nothing_typed_shows_the_overview(searchft: Run) -> None:
