@@ -69,6 +69,7 @@ def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def small_study(tmp_path_factory: pytest.TempPathFactory, shared_cache: Path) -> SmallStudy:
     """Trials: 0 Baseline complete, 1 complete and best, 2 pruned, 3 answered from 1, 4 failed, 5 running. Read only."""
     from searchft.facts import describe
+    from searchft.recipe import KEY_VERSION
     from searchft.search.ledger import Ledger
     from searchft.search.suggest import Suggestion
     from searchft.space import parse_space
@@ -94,7 +95,7 @@ def small_study(tmp_path_factory: pytest.TempPathFactory, shared_cache: Path) ->
         suggestion(unfrozen="head", head_widths=(256,), dropout=0.0, lr=1e-3),
     ]
     with Ledger.open("", "faces", folder, create=True) as ledger:
-        ledger.pin(space, facts, {})
+        ledger.pin(space, facts, {"key_version": KEY_VERSION})
         for number, trial in enumerate(trials):
             if number == 3:
                 ledger.answer(trial, 3, next(r for r in ledger.records() if r.number == 1))

@@ -38,12 +38,8 @@ CIRCLES = (
 """Modules that import each other. May only shrink."""
 
 LONGEST = 400
-LONG = {
-    "recipe/fields.py": 600,
-    "models/weights.py": 447,
-    "search/driver.py": 434,
-}
-"""Files with more lines than LONGEST. May only shrink; the table of fields alone may stay."""
+LONG = {"recipe/fields.py": 600}
+"""Files that may have more lines than LONGEST: the table of fields alone."""
 
 FILES = sorted(PACKAGE.rglob("*.py"))
 

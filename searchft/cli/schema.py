@@ -9,15 +9,15 @@ import click
 from searchft.cli.output import emit
 from searchft.cli.studies import PATH, examples
 
-FIRST_LINE = """
-and as the first line of a space, for VS Code's YAML extension and every other yaml-language-server:
-  # yaml-language-server: $schema=space.schema.json"""
 
-
-@click.command("schema", epilog=examples("schema --out space.schema.json") + FIRST_LINE)
+@click.command("schema", epilog=examples("schema --out space.schema.json"))
 @click.option("--out", type=PATH, metavar="FILE", help="Write it there instead of printing it.")
 def command(out: Path | None) -> None:
-    """Print the JSON schema of a space file: every key with its meaning, values and default."""
+    """Print the JSON schema of a space file: every key with its meaning, values and default.
+
+    A space whose first line is `# yaml-language-server: $schema=space.schema.json` is completed and checked by VS Code's
+    YAML extension and every other editor that speaks to yaml-language-server.
+    """
     import json
 
     from searchft.space.schema import space_schema
