@@ -74,8 +74,8 @@ def command(
         return
     emit(f"trial {record.number} of {space.name}: {words}")
     for title, split in (("validation", "val"), ("test", "test")):
-        if metrics[split]:
-            emit(f"{title} {score_in_words(metrics[split])}")
+        if score := metrics[split]:
+            emit(f"{title} {score_in_words(score)}")
     val = metrics["val"]
     if val and record.value is not None and abs(val["accuracy"] - record.value) * val["n"] >= 0.5:
         # bfloat16 rounds; a mix-up of files does worse

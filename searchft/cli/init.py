@@ -267,6 +267,7 @@ def _choose_data(records: Records, sizes: Sizes | None) -> dict[str, Any]:
     fewest = min(counts.values(), default=0)
     if "val" in given:
         return choices
+    shares: tuple[float, ...]
     if given:
         shares = (0.8, 0.2)
     elif fewest < 3:  # too few for a test set: better to learn and to choose at all
