@@ -311,7 +311,7 @@ def nothing_doubled(program: Any) -> None:
     """At most the epoch under way was lost each time: what the driver had heard of was never begun again."""
     heard_of = set()
     for point, _, detail in program.passed():
-        if point == "driver.heard":
+        if point == "driver.received":
             heard_of.add(detail)
         assert point != "epoch.begun" or detail not in heard_of, f"epoch {detail} was computed again"
     assert program.recomputed() <= program.kills
