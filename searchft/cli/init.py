@@ -134,10 +134,9 @@ def write_space(
     settings = DataSettings(source=source, root=str(Path.cwd()))
     records = read_source(settings, cache_folder())
     sizes = _measure_sizes(records)
-    for line in _count_lines(records, sizes):
-        say(line)
     start = _choose_start(backbone)
-    say(f"backbone  {start.backbone}, {start.why}")
+    for line in (*_count_lines(records, sizes), f"backbone  {start.backbone}, {start.why}"):
+        say(line)
     if len(records.records) > 2000:
         say(f"reading   {len(records.records)} images, once for all searches")
     settings = dataclasses.replace(settings, **_choose_data(records, sizes), max_unreadable=MOST_UNREADABLE)
@@ -195,13 +194,10 @@ def _measure_sizes(records: Records) -> Sizes | None:
 def _count_lines(records: Records, sizes: Sizes | None) -> list[str]:
     """What is there, in words."""
     counts = Counter(record.label for record in records.records)
-    named = sorted(((counts[i], name) for i, name in enumerate(records.classes)), reverse=True)
-    words = [f"{name} {count}" for count, name in named]
+    words = [f"{records.classes[label]} {count}" for label, count in counts.most_common()]
     words = words if len(words) <= 12 else [*words[:6], "…", *words[-3:]]
-    lines = [
-        f"data      {records.where}: {len(records.records)} images in {_some(len(records.classes), 'class', 'classes')}",
-        f"classes   {', '.join(words)}",
-    ]
+    classes = _some(len(records.classes), "class", "classes")
+    lines = [f"data      {records.where}: {len(records.records)} images in {classes}", f"classes   {', '.join(words)}"]
     own = Counter(record.split for record in records.records if record.split)
     if own:
         lines.append(f"split     its own: {', '.join(f'{own[s]} {s}' for s in ('train', 'val', 'test') if own[s])}")
@@ -308,9 +304,10 @@ def _space_text(settings: DataSettings, images: Images, records: Records, sizes:
         recipe["class_weights"] = "[none, balanced]"
     recipe |= {"epochs": 12 if size < 3000 else 8, "# horizontal_flip": 0.5}
     search = {"sampler": "tpe", "pruner": "median", "trials": 24, "seed": 0, "enqueue": ""}
-    of_folder = "Of the training folder, which has no val beside it."
     why = {
-        "split": of_folder if given - {None} else "Shares of each class, always the same.",
+        "split": "Of the training folder, without a val beside it."
+        if given - {None}
+        else "Shares of each class, always the same.",
         "image_size": f"The images' shorter side is typically {sizes.typical} px." if sizes else "",
         "max_unreadable": f"{_some(unreadable, 'file', 'files')} could not be read when this was written; more stop the run.",
         "weights": start.why,
