@@ -172,26 +172,21 @@ def _print_error(as_json: bool, kind: str, message: str, where: str, code: int) 
 
 def _print_bug(as_json: bool, error: BaseException) -> int:
     """One line for the person, the traceback for us in a log file."""
-    log = _write_log(error)
-    message = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}".removesuffix(": ")
-    if not as_json:
-        message += f" (a bug of ours; {f'the traceback is in {log}' if log else 'no log could be written'})"
-    return _print_error(as_json, "internal", message, log, 1)
-
-
-def _write_log(error: BaseException) -> str:
-    """The path of a new file with the traceback; empty where none can be written."""
     import tempfile
     import time
     import traceback
 
     from searchft.files import cache_folder
 
-    text = mask_passwords("".join(traceback.format_exception(error)))
+    text, where = mask_passwords("".join(traceback.format_exception(error))), ""
     for folder in (cache_folder() / "logs", Path(tempfile.gettempdir())):
         log = folder / f"error-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
         with contextlib.suppress(OSError):
             folder.mkdir(parents=True, exist_ok=True)
             log.write_text(f"searchft {__version__}\n{text}", encoding="utf-8")
-            return str(log)
-    return ""
+            where = str(log)
+            break
+    message = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}".removesuffix(": ")
+    if not as_json:
+        message += f" (a bug of ours; {f'the traceback is in {where}' if where else 'no log could be written'})"
+    return _print_error(as_json, "internal", message, where, 1)

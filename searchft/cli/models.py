@@ -27,13 +27,17 @@ def command(pattern: str | None, check: bool, as_json: bool) -> None:
     A stage's name is a value of `unfrozen`: it opens that stage and everything after it. No weights are loaded.
     """
     from searchft.models import list_backbones
+    from searchft.wording import near
 
     names = list_backbones(pattern)
     if exact := _find_exact(pattern or ""):
         _print_one(exact, check, as_json)
         return
     if not names:
-        raise InputError(f"no backbone matches {pattern!r}{_did_you_mean(pattern or '')}", "PATTERN")
+        known = {name.partition("/")[2]: name for name in reversed(list_backbones())}
+        meant = near((pattern or "").rpartition("/")[2], known)
+        hint = f", did you mean {known[meant]!r}?" if meant else ""
+        raise InputError(f"no backbone matches {pattern!r}{hint}", "PATTERN")
     rows: Iterator[dict[str, Any]] = (_check_split(name) if check else {"name": name} for name in names)
     if as_json:
         emit_json({"models": list(rows)})
@@ -55,15 +59,6 @@ def _find_exact(pattern: str) -> str | None:
         except InputError:
             continue
     return None
-
-
-def _did_you_mean(pattern: str) -> str:
-    from searchft.models import list_backbones
-    from searchft.wording import near
-
-    known = {name.partition("/")[2]: name for name in reversed(list_backbones(None))}
-    meant = near(pattern.rpartition("/")[2], known)
-    return f", did you mean {known[meant]!r}?" if meant else ""
 
 
 def _describe(name: str) -> tuple[Recipe, BackboneFacts]:

@@ -143,17 +143,14 @@ def find_source(data: str) -> str:
             raise InputError("must be a folder with a sub-folder of images per class, or a table ending in .csv", str(path))
         return f"csv:{path.absolute()}"
     if kind not in SOURCES or kind in ("folder", "csv"):
-        raise InputError(
-            "must be a folder of images, a CSV table or a source such as orl_faces, but there is nothing here", data
-        )
+        rule = "must be a folder of images, a CSV table or a source such as orl_faces, but there is nothing here"
+        raise InputError(rule, data)
     return data
 
 
 def check_writable(studies: Path) -> None:
     """Raises InputError where no study can be made in this folder: better at once than after looking at every image."""
     standing = next(folder for folder in (studies.absolute(), *studies.absolute().parents) if folder.exists())
-    if not standing.is_dir():
-        raise InputError("must be a folder but is a file", f"--studies {standing}")
-    if not os.access(standing, os.W_OK | os.X_OK):
+    if not standing.is_dir() or not os.access(standing, os.W_OK | os.X_OK):
         rule = "must be a folder that you may write to: choose another, or change its permissions"
         raise InputError(rule, f"--studies {standing}")

@@ -199,7 +199,7 @@ def test_an_ascii_terminal_gets_question_marks_instead_of_an_error() -> None:
 def test_a_place_that_cannot_hold_studies_is_refused_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("x")
     check_writable(tmp_path / "new" / "studies")
-    with pytest.raises(InputError, match="must be a folder but is a file"):
+    with pytest.raises(InputError, match="that you may write to"):
         check_writable(tmp_path / "file")
     monkeypatch.setattr("os.access", lambda *_: False)
     with pytest.raises(InputError, match="that you may write to"):
