@@ -23,6 +23,7 @@ import click
 from searchft.cli.output import emit, emit_json, say
 from searchft.cli.studies import PATH, examples, find_source, json_option
 from searchft.errors import InputError
+from searchft.search.urls import DATABASE_NAME
 
 if TYPE_CHECKING:
     from searchft.data import Images
@@ -79,7 +80,6 @@ def space_of_folder(folder: Path) -> Path:
 
     Raises InputError for a study's folder, and where NAME.yaml is about something else.
     """
-    from searchft.search.urls import DATABASE_NAME
     from searchft.space import load_space
 
     if (folder / DATABASE_NAME).is_file():

@@ -10,6 +10,7 @@ import click
 from searchft.cli.output import emit_json, say
 from searchft.cli.studies import confirm, examples, find_study, json_option, study_options, yes_option
 from searchft.errors import InputError
+from searchft.search.urls import DATABASE_NAME
 
 
 @click.command("rm", epilog=examples("rm quickstart", "rm quickstart --yes"))
@@ -48,7 +49,6 @@ def command(study: str, yes: bool, studies: Path, storage: str, as_json: bool) -
 def _check_mark(folder: Path) -> None:
     """Raises InputError for a folder that holds something and that no search has made: it may be anything, also the images."""
     from searchft.search.claims import LOCK_NAME
-    from searchft.search.urls import DATABASE_NAME
 
     marks = (LOCK_NAME, "space.yaml", DATABASE_NAME)
     if folder.is_dir() and any(folder.iterdir()) and not any((folder / mark).is_file() for mark in marks):

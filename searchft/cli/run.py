@@ -24,6 +24,7 @@ from searchft.cli.studies import (
     studies_option,
 )
 from searchft.errors import Interrupted, NothingCompletedError, SearchftError, WorkersFailedError
+from searchft.search.urls import mask_url
 
 if TYPE_CHECKING:
     from searchft.search.session import Session
@@ -77,7 +78,8 @@ def command(
     """
     # Workers never open the storage: its URL, which may hold a password, is not handed down to them.
     os.environ.pop("SEARCHFT_STORAGE", None)
-    _warn_of_password(storage)
+    if _is_typed("storage") and mask_url(storage) != storage:
+        say("warning: every user of this machine can read the password in --storage (ps): set SEARCHFT_STORAGE instead")
     with listening() as stopping:
         check_writable(studies)
         if space_file.is_dir():  # of images: look at it and write its space first
@@ -165,8 +167,6 @@ def _search(
 
 def _again(space_file: Path) -> str:
     """The command that goes on with this run: as it was given, without what begins anew or holds a password."""
-    from searchft.search.urls import mask_url
-
     words = ["searchft", "run", str(space_file)]
     context = click.get_current_context()
     for parameter in context.command.params:
@@ -177,15 +177,6 @@ def _again(space_file: Path) -> str:
         for one in value if isinstance(value, tuple) else (value,):
             words += [flag] if isinstance(one, bool) else [flag, str(one)]
     return shlex.join(words)
-
-
-def _warn_of_password(storage: str) -> None:
-    """`ps` shows every user of this machine what stands on a command line."""
-    if _is_typed("storage"):
-        from searchft.search.urls import mask_url
-
-        if mask_url(storage) != storage:
-            say("warning: every user of this machine can read the password in --storage (ps): set SEARCHFT_STORAGE instead")
 
 
 def _is_typed(name: str) -> bool:

@@ -13,6 +13,7 @@ import click
 
 from searchft.cli.output import say
 from searchft.errors import InputError
+from searchft.search.urls import DATABASE_NAME
 from searchft.wording import near
 
 if TYPE_CHECKING:
@@ -100,12 +101,7 @@ def say_if_read_only(ledger: Ledger) -> None:
 
 
 def find_study(study: str, studies: Path, storage: str = "") -> FoundStudy:
-    """The study that a person means. Raises InputError with near misses where there is none.
-
-    A path (anything with a slash, or a folder that exists here and holds a study) wins over a name.
-    """
-    from searchft.search.urls import DATABASE_NAME
-
+    """The study that a person means; a path (with a slash, or of a study's folder here) wins over a name. Raises InputError."""
     is_path = "/" in study or Path(study, DATABASE_NAME).is_file()
     folder = Path(study) if is_path else studies / study
     found = FoundStudy(folder.absolute().name, folder, storage)

@@ -65,16 +65,6 @@ def test_the_verbs_that_the_pages_name_exist() -> None:
             assert verb in VERBS, f"{page.name} names {verb}"
 
 
-def test_importing_searchft_is_light_and_names_its_api() -> None:
-    code = (
-        "import sys, searchft; print({'torch', 'optuna', 'pydantic'} & set(sys.modules), sorted(searchft.__all__));"
-        "searchft.load_space; print({'torch', 'optuna'} & set(sys.modules))"
-    )
-    out = run_python("-c", code).splitlines()
-    assert out[0].startswith("set()") and "'load_model', 'load_space', 'predict', 'run'" in out[0]
-    assert out[1] == "set()"
-
-
 @pytest.mark.slow
 def test_the_python_pages_example_runs(tmp_path: Path, shared_cache: Path) -> None:
     (example,) = code_blocks("docs/python.md", "python")
