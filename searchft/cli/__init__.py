@@ -47,9 +47,8 @@ VERBS = {
     "cache": "Show what the shared cache holds, or clear it.",
 }
 """Every verb, with its line in `searchft --help`."""
-
 FILES = {"list": "list_studies", "rm": "remove"}
-"""The file of a verb, where it is not named after it."""
+"""Files that are not named after their verb."""
 
 
 class VerbGroup(click.Group):

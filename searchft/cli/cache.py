@@ -17,9 +17,7 @@ from searchft.errors import StorageError
 if TYPE_CHECKING:
     from searchft.cache import Cache
 
-CACHES = ("images", "features")
-"""Folders of entries: see `searchft.cache`."""
-
+CACHES = ("images", "features")  # folders of entries: see `searchft.cache`
 OTHERS = {
     "images/hashes": re.compile(r"[0-9a-f]{24}\.json"),
     "weights": re.compile(r"[0-9a-f]{16}"),

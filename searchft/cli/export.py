@@ -1,7 +1,6 @@
 """`searchft export`: the best trial as a folder that plain PyTorch loads, scored as it stands there.
 
-The only place where the test images are looked at: for the winner, and for the enqueued rows that the report compares
-it with. They are scored after the choice is made.
+The test images are looked at here alone: for the winner and the enqueued rows that the report compares it with.
 """
 
 from __future__ import annotations
@@ -110,10 +109,7 @@ def _export(record: TrialRecord, space: Space, facts: SpaceFacts, delta: Path, o
 
 
 def _score_split(out: Path, images: Images, split: str, found: FoundStudy, record: TrialRecord) -> dict[str, Any] | None:
-    """The exported folder's score on a split, without the confusion matrix; None: there are no such images.
-
-    Its predictions are kept beside the trial, for the report.
-    """
+    """The exported folder's score on a split (None: it is empty); its predictions are kept beside the trial, for the report."""
     from searchft.cli.trial_predictions import predict_split, save_predictions
     from searchft.export.score import scores
 

@@ -1,7 +1,7 @@
 """`searchft init`: looks at a folder or table of images and writes a commented space that runs.
 
-Nothing is asked that can be seen: image size follows from the images' size, the split from their counts, the batch sizes
-from the training set, the weights from what can be had here. `searchft run FOLDER` calls `space_of_folder` below.
+Image size follows from the images' size, the split from their counts, the batch sizes from the training set, the weights from
+what can be had here. `searchft run FOLDER` calls `space_of_folder`.
 """
 
 from __future__ import annotations
@@ -36,18 +36,12 @@ EXAMPLES = examples(
     "init orl_faces --backbone torchvision/mobilenet_v3_small",
 )
 
-MOST_HEADERS = 2000
-"""Images whose size is read: enough for a median, quick on a network drive."""
-
-MOST_UNREADABLE = 0.1
-"""Share of unreadable images that is left out with a word; with more, a person should convert them first."""
+MOST_HEADERS = 2000  # images whose size is read: enough for a median, quick on a network drive
+MOST_UNREADABLE = 0.1  # share of images that is left out with a word; with more, a person should convert them first
 
 
 class Sizes(NamedTuple):
-    """Width and height of the images in pixels: `smallest` and `typical` (median) of the shorter sides, `largest` of all.
-
-    `aspect` is the median of longer side over shorter side.
-    """
+    """In pixels: `smallest` and `typical` (median) of the shorter sides, `largest` of all sides; `aspect`: median of long/short."""
 
     counted: int
     smallest: int
@@ -103,10 +97,7 @@ def space_of_folder(folder: Path) -> Path:
 def write_space(
     data: str, out: Path | None, backbone: str, force: bool, say: Callable[[str], None]
 ) -> tuple[Path, dict[str, Any]]:
-    """Looks at `data` and writes its space; returns the file and what was seen. `say` gets lines for people.
-
-    Raises InputError with everything that keeps the data from being searched; nothing is written then.
-    """
+    """Looks at `data` and writes its space; returns the file and what was seen. Raises InputError, and then writes nothing."""
     from searchft.data import open_images
     from searchft.data.sources import read_source
     from searchft.files import cache_folder, write_atomic

@@ -16,12 +16,8 @@ import time
 from collections.abc import Iterator
 from types import FrameType
 
-PATIENCE_S = 8.0
-"""How long stopping in order may take: a server that is away, a slow disk."""
-
-ONE_KEYPRESS_S = 0.25
-"""Signals closer together are one: `timeout` and some schedulers send each of them twice."""
-
+PATIENCE_S = 8.0  # how long stopping in order may take: a server that is away, a slow disk
+ONE_KEYPRESS_S = 0.25  # signals closer together are one: `timeout` and some schedulers send each of them twice
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
