@@ -298,7 +298,7 @@ def nothing_doubled(program: Any) -> None:
     """At most the epoch under way was lost each time: what the driver had received was never begun again."""
     received = set()
     for point, _, detail in program.passed():
-        if point == "driver.heard":
+        if point == "driver.received":
             received.add(detail)
         assert point != "epoch.begun" or detail not in received, f"epoch {detail} was computed again"
     assert program.recomputed() <= program.kills

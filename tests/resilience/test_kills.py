@@ -38,8 +38,8 @@ def test_a_handful_of_kills_changes_no_number(program, whole):
 
 
 BY_THE_DRIVER = (
-    *("driver.started", "driver.dispatched:2", "driver.dispatched:4", "driver.heard:3"),
-    *("driver.reported:5", "ledger.finishing:2", "driver.told:3"),
+    *("driver.started", "driver.dispatched:2", "driver.dispatched:4", "driver.received:3"),
+    *("driver.reported:5", "ledger.finishing:2", "driver.finished:3"),
 )
 
 
@@ -64,12 +64,19 @@ def test_the_driver_killed_at_every_point_of_its_own(program, whole):
         "driver.suggested",
         "driver.started:2",
         "driver.dispatched",
-        "driver.heard:2",
+        "driver.received:2",
         "driver.reported",
         "driver.answered",
     ]
     # whoever takes over from a driver that died with its worker dies as well
-    thirds = ["ledger.finishing", "driver.told", "driver.tidying:3", "worker.sent:3:both", "driver.dispatched", "driver.ending"]
+    thirds = [
+        "ledger.finishing",
+        "driver.finished",
+        "driver.cleaning:3",
+        "worker.sent:3:both",
+        "driver.dispatched",
+        "driver.ending",
+    ]
     assert {f.partition(":")[0] for f in (*firsts, *seconds, *thirds)} >= {
         p for p in POINTS if p.startswith(("driver.", "ledger.", "study.", "lock.", "files."))
     }

@@ -53,7 +53,7 @@ def test_enqueued_trials_run_once_each(program, harness):
     rows = ", ".join(row.format(i, *pair) for i, pair in enumerate(pairs))
     text = harness.ANALYTIC.replace("max_retries", f"pruner: none, enqueue: [{rows}], max_retries")
     here = program(text=text, options=("--workers", "4"))
-    for fault in ("driver.started:3", "driver.heard:6"):
+    for fault in ("driver.started:3", "driver.received:6"):
         assert here.run(fault).code == -9
     here.finish()
     assert sorted(r.name for r in here.records() if r.name) == [f"row {i}" for i in range(9)]
@@ -83,7 +83,7 @@ def test_a_server_that_restarts_or_is_away_for_a_minute_is_waited_for(on_postgre
 def test_a_killed_driver_on_this_host_is_replaced_at_once(on_postgres, whole):
     """No lease has to run out: the lock went with its connection."""
     here = on_postgres()
-    for fault in ("driver.dispatched:2", "driver.heard:9", "ledger.finishing:2:group"):
+    for fault in ("driver.dispatched:2", "driver.received:9", "ledger.finishing:2:group"):
         assert here.run(fault).code == -9
         here.kills += 1
     started = time.monotonic()
