@@ -10,9 +10,9 @@ from searchft.recipe.facts import BackboneFacts, DataFacts, ParameterFacts, Spac
 from searchft.recipe.fields import AUGMENTATIONS, HEAD, OPTIMIZERS, DataSettings, SearchSettings
 from searchft.recipe.numerics import Numerics, Rule, rule_for
 from searchft.recipe.opening import Opening, norm_matters, open_parameters
-from searchft.recipe.plain import digest
 from searchft.recipe.recipe import KEY_VERSION, Recipe, is_read_only, trained_parameters
 from searchft.recipe.resolve import ResolvedTrial, resolve
+from searchft.wording import digest
 
 __all__ = [
     "AUGMENTATIONS",

@@ -10,7 +10,7 @@ from typing import Any
 
 from searchft.machine import Processor
 from searchft.recipe.fields import architecture_now
-from searchft.recipe.plain import to_plain, to_tuples
+from searchft.wording import to_plain, to_tuples
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from typing import Any, Self
 
 import searchft.recipe.kinds as kinds
 from searchft.recipe.kinds import FACTOR, PROBABILITY, SEED, SHARE, SWITCH, Kind, real, whole, word
-from searchft.recipe.plain import to_plain, to_tuples
+from searchft.wording import to_plain, to_tuples
 
 HEAD = "head"
 """Name of the new classifier head: a value of `unfrozen`, and a learning-rate group."""
@@ -415,7 +415,7 @@ STRATEGY = _line(
 )
 ENQUEUE = _line(
     "enqueue",
-    Kind("must be a list of rows such as {name: Baseline, unfrozen: head}", lambda value: value, {}, shape="list"),
+    Kind("must be a list of rows such as {name: Baseline, unfrozen: head}", {}, shape="list"),
     "Named configurations to try first, see below.",
     aliases="experiments baselines configs points_to_evaluate",
 )

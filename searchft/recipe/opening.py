@@ -9,7 +9,7 @@ from operator import attrgetter
 
 from searchft.recipe.facts import BackboneFacts, ParameterFacts
 from searchft.recipe.fields import HEAD, OPENING, RecipeFields, names_that_decide
-from searchft.recipe.plain import digest
+from searchft.wording import digest
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from searchft.recipe.facts import SpaceFacts
 from searchft.recipe.fields import HEAD, OPENING, RATES, RECIPE, RecipeFields, names_that_decide
 from searchft.recipe.numerics import rule_for
 from searchft.recipe.opening import open_parameters
-from searchft.recipe.plain import digest
+from searchft.wording import digest
 
 KEY_VERSION = 2
 """Raised whenever a change of ours makes the same recipe compute something else, or a default becomes another: old answers stop

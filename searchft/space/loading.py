@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from searchft.errors import InputError
 from searchft.recipe import DataSettings, SearchSettings
 from searchft.space.choices import read_recipe
 from searchft.space.enqueue import EnqueuedRow, read_enqueue
-from searchft.space.findings import Findings
-from searchft.space.overrides import apply, read_overrides
+from searchft.space.overrides import apply_overrides
 from searchft.space.sections import read_data, read_search, read_study, top_level
 from searchft.space.space import Dimension, Space, asking_place
-from searchft.space.yaml_reader import MAX_BYTES, Node, read_yaml
+from searchft.space.yaml_reader import MAX_BYTES, Findings, Node, read_yaml
 from searchft.wording import near
-
-RELATIVE_SOURCES = ("folder:", "csv:")
-"""Data sources that hold a path."""
 
 
 def load_space(path: Path | str, overrides: Sequence[str] = ()) -> Space:
@@ -40,15 +34,7 @@ def load_space(path: Path | str, overrides: Sequence[str] = ()) -> Space:
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise InputError(f"must be a file that can be read but cannot ({reason})", source) from error
-    return _build(content, source, overrides, str(path.parent.absolute()))
-
-
-def parse_space(text: str, source: str = "space.yaml", overrides: Sequence[str] = (), folder: str = "") -> Space:
-    """The space in a YAML text; `source` names it in messages, `folder` is where relative data paths stand.
-
-    Raises InputError with all problems.
-    """
-    return _build(text, source, overrides, folder)
+    return parse_space(content, source, overrides, str(path.parent.absolute()))
 
 
 def _neighbour(path: Path) -> str:
@@ -56,19 +42,21 @@ def _neighbour(path: Path) -> str:
         names = sorted(p.name for p in path.parent.iterdir() if p.suffix in (".yaml", ".yml"))[:1000]
     except OSError:
         return f": there is no folder {str(path.parent)!r} either"
-    meant = near(path.name, names)
-    if meant:
+    if meant := near(path.name, names):
         return f", did you mean {str(path.parent / meant)!r}?"
     return f": that folder has {', '.join(names[:8])}" if names else ""
 
 
-def _build(content: bytes | str, source: str, texts: Sequence[str], folder: str) -> Space:
+def parse_space(content: bytes | str, source: str = "space.yaml", overrides: Sequence[str] = (), folder: str = "") -> Space:
+    """The space in a YAML text; `source` names it in messages, `folder` is where relative data paths stand.
+
+    Raises InputError with all problems.
+    """
     findings = Findings(source)
 
     # Read everything, and put the overrides where they belong.
-    overrides = read_overrides(texts, findings)
     in_file = read_yaml(content, source, lambda line: f"{source}:{line}", findings)
-    root = apply(in_file, overrides, findings)
+    root = apply_overrides(in_file, overrides, findings)
 
     # Check each section; `given` holds the sound recipe values only.
     found = top_level(root, findings)
@@ -81,51 +69,30 @@ def _build(content: bytes | str, source: str, texts: Sequence[str], folder: str)
     dimensions = tuple(Dimension(name, given[name]) for name in sorted(given, key=asking_place) if len(given[name]) > 1)
     rows: tuple[EnqueuedRow, ...] = ()
     if "recipe" in found and "search" in found and "enqueue" in found["search"].value:
-        unsure = _unsure(found["recipe"], given)
         enqueue = found["search"].value["enqueue"]
-        rows = read_enqueue(enqueue, found["recipe"], given, unsure, [d.name for d in dimensions], findings)
+        rows = read_enqueue(enqueue, found["recipe"], given, [d.name for d in dimensions], findings)
     findings.raise_if_any()
 
+    # `root` only where a path needs one: torchvision's sets keep torchvision's own folder unless the user names another.
+    if data.get("root"):
+        data["root"] = str(Path(folder, Path(data["root"]).expanduser())) if folder else data["root"]
+    elif data["source"].startswith(("folder:", "csv:")) or data.get("labels"):
+        data["root"] = folder
     return Space(
         name=name,
-        data=_data_settings(data, folder),
+        data=DataSettings(**data),
         search=search,
         fixed={name: choices[0] for name, choices in given.items() if len(choices) == 1},
         dimensions=dimensions,
         enqueue=rows,
         source=source,
-        text=content.decode("utf-8") if isinstance(content, bytes) else content,
+        text=content.decode() if isinstance(content, bytes) else content,
         lines=_lines(in_file, source),
-        overrides=tuple(texts),
+        overrides=tuple(overrides),
     )
-
-
-def _unsure(section: Node, given: Mapping[str, tuple[Any, ...]]) -> list[str]:
-    """Recipe keys that stand in the file and are wrong: rows are not held against them."""
-    unsure: list[str] = []
-    for name, node in section.value.items():
-        if name == "lr_multipliers" and isinstance(node.value, dict) and not node.broken:
-            unsure += [f"{name}.{group}" for group in node.value if f"{name}.{group}" not in given]
-        elif name not in given:
-            unsure.append(name)
-    return unsure
-
-
-def _data_settings(values: Mapping[str, Any], folder: str) -> DataSettings:
-    """`root` only where a path needs one: torchvision's sets keep torchvision's own folder unless the user names another."""
-    root = values.get("root", "")
-    if root:
-        root = str(Path(folder) / Path(root).expanduser()) if folder else root
-    elif values["source"].startswith(RELATIVE_SOURCES) or values.get("labels"):
-        root = folder
-    return DataSettings(**{**values, "root": root})
 
 
 def _lines(root: Node, source: str) -> dict[str, int]:
     """Dotted key to line, for whatever stands in the file."""
-    lines: dict[str, int] = {}
-    for key, node in root.walk(""):
-        match = re.fullmatch(re.escape(source) + r":([0-9]+)", node.where)
-        if key and match:
-            lines.setdefault(key, int(match[1]))
-    return lines
+    places = ((key, node.where.removeprefix(f"{source}:")) for key, node in root.walk("") if key)
+    return {key: int(line) for key, line in places if line.isdecimal()}

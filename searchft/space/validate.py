@@ -33,11 +33,11 @@ def validate(space: Space, facts: SpaceFacts) -> list[Problem]:
     most = max((len(backbone.parameters) for _, backbone in _networks(space, facts)), default=0)
     for recipe, backbone in _networks(space, facts):
         for opener in EXCLUSIVE:
-            for value in _choices(space, opener):
+            for value in space.choices(opener):
                 if rule := _opener_rule(recipe, backbone, opener, value, most):
                     refuse(f"recipe.{opener}", rule)
         names = backbone.stage_names
-        for group, stages in (pair for groups in _choices(space, "lr_groups") for pair in groups):
+        for group, stages in (pair for groups in space.choices("lr_groups") for pair in groups):
             for stage in (stage for stage in stages if stage not in names):
                 rule = f"must name stages of {backbone.backbone} ({listed(names)}) but got {stage!r}"
                 refuse(f"recipe.lr_groups.{group}", rule + did_you_mean(stage, names))
@@ -52,7 +52,7 @@ def notes(space: Space, facts: SpaceFacts) -> list[Problem]:
         found.append(Problem(space.where(key), key, rule))
 
     size = facts.data.train_size
-    large = [batch for batch in _choices(space, "batch_size") if batch > size > 0]
+    large = [batch for batch in space.choices("batch_size") if batch > size > 0]
     if large:
         same = " and are the same" if len(large) > 1 else ""
         note("recipe.batch_size", f"{listed(large)} exceed the {size} training images{same}: every batch will be the whole set")
@@ -66,28 +66,22 @@ def notes(space: Space, facts: SpaceFacts) -> list[Problem]:
         group = name.partition(".")[2]
         if name.startswith(MULTIPLIER + ".") and group not in live:
             note(f"recipe.{name}", f"has no effect: no configuration opens anything in the group {group}")
-    if "norm" in _choices(space, "parameters"):
+    if "norm" in space.choices("parameters"):
         for _, backbone in networks:
             if not any(parameter.kind.startswith("norm") for parameter in backbone.parameters):
                 note("recipe.parameters", f"norm opens nothing but the head: {backbone.backbone} has no normalization layers")
-    if True in _choices(space, "auxiliary") and not any(backbone.has_auxiliary_heads for _, backbone in networks):
+    if True in space.choices("auxiliary") and not any(backbone.has_auxiliary_heads for _, backbone in networks):
         note("recipe.auxiliary", f"has no effect: {listed(_names(networks))} has no auxiliary heads")
-    if True in _choices(space, "final_softmax"):
+    if True in space.choices("final_softmax"):
         rule = "puts a softmax before the cross entropy, which has one: a known mistake, kept for comparison"
         note("recipe.final_softmax", rule)
     for path in (path for recipe, _ in networks for path in _softmax_edits(recipe)):
         rule = f"{path} puts a softmax into the network: before the cross entropy, which has one, it is a known mistake"
         note("recipe.edits", rule)
-    widest = max((width for widths in _choices(space, "head_widths") for width in widths), default=0)
+    widest = max((width for widths in space.choices("head_widths") for width in widths), default=0)
     if widest > WIDE * size > 0:
         note("recipe.head_widths", f"a hidden layer of {widest} is very wide for {size} training images")
     return list(dict.fromkeys(found))
-
-
-def _choices(space: Space, name: str) -> tuple[Any, ...]:
-    if name in space.by_name:
-        return space.by_name[name].choices
-    return (space.fixed[name],) if name in space.fixed else ()
 
 
 def _networks(space: Space, facts: SpaceFacts) -> Iterator[tuple[Recipe, BackboneFacts]]:
