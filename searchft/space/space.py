@@ -121,12 +121,16 @@ class Space:
         values.setdefault("seed", self.search.seed)
         return Recipe(**values, lr_multipliers=multipliers)
 
+    def combinations(self, *names: str) -> Iterator[Recipe]:
+        """The recipe of every combination of choices of these dimensions, all others at their first choice."""
+        deciding = [d for d in self.dimensions if d.name in names]
+        for choices in itertools.product(*(d.choices for d in deciding)):
+            yield self.resolve({d.name: choice for d, choice in zip(deciding, choices, strict=True)})
+
     def architectures(self) -> dict[str, Recipe]:
         """`Recipe.architecture()` of every network in the space to one recipe that has it: what facts must describe."""
-        deciding = [d for d in self.dimensions if d.name in ("strategy", *names_that_decide(NETWORK))]
         found: dict[str, Recipe] = {}
-        for combination in itertools.product(*(dimension.choices for dimension in deciding)):
-            recipe = self.resolve({d.name: choice for d, choice in zip(deciding, combination, strict=True)})
+        for recipe in self.combinations("strategy", *names_that_decide(NETWORK)):
             found.setdefault(recipe.architecture(), recipe)
         return found
 

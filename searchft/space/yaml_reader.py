@@ -208,10 +208,10 @@ def read_yaml(content: bytes | str, source: str, place: Callable[[int], str], fi
         mark = error.problem_mark or error.context_mark
         problem = str(error.problem or error.context or "it cannot be read")
         hint = next((f": {hint}" for pattern, hint in HINTS if pattern in problem), "")
-        line, column = (mark.line + 1, f" (column {mark.column + 1})") if mark else (1, "")
+        line, at = (mark.line + 1, f" (column {mark.column + 1})") if mark else (1, "")
         if mark and error.context_mark and error.context_mark.line != mark.line:
-            column += f", in what begins on line {error.context_mark.line + 1}"
-        give_up(place(line), f"must be readable YAML but {problem}{column}{hint}")
+            at += f", in what begins on line {error.context_mark.line + 1}"
+        give_up(place(line), f"must be readable YAML but {problem}{at}{hint}")
     except (yaml.YAMLError, ValueError, OverflowError):
         # PyYAML lets chr() complain about "\UFFFFFFFF", and int() about %YAML with a version of 5000 digits.
         where = place(loader.get_mark().line + 1) if loader else source
