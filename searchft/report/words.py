@@ -1,8 +1,7 @@
 """A recipe in words: what a person would say of it, not the forty values that define it.
 
-Always said: what is open, the head, the batch size, the learning rate. Everything else only where the search varies it
-(`varying`), because what is the same in every trial tells them apart by nothing. The words follow what has effect: a
-rate of a group with nothing open, or a dropout without a hidden layer, is left out.
+Always said: what is open, the head, the batch size, the learning rate. Everything else only where the search varies it (`varying`)
+and it has an effect.
 """
 
 from __future__ import annotations
@@ -15,18 +14,18 @@ from searchft.recipe.fields import AUGMENTATION, NETWORK, NEW_HEAD, RECIPE, STRA
 from searchft.report.formats import rate_text
 from searchft.space import Space
 
-_SAID_APART = {
-    "backbone",
-    "weights",
-    "head_widths",
-    "head_activation",
-    "dropout",
-    "input_dropout",
-    "optimizer",
-    "lr",
-    "batch_size",
-}
+_SAID_APART = (
+    *("backbone", "weights", "head_widths", "head_activation", "dropout", "input_dropout"),
+    *("optimizer", "lr", "batch_size"),
+)
 """Said in places of their own, by the code below; every other field is said as the table says."""
+
+_NORMS = {
+    "frozen": "norms frozen",
+    "affine": "norm statistics frozen",
+    "stats": "norms adapt",
+    "running": "norm statistics alone adapt",
+}
 
 
 def varying_fields(space: Space) -> frozenset[str]:
@@ -57,15 +56,16 @@ def architecture_in_words(recipe: Recipe, facts: SpaceFacts, varying: Collection
 
 def training_in_words(recipe: Recipe, facts: SpaceFacts, varying: Collection[str] = ()) -> str:
     """How it is trained."""
-    canonical, _, opening = _resolved(recipe, facts)
+    canonical, _, _ = _resolved(recipe, facts)
     parts = [f"batch {canonical.batch_size}"]
     if "optimizer" in varying:
         parts.append(canonical.optimizer)
-    rate = f"lr {rate_text(canonical.lr)}"
-    factors = [f"{group} ×{factor:g}" for group, factor in _multipliers(canonical, opening)]
+    # In reading order: head, top, deep, then by name.
+    multipliers = sorted(canonical.lr_multipliers, key=lambda pair: ((HEAD, "top", "deep", pair[0]).index(pair[0]), pair[0]))
+    factors = [f"{group} ×{factor:g}" for group, factor in multipliers if factor != 1.0]
     if canonical.layer_decay != 1.0:
         factors.append(f"×{canonical.layer_decay:g} a stage")
-    parts.append(f"{rate} ({', '.join(factors)})" if factors else rate)
+    parts.append(f"lr {rate_text(canonical.lr)}" + (f" ({', '.join(factors)})" if factors else ""))
     # What canonical() put back at its default has no effect in this recipe: silence is truer than a number.
     effective = {name for name in varying if getattr(canonical, name) == getattr(recipe, name)}
     return ", ".join([*parts, *_phrases(canonical, effective, TRAINING, AUGMENTATION)])
@@ -88,13 +88,6 @@ def _resolved(recipe: Recipe, facts: SpaceFacts) -> tuple[Recipe, BackboneFacts 
         return recipe, None, None
 
 
-def _multipliers(recipe: Recipe, opening: Opening | None) -> list[tuple[str, float]]:
-    """Group factors in reading order: head, top, deep, then by name; only those with something open."""
-    order = {HEAD: 0, "top": 1, "deep": 2}
-    pairs = [(g, f) for g, f in recipe.lr_multipliers if f != 1.0 and (opening is None or g in opening.groups)]
-    return sorted(pairs, key=lambda pair: (order.get(pair[0], 3), pair[0]))
-
-
 def _opening_words(recipe: Recipe, backbone: BackboneFacts | None, opening: Opening | None, varying: Collection[str]) -> str:
     if backbone is None or opening is None:
         words = f"open: {recipe.unfrozen}"
@@ -111,27 +104,15 @@ def _opening_words(recipe: Recipe, backbone: BackboneFacts | None, opening: Open
         words = f"{' and '.join(recipe.stages)} open"
     else:
         words = f"open from {recipe.unfrozen} on"
-    if recipe.parameters == "bias":
-        words += " (biases only)"
-    elif recipe.parameters == "norm":
-        words += " (norms only)"
-    if "norm" in varying and (backbone is None or opening is None or norm_matters(backbone, opening)):
-        words += {
-            "frozen": ", norms frozen",
-            "affine": ", norm statistics frozen",
-            "stats": ", norms adapt",
-            "running": ", norm statistics alone adapt",
-        }.get(recipe.norm, "")
-    return words
+    words += {"bias": " (biases only)", "norm": " (norms only)"}.get(recipe.parameters, "")
+    matters = backbone is None or opening is None or norm_matters(backbone, opening)
+    return f"{words}, {_NORMS[recipe.norm]}" if "norm" in varying and matters else words
 
 
 def _head_words(recipe: Recipe, varying: Collection[str]) -> str:
-    if not recipe.head_widths:
-        words = "linear head"
-    else:
-        words = "head " + "+".join(map(str, recipe.head_widths))
-        if "head_activation" in varying:
-            words += " " + ("without activation" if recipe.head_activation == "none" else recipe.head_activation)
+    words = f"head {RECIPE['head_widths'].kind.label(recipe.head_widths)}" if recipe.head_widths else "linear head"
+    if recipe.head_widths and "head_activation" in varying:
+        words += " " + ("without activation" if recipe.head_activation == "none" else recipe.head_activation)
     dropouts = []
     if recipe.head_widths and (recipe.dropout or "dropout" in varying):
         dropouts.append(f"dropout {recipe.dropout:g}")
