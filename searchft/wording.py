@@ -56,11 +56,6 @@ def got(value: Any) -> str:
     return "no value" if value is None else shown(value)
 
 
-def plain_json(value: Any) -> str:
-    """A value as compact JSON on one line: keeps 1 and "1" apart."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-
-
 def listed(names: Iterable[Any]) -> str:
     """`a, b, c`: bare names, for the lists of what is allowed."""
     return ", ".join(name if isinstance(name, str) else _written(name) for name in names)

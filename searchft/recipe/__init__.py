@@ -1,7 +1,6 @@
 """Recipes: what a fine-tuning is, and the facts that give it its meaning. Nothing here imports torch or Optuna.
 
-Read in this order: `fields` (THE table of fields), `facts` (what backbones and data really are), `opening` (which parameters
-train), `numerics` (how numbers are computed), `recipe` (a recipe's one spelling and its key), `resolve` (all that follows).
+Read `fields` (THE table), `facts` (what backbones and data really are), `opening`, `numerics`, `recipe` (its key) and `resolve`.
 """
 
 from __future__ import annotations

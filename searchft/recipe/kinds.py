@@ -6,13 +6,14 @@ stay. That a value may be a set of choices is not known here: each choice is put
 
 from __future__ import annotations
 
+import json
 import operator
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from searchft.wording import did_you_mean, listed, plain_json, shown
+from searchft.wording import did_you_mean, listed, shown
 
 NAME = r"[A-Za-z0-9_][A-Za-z0-9_.\-]*"
 NUMBER_LIMIT = 65_536
@@ -63,7 +64,7 @@ class Kind:
     schema: Mapping[str, Any]
     """JSON schema of one value."""
     form: Callable[[Any], Any] = _itself
-    """A value that fits the schema in Recipe's form. Raises ValueError: with a rule of its own, or with none for `rule`."""
+    """A value that fits the schema in Recipe's form. Raises as `read`."""
     words: tuple[str, ...] = ()
     """Words that a value may be: what a misspelt one is compared with."""
     shape: str = "scalar"
@@ -74,13 +75,10 @@ class Kind:
     """What to do about a wrong value, where it can be told."""
 
     def read(self, value: Any) -> Any:
-        """The value in Recipe's form. Raises ValueError with the rule that it breaks."""
+        """The value in Recipe's form. Raises ValueError: with a rule of its own, or with none for `rule`."""
         if not fits(self.schema, value):
-            raise ValueError(self.rule)
-        try:
-            return self.form(value)
-        except ValueError as error:
-            raise ValueError(str(error) or self.rule) from error
+            raise ValueError
+        return self.form(value)
 
 
 # --- numbers, words, texts -----------------------------------------------------------------------------------------
@@ -247,11 +245,12 @@ def _read_layer(name: str, value: Any) -> tuple[str, tuple[tuple[str, Any], ...]
 
 
 def _label_edits(value: Any) -> str:
-    # JSON keeps the number 1 and the text "1" apart, which labels must.
-    def bare(new: Any) -> bool:
-        return isinstance(new, str) and re.fullmatch(r"[A-Za-z_]\w*", new) is not None and new not in ("true", "false")
+    def text(new: Any) -> str:
+        # JSON keeps the number 1 and the text "1" apart, which labels must.
+        bare = isinstance(new, str) and re.fullmatch(r"[A-Za-z_]\w*", new) and new not in ("true", "false")
+        return str(new) if bare else json.dumps(new, ensure_ascii=False, separators=(",", ":"))
 
-    return ", ".join(f"{key}={new if bare(new) else plain_json(new)}" for key, new in value) or "none"
+    return ", ".join(f"{key}={text(new)}" for key, new in value) or "none"
 
 
 def _form_groups(value: Any) -> tuple[tuple[str, tuple[str, ...]], ...]:
@@ -320,7 +319,7 @@ PART = Kind(
     "must be a count per class (a whole number of at least 1) or a fraction in (0, 1)",
     {"anyOf": [{"type": "integer", "minimum": 1}, {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1}]},
 )
-SPLIT = Kind(  # it and FOLDERS are read by space/sections.py, which places a fault at the part that has it
+SPLIT = Kind(  # it and FOLDERS are read by space/loading.py, which places a fault at the part that has it
     "must be a mapping such as {train: 0.7, val: 0.15, test: 0.15, seed: 0}",
     {
         "type": "object",
@@ -335,9 +334,6 @@ FOLDERS = Kind(
     {"type": "object", "properties": dict.fromkeys(SPLITS, FOLDER.schema), "additionalProperties": False},
     shape="mapping",
 )
-
-
-# --- names ---------------------------------------------------------------------------------------------------------
 
 
 def _in_quotes(value: Any) -> str:

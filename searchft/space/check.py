@@ -30,7 +30,7 @@ def check(kind: Kind, value: Any) -> tuple[Any, str]:
     try:
         return kind.read(value), ""
     except ValueError as error:
-        return None, f"{error} but got {got(value)}{_advice(kind, value)}"
+        return None, f"{str(error) or kind.rule} but got {got(value)}{_advice(kind, value)}"
 
 
 def read_value(kind: Kind, node: Node, key: str, findings: Findings, section: str = "") -> Any:

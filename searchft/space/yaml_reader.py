@@ -247,9 +247,8 @@ class _Reader:
             # A key is its text, whatever it looks like: `1: …` and `true: …` name a module or a group.
             name: Any = name_node.value
             if not isinstance(name, str) or name_node.refused:
-                before = len(self.findings.problems)
                 self.node(name_node, key)
-                if len(self.findings.problems) == before:
+                if not isinstance(name, str):
                     self.findings.add(where, key, "must have texts as keys but a key is a list or a mapping")
                 self.node(value_node, key)
                 continue
