@@ -97,6 +97,16 @@ def test_architectures_are_every_network_once(space_of: Build) -> None:
     assert all(recipe.architecture() == name for name, recipe in found.items())
 
 
+def test_edits_of_one_backbone_are_a_choice_without_effect_on_the_other(space_of: Build, facts_of: Facts) -> None:
+    space = space_of("edits: [{}, {torchvision/a: {x.keep: 2}}]", overrides=("recipe.backbone=[torchvision/a, torchvision/b]",))
+    assert len(space.architectures()) == 3
+    assert [chosen for chosen, _ in space.recipes(facts_of(space))] == [
+        {"backbone": "torchvision/a", "edits": ()},
+        {"backbone": "torchvision/a", "edits": (("torchvision/a", (("x.keep", 2),)),)},
+        {"backbone": "torchvision/b"},
+    ]
+
+
 # --- what is worth asking ------------------------------------------------------------------------------------------
 
 

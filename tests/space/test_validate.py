@@ -25,7 +25,8 @@ Facts = Callable[..., SpaceFacts]
         (("unfrozen: [1, 4]",), "6: recipe.unfrozen: must be at most 3, the stages of torchvision/small, but got 4"),
         (("stages: [[layer1], [layer1, leyer2]]",), "6: recipe.stages: must name stages of torchvision/small (stem, layer1, layer2) "
          "but got 'leyer2', did you mean 'layer2'?"),
-        (("unfrozen_tensors: 10",), "6: recipe.unfrozen_tensors: must be at most 9, the parameter tensors of torchvision/small, but got 10"),
+        (("unfrozen_tensors: [0, 10]",),
+         "6: recipe.unfrozen_tensors: must be at most 9, the parameter tensors of torchvision/small, but got 10"),
         (("lr_groups:", "  early: [stem, conv1]"),
          "7: recipe.lr_groups.early: must name stages of torchvision/small (stem, layer1, layer2) but got 'conv1'"),
     ],
@@ -73,8 +74,16 @@ KNOWN = {"weights_sha256": "0" * 64}
     [
         ("unfrozen: all", {}, ""),
         ("batch_size: [64, 128, 256]", {}, "batch_size: 128, 256 exceed the 80 training images and are the same"),
-        ("lr_multipliers: {top: [1, 0.5], head: 0.1}", {}, "lr_multipliers.top: has no effect: no configuration opens anything in"),
-        ("parameters: norm", {"norms": ""}, "parameters: norm opens nothing but the head: torchvision/small has no normalization"),
+        (
+            "lr_multipliers: {top: [1, 0.5], head: 0.1}",
+            {},
+            "lr_multipliers.top: has no effect: no configuration opens anything in",
+        ),
+        (
+            "parameters: norm",
+            {"norms": ""},
+            "parameters: norm opens nothing but the head: torchvision/small has no normalization",
+        ),
         ("auxiliary: true", {}, "auxiliary: has no effect: torchvision/small has no auxiliary heads"),
         ("auxiliary: true", {"has_auxiliary_heads": True}, ""),
         ("final_softmax: [false, true]", {}, "final_softmax: puts a softmax before the cross entropy, which has one: a known"),
