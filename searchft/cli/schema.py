@@ -18,11 +18,9 @@ def command(out: Path | None) -> None:
     A space whose first line is `# yaml-language-server: $schema=space.schema.json` is completed and checked by VS Code's
     YAML extension and every other editor that speaks to yaml-language-server.
     """
-    import json
+    from searchft.space.schema import schema_text
 
-    from searchft.space.schema import space_schema
-
-    text = json.dumps(space_schema(), indent=1, ensure_ascii=False)
+    text = schema_text()
     if out is None:
         emit(text)
     else:
