@@ -1,7 +1,7 @@
 """What a space's data, backbones and weights really are: found out once, before a study exists.
 
 `describe` looks at everything and reports every problem at once. It may import torch (on the CPU, never initialising
-CUDA). How two descriptions differ is said by `search.changed`.
+CUDA). How two descriptions differ is said by `search.ground`.
 """
 
 from __future__ import annotations

@@ -1,16 +1,13 @@
 """Who may decide, and who owns a running trial.
 
 A study in a SQLite file has one driver, which owns everything: `FolderClaims` locks the study's folder and its name beside the file.
-
-A study on PostgreSQL may have several drivers on several machines. `PostgresClaims` keeps them apart with session advisory locks on
+On PostgreSQL several drivers on several machines may share a study. `PostgresClaims` keeps them apart with session advisory locks on
 a connection of its own: one for the right to decide which trial comes next (held for milliseconds), one for each trial that the
-driver runs. A running trial whose lock nobody holds is an orphan, which another driver takes over.
+driver runs. A lease instead would either be shorter than an outage that must be survived, or make everybody wait after a crash.
 
-Advisory locks rather than leases: a lease's term is either shorter than an outage that must be survived (a living driver loses its
-trials) or the time that everybody waits after a crash. A lock goes with its connection: at once when the process dies, within a
-minute when its machine does, and with the server when that restarts. As a lock may be gone while its owner lives (restart, promoted
-standby, ended session), a trial without one is taken over only when its owner is known to be dead, or has not come back within
-`GRACE_S`. An owner that comes later is told that its trial is another's: every write looks, in its own transaction.
+A lock goes with its connection: at once when the process dies, within a minute when its machine does, and with the server when that
+restarts. A running trial without a lock is taken over when its owner is known to be dead, or has not come back within `GRACE_S`. An
+owner that comes later learns that its trial is another's: every write looks, in its own transaction.
 
 A pooler that shares sessions between clients (pgbouncer's transaction mode) breaks advisory locks: connect to the server itself.
 """
@@ -47,7 +44,6 @@ DECISION_PATIENCE_S = 180.0
 _OURS = "classid = %s::bigint::oid AND locktype = 'advisory' AND objsubid = 2"
 """In pg_locks: the locks of this study's trials; `objid` is a trial's number."""
 
-
 LOCK_NAME, HOLDER_NAME = "driver.lock", "driver.json"
 """In a study's folder: the lock of its driver, and who holds it. They mark the folder as ours."""
 
@@ -66,13 +62,8 @@ class DecisionLostError(StorageError):
 def identity(process: psutil.Process | None = None) -> dict[str, Any]:
     """Who a process of this machine (this one) is: `pid`, `host`, `boot_id` (of the machine's current run), `since` (its start, UTC)."""
     process = process or psutil.Process()
-    started = datetime.datetime.fromtimestamp(process.create_time(), datetime.UTC)
-    return {
-        "pid": process.pid,
-        "host": socket.gethostname(),
-        "boot_id": boot_id(),
-        "since": started.isoformat(timespec="seconds"),
-    }
+    since = datetime.datetime.fromtimestamp(process.create_time(), datetime.UTC).isoformat(timespec="seconds")
+    return {"pid": process.pid, "host": socket.gethostname(), "boot_id": boot_id(), "since": since}
 
 
 def boot_id() -> str:
@@ -86,7 +77,7 @@ def boot_id() -> str:
 
 
 def owner_is_gone(owner: Mapping[str, Any]) -> bool:
-    """Whether a trial's owner (an `identity`) ran on this machine and does so no longer. False where that is not known.
+    """Whether a trial's owner (an `identity`) ran on this machine and does so no longer; False where that is not known.
 
     This very process counts as gone: it knows by other means what it runs.
     """
@@ -104,10 +95,12 @@ def owner_is_gone(owner: Mapping[str, Any]) -> bool:
 
 
 class DriverLock:
-    """A lock that one driver holds; a file beside it says who, for the one who is turned away. The kernel frees it with its holder."""
+    """A lock that one driver holds; a file beside it says who. The kernel frees it with its holder.
+
+    `folder` is the study's, or with the lock's `name` its database's.
+    """
 
     def __init__(self, folder: Path, name: str = "driver") -> None:
-        """`folder` is the study's, or with the lock's `name` its database's."""
         self._study = str(folder if name == "driver" else folder / name)
         self._holder = folder / f"{name}.json"
         self._lock = lock_file(folder / f"{name}.lock")
@@ -134,8 +127,7 @@ class DriverLock:
         for _ in range(20):
             with contextlib.suppress(OSError, StorageError, AttributeError, LookupError, ValueError):
                 holder: dict[str, Any] = read_json(self._holder)
-                elsewhere = holder.get("boot_id") != boot_id()
-                if elsewhere or psutil.pid_exists(int(holder["pid"])):
+                if holder.get("boot_id") != boot_id() or psutil.pid_exists(int(holder["pid"])):
                     return holder
             time.sleep(0.05)
         return {}
@@ -192,19 +184,16 @@ class FolderClaims(Claims):
 
     def __init__(self, folder: Path, database: Path, study: str) -> None:
         """Takes the locks. Raises StorageError naming the holder if another process has one."""
-        self._locks: list[DriverLock] = []
         database = database.resolve()
+        self._locks = [DriverLock(folder)]
+        if database.parent != folder.resolve():
+            self._locks.append(DriverLock(database.parent, f".{database.name}.{study}"))
         try:
-            self._take(DriverLock(folder))
-            if database.parent != folder.resolve():
-                self._take(DriverLock(database.parent, f".{database.name}.{study}"))
+            for lock in self._locks:
+                lock.acquire()
         except BaseException:
             self.release()
             raise
-
-    def _take(self, lock: DriverLock) -> None:
-        lock.acquire()
-        self._locks.append(lock)
 
     def release(self) -> None:
         for lock in self._locks:
@@ -215,20 +204,18 @@ class FolderClaims(Claims):
 
 
 class PostgresClaims(Claims):
-    """Session advisory locks of one driver. Lost when their connection is, taken again by `ensure`."""
+    """Session advisory locks of one driver. Lost when their connection is, taken again by `ensure`. Raises psycopg's errors."""
 
     shared = True
-    alone = False
 
     def __init__(self, url: str, study: str) -> None:
-        """Connects. Raises psycopg's errors if it cannot."""
         digest = hashlib.sha256(f"searchft study {study}".encode()).digest()
         self._url, self._study = url, study
         self._study_key = int.from_bytes(digest[:8], "big", signed=True)
         self._class = int.from_bytes(digest[8:12], "big", signed=True)
         """First half of the trials' keys; the second is the trial's number."""
         me = identity()
-        # Distinct for each driver: processes in containers may agree in host name and process id
+        # Processes in containers may agree in host name and process id
         self._name = f"searchft {me['pid']} {secrets.token_hex(6)} on {me['host']}"[:63]
         self._held: set[int] = set()
         self._unlocked_since: dict[int, float] = {}
@@ -241,35 +228,28 @@ class PostgresClaims(Claims):
         import sqlalchemy
 
         target = sqlalchemy.make_url(self._url).set(drivername="postgresql").render_as_string(hide_password=False)
-        options = f"{SERVER_KEEPALIVES} -c lock_timeout=2s"
-        keepalives: dict[str, Any] = {**KEEPALIVES, "options": options}
-        return psycopg.connect(target, autocommit=True, application_name=self._name, **keepalives)
+        options: dict[str, Any] = {**KEEPALIVES, "options": f"{SERVER_KEEPALIVES} -c lock_timeout=2s"}
+        return psycopg.connect(target, autocommit=True, application_name=self._name, **options)
 
     def _ask(self, question: str, *values: Any) -> list[tuple[Any, ...]]:
-        with self._connection.cursor() as cursor:
-            cursor.execute(question, values)
-            rows: list[tuple[Any, ...]] = cursor.fetchall()
-            return rows
+        rows: list[tuple[Any, ...]] = self._connection.execute(question, values).fetchall()
+        return rows
 
     def ensure(self) -> None:
-        """Asks the server (one round trip). After a broken connection: a new one, and the locks again. What another driver has
-        taken meanwhile is no longer owned."""
-        try:
-            if self._connection is not None:
+        """Asks the server (one round trip). After a broken connection: a new one, and the locks again but those taken meanwhile."""
+        if self._connection is not None:
+            try:
                 self._ask("SELECT 1")
                 return
-        except Exception:
-            with contextlib.suppress(Exception):
-                self._connection.close()
-            self._connection = None
-        connection = self._connect()
-        self._connection = connection
+            except Exception:
+                with contextlib.suppress(Exception):
+                    self._connection.close()
+        connection = self._connection = self._connect()
         before, self._held = self._held, set()
         try:
             if self._depth:
                 self._lock_decisions()
             for number in sorted(before):
-                # Our own old session, which the server may still believe alive, is ended: it would keep us out for a minute.
                 self._end_namesakes()
                 self.claim(number)
         except BaseException:
@@ -279,6 +259,7 @@ class PostgresClaims(Claims):
             raise
 
     def _end_namesakes(self) -> None:
+        """Ends our own old session, which the server may still believe alive: it would keep us out for a minute."""
         self._ask(
             "SELECT pg_terminate_backend(a.pid) FROM pg_stat_activity a WHERE a.pid <> pg_backend_pid()"
             " AND a.datname = current_database() AND a.application_name = current_setting('application_name')"

@@ -1,7 +1,4 @@
-"""What a running study has to tell. The driver yields these; the caller draws, prints or ignores them.
-
-Events carry plain data only, so that a view needs neither the driver nor the storage.
-"""
+"""What happens in a running study, as plain data. The driver yields these; the caller draws, prints or ignores them."""
 
 from __future__ import annotations
 
@@ -23,7 +20,7 @@ class StopReason(StrEnum):
     TIMEOUT = "timeout"
     INTERRUPTED = "interrupted"
     FAILURES = "failures"
-    """Several trials in a row raised an error on fresh workers: the fault is not theirs."""
+    """Several trials in a row raised an error: the fault is not theirs."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +32,7 @@ class StudyOpened:
     records: tuple[TrialRecord, ...]
     """What the study already holds."""
     storage: str
-    """The storage's URL, password masked."""
+    """Its URL, password masked."""
     devices: tuple[str, ...]
     """One per worker, e.g. ("cpu (2 threads)",)."""
     resumed: bool
@@ -60,7 +57,6 @@ class EpochFinished:
     epoch: int
     """1-based."""
     epochs: int
-    """How many the recipe has."""
     train_loss: float
     train_accuracy: float
     val_accuracy: float

@@ -1,13 +1,11 @@
 """The persistent study: what was chosen, what came of it, never half written.
 
 An Optuna study on SQLite or PostgreSQL, holding readable values only (0.5, "layer4", "256+128"), so that optuna-dashboard shows
-what a person would write. Only drivers write: one, or on PostgreSQL several (see `search.claims`), each to its own trials, through
-Optuna's public storage calls:
+what a person would write. Drivers write to it through Optuna's public storage calls, each to its own trials:
 
-- A trial appears whole, in one transaction, as RUNNING with its parameters and recipe, or (answered from another) finished, under
-  the number that was asked for or not at all; and it ends in one. A kill leaves half of nothing.
-- Reporting an epoch and finishing a trial may be repeated: after a crash the driver replays what the checkpoint holds, and what
-  the database has already stays as it is.
+- A trial appears whole, in one transaction, under the number that was asked for or not at all; and it ends in one. A kill leaves
+  half of nothing.
+- Reporting an epoch and finishing a trial may be repeated: after a crash the driver replays what the checkpoint holds.
 - Every write to a trial first looks, in its own transaction, whether the trial is still this driver's.
 - A trial that is not what was written is shown as failed (damaged), decides nothing, and stops nobody.
 """
@@ -22,7 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.distributions import CategoricalDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from searchft.errors import StorageError
@@ -32,7 +30,7 @@ from searchft.search.claims import ClaimLostError, DecisionLostError
 from searchft.search.records import COMPLETE, FAILED, PRUNED, Label, TrialRecord, Trials
 from searchft.search.storage import NumberTakenError
 from searchft.search.study import STRANGER, StoredStudy, environment
-from searchft.search.translate import FEASIBLE, OPTUNA_STATES, STATES, attributes_of, is_sealed, plain, record_of, seal_of
+from searchft.search.translate import FEASIBLE, OPTUNA_STATES, STATES, attributes_of, is_sealed, plain_notes, record_of, seal_of
 
 if TYPE_CHECKING:
     from searchft.search.suggest import Suggestion
@@ -43,7 +41,7 @@ DAMAGED = "damaged: "
 """How the reason of a damaged trial begins."""
 
 _OF_ITS_OWN = frozenset({"curves", "errors", "owner", "retries", "traceback"})
-"""User attributes that tell how a trial ran: one that is answered from it did not run."""
+"""What is noted of how a trial ran: one that is answered from it did not run."""
 
 T = TypeVar("T")
 
@@ -87,9 +85,9 @@ class Ledger(StoredStudy):
     # ---- reading ----
 
     def trials(self) -> Trials:
-        """The study's record. It goes on while this ledger writes; asked for again, it also has what other drivers wrote.
+        """The study's record, kept up to date by this ledger's writes; asked for again, it also has what other drivers wrote.
 
-        A study's only driver reads the database once. Trials that searchft did not write (added by hand) are passed over.
+        Trials that searchft did not write (added by hand) are passed over.
         """
         if not self._loaded:
             for trial in self._trials():
@@ -126,10 +124,9 @@ class Ledger(StoredStudy):
             if not check:
                 raise
             record = self._damaged(trial.number, error)
+        self._recipes[trial.number] = record.recipe
         if record.finished:
-            self._recipes.pop(trial.number, None)
-        else:
-            self._recipes[trial.number] = record.recipe
+            del self._recipes[trial.number]
         self._known.put(record)
         return record
 
@@ -178,7 +175,7 @@ class Ledger(StoredStudy):
         if not self._do(lambda: self._claims.claim(number)):  # before it exists: no moment at which nobody owns it
             raise DecisionLostError(f"{self.url}: trial {number} is another driver's before it was begun", self.url)
         try:
-            return self._write(number, TrialState.RUNNING, *self._describe(suggestion, notes))
+            return self._write(number, TrialState.RUNNING, self.space().labels_of(suggestion.chosen), suggestion, notes)
         except BaseException:
             self._claims.drop(number)
             raise
@@ -192,12 +189,11 @@ class Ledger(StoredStudy):
         if not from_record.answers or from_record.key != suggestion.key:
             raise ValueError(f"trial {from_record.number} is no answer for trial {number}")
         state = TrialState.COMPLETE if from_record.state == COMPLETE else TrialState.PRUNED
-        notes: dict[str, Any] = {}
+        notes: dict[str, Any] = {"answered_from": from_record.number, "reason": from_record.reason}
         if suggestion.name:  # a row of a result table
-            notes = {k: v for k, v in from_record.extra.items() if k not in _OF_ITS_OWN}
-        notes |= {"answered_from": from_record.number, "reason": from_record.reason}
-        described = self._describe(suggestion, notes)
-        return self._write(number, state, *described, from_record.value, infeasible=from_record.infeasible)
+            notes["result"] = {k: v for k, v in from_record.extra.items() if k not in _OF_ITS_OWN}
+        params = self.space().labels_of(suggestion.chosen)
+        return self._write(number, state, params, suggestion, notes, from_record.value, infeasible=from_record.infeasible)
 
     def adopt(self, record: TrialRecord, number: int, params: Mapping[str, Label], source: str) -> None:
         """Writes a copy of another study's finished trial, curve and all, in one step; `params`: its labels in this study's space.
@@ -207,36 +203,36 @@ class Ledger(StoredStudy):
         """
         if not record.finished or record.answered_from is not None:
             raise ValueError(f"trial {record.number} of {source} has no result of its own to adopt")
-        notes: dict[str, Any] = dict(record.extra) | {"reason": record.reason, "seconds": record.seconds}
+        notes = {
+            "result": {k: v for k, v in record.extra.items() if k != "adopted_from"},
+            "reason": record.reason,
+            "seconds": record.seconds,
+            "adopted_from": {"study": source, "number": record.number},
+        }
         labels = {d.name: [(type(label), label) for label in d.labels] for d in self.space().dimensions}
-        notes["adopted_from"] = {"study": source, "number": record.number}
         kept = {n: label for n, label in params.items() if (type(label), label) in labels.get(n, ())}
-        attributes = attributes_of(record.recipe, record.key, record.name, notes)
-        self._write(number, OPTUNA_STATES[record.state], kept, attributes, record.value, record.curve, record.infeasible)
-
-    def _describe(self, suggestion: Suggestion, notes: Mapping[str, Any]) -> tuple[dict[str, Label], dict[str, Any]]:
-        """Labels and user attributes of a new trial."""
-        attributes = attributes_of(suggestion.recipe, suggestion.key, suggestion.name, notes)
-        return self.space().labels_of(suggestion.chosen), attributes
+        state = OPTUNA_STATES[record.state]
+        self._write(number, state, kept, record, notes, record.value, record.curve, record.infeasible)
 
     def _write(
         self,
         number: int,
         state: TrialState,
         params: Mapping[str, Label],
-        attributes: dict[str, Any],
+        what: Suggestion | TrialRecord,
+        notes: Mapping[str, Any],
         value: float | None = None,
         curve: Sequence[float] = (),
         infeasible: bool = False,
     ) -> TrialRecord:
-        labels = {d.name: d.labels for d in self.space().dimensions}
-        distributions: dict[str, BaseDistribution] = {n: CategoricalDistribution(labels[n]) for n in params}
+        """Adds a trial, whole, in one transaction. `what` it is: recipe, key and name."""
+        choices = {d.name: d.labels for d in self.space().dimensions}
         trial = optuna.create_trial(
             state=state,
             value=None if state == TrialState.FAIL else value,
             params=dict(params),
-            distributions=distributions,
-            user_attrs=attributes,
+            distributions={name: CategoricalDistribution(choices[name]) for name in params},
+            user_attrs=attributes_of(what.recipe, what.key, what.name, notes),
             intermediate_values=dict(enumerate(map(float, curve), start=1)),
             constraints={FEASIBLE: 1.0} if infeasible else None,
         )
@@ -271,9 +267,9 @@ class Ledger(StoredStudy):
     def report(self, number: int, epoch: int, value: float) -> bool:
         """Records validation accuracy `value` after `epoch` (1-based) of a running trial.
 
-        Already there and equal: nothing happens and False is returned. There with another value (an epoch computed again on a
-        device that does not repeat itself): the new one takes its place, because its weights are those that exist. Raises
-        ValueError if epochs are left out, StorageError if the trial has finished.
+        Returns False where it is there already. There with another value (an epoch computed again on a device that does not repeat
+        itself): the new one takes its place, because its weights are those that exist. Raises ValueError if epochs are left out,
+        StorageError if the trial has finished.
         """
         trial = self._running(number)
         known = trial.intermediate_values
@@ -289,11 +285,10 @@ class Ledger(StoredStudy):
     def annotate(self, number: int, **notes: Any) -> None:
         """Sets user attributes of a running trial: its owner, how often it was tried. They show in `TrialRecord.extra`."""
         trial = self._running(number)
-        for name, note in notes.items():
-            value = plain(note)
-            if trial.user_attrs.get(name) != value:
-                self._do_as_owner(trial, lambda i, n=name, v=value: self._storage.set_trial_user_attr(i, n, v))  # type: ignore[misc]
-                trial.set_user_attr(name, value)
+        for name, note in plain_notes(notes).items():
+            if trial.user_attrs.get(name) != note:
+                self._do_as_owner(trial, lambda i, n=name, v=note: self._storage.set_trial_user_attr(i, n, v))  # type: ignore[misc]
+                trial.set_user_attr(name, note)
         self._take_in(trial)
 
     def finish(
@@ -306,11 +301,10 @@ class Ledger(StoredStudy):
         *,
         infeasible: bool = False,
     ) -> None:
-        """Ends a running trial as `complete` (with its value), `pruned` (value: its last one unless given) or `failed`.
+        """Ends a running trial as `complete` (with its value), `pruned` (value: its last one unless given) or `failed`, in one step.
 
-        In one transaction: killed before, the trial is still running and may be finished again. Finished already with the same state
-        and value: nothing happens. Raises ValueError for a complete trial without a finite value, StorageError if it had
-        finished otherwise.
+        Finished already with the same state and value: nothing happens. Raises ValueError for a complete trial without a finite
+        value, StorageError if it had finished otherwise.
         """
         if state not in (COMPLETE, PRUNED, FAILED):
             raise ValueError(f"a trial ends complete, pruned or failed but not {state!r}")
@@ -329,9 +323,7 @@ class Ledger(StoredStudy):
             value = None
         ended = copy.deepcopy(trial)
         ended.state, ended.value = OPTUNA_STATES[state], value
-        ended.user_attrs |= {
-            name: plain(note) for name, note in {**(extra or {}), "reason": reason}.items() if note not in (None, "")
-        }
+        ended.user_attrs |= plain_notes({"result": dict(extra or {}), "reason": reason})
         ended.set_user_attr("seal", seal_of(ended))
         asked = 0
 
@@ -357,8 +349,7 @@ class Ledger(StoredStudy):
         self.give_up(number)
 
     def _running(self, number: int) -> FrozenTrial:
-        """The running trial with that number, as it stands now. Raises StorageError if there is none or it has finished, and
-        ClaimLostError if it is another driver's."""
+        """The running trial with that number. Raises StorageError if none runs, ClaimLostError if it is another driver's."""
         self._check_claim(number)
         trial = self._open.get(number) or self._at_hand(number)
         if trial.state != TrialState.RUNNING:
@@ -372,7 +363,7 @@ class Ledger(StoredStudy):
             raise ClaimLostError(f"{self.url}: trial {number} is another driver's now", self.url)
 
     def _do_as_owner(self, trial: FrozenTrial, write: Callable[[int], T]) -> T:
-        """Runs `write(trial's id)`, whose transactions look for themselves whether the trial is this driver's."""
+        """Runs `write(trial's id)`, each of whose transactions first looks whether the trial is this driver's."""
         number, trial_id = trial.number, trial._trial_id
 
         def action() -> T:

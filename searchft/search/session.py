@@ -35,10 +35,9 @@ class Placement:
 
 
 def build_executor(placement: Placement, ground: Ground, say: Callable[[str], None]) -> Executor:
-    """The workers, whose processes begin to import torch at once.
+    """The workers, whose processes begin to import torch at once; `say` gets what people must know of a cluster.
 
-    `say` gets what people must know of a cluster. Raises InputError for devices or a cluster that are not there, and for a
-    placement that says twice who places the workers.
+    Raises InputError for devices or a cluster that are not there, and for a placement that says twice who places the workers.
     """
     if placement.ray is None:
         if placement.gpus_per_worker is not None:
@@ -72,7 +71,7 @@ class Session:
             study.folder,
             resumed=study.resumed,
             stopping=stopping,
-            memory_of=self.ground.memory_of(study.facts, study.space.data.image_size),
+            memory_of=self.ground.memory_of(study.space.data.image_size),
         )
 
 
@@ -91,12 +90,8 @@ def open_session(
 ) -> Iterator[Session]:
     """Opens or creates the study of `space` and starts its workers; on leaving, both are let go.
 
-    Args:
-        studies, storage, fresh, extend, say: see `open_study`.
-        keep_values: whether workers keep what frozen layers compute (`False`: they compute it for every batch).
-        warn: gets what people must know of a cluster, however quiet the rest is.
-
-    Raises what `build_executor` and `open_study` raise.
+    `keep_values`: whether workers keep what frozen layers compute. `warn` gets what people must know of a cluster, however quiet
+    the rest is. The others, and what is raised: see `build_executor` and `open_study`.
     """
     ground = choose_ground()
     executor = build_executor(placement, ground, warn)  # its processes import torch while we look at the data

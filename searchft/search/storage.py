@@ -1,9 +1,8 @@
 """Optuna's storage on SQLite or PostgreSQL: opened safely, with errors that say what to do, each transaction checked from within.
 
-SQLite is opened with WAL and synchronous=NORMAL: a report costs 0.7 ms instead of 2 to 17, readers (optuna-dashboard, `list`) never
-block the driver, a crash of any process loses nothing, and a power cut at most the last moments, which the checkpoints replay. On a
-network file system, where WAL damages files, a rollback journal takes its place.
-PostgreSQL connections are tested before use, give up on a silent server in about half a minute, and never block others for longer.
+SQLite is opened with WAL and synchronous=NORMAL: readers never block the driver, a crash of any process loses nothing, and a power
+cut at most the last moments, which the checkpoints replay. On a network file system, where WAL damages files, a rollback journal
+takes its place. PostgreSQL connections are tested before use and give up on a silent server in about half a minute.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ TRANSACTION_TIMEOUT_S = 20
 CREATION_LOCK = 0x5EA2C4F7
 """Key of the PostgreSQL advisory lock held while tables and studies are created."""
 
-_ADVICE: tuple[tuple[str, str], ...] = (
+_ADVICE = (
     (r"database or disk is full|disk i/o error|no space left|disk full|quota exceeded", "Free some space and run again."),
     (
         r"database is locked",
@@ -112,7 +111,7 @@ def _is_outage(error: BaseException) -> bool:
 
 
 def check_database(url: str) -> None:
-    """Looks through a SQLite file for broken pages and indexes. Raises StorageError naming the file; other databases: nothing."""
+    """Looks through a SQLite file for broken pages and indexes. Raises StorageError naming the file."""
     path = sqlite_path(url)
     if path is None or not path.is_file():
         return
@@ -147,10 +146,10 @@ def study_exists(url: str, name: str) -> bool:
 
 
 def open_storage(url: str, folder: Path, *, create: bool = True) -> BaseStorage:
-    """Optuna's storage for a URL, ready for use; an empty URL means the SQLite file in `folder`.
+    """Optuna's storage for a URL; an empty URL means the SQLite file in `folder`.
 
-    With `create`, tables are made where there are none, one process at a time (Optuna's own creation fails when two race).
-    Without, a missing SQLite file is an InputError. Raises StorageError when the database cannot be used.
+    With `create`, tables are made where there are none; without, a missing SQLite file is an InputError. Raises StorageError when
+    the database cannot be used.
     """
     import optuna
     import sqlalchemy
@@ -165,8 +164,8 @@ def open_storage(url: str, folder: Path, *, create: bool = True) -> BaseStorage:
 
 
 def _leave_optuna(url: str, context: Any) -> None:
-    """Raises our error at once: Optuna tries five times by itself to add a trial, and where only the answer to the first commit was
-    lost, the second would write it twice. It does not know this error, and lets it pass."""
+    """Raises our error at once, which Optuna lets pass: it would try again by itself to add a trial, and where only the answer to the
+    first commit was lost, write it twice."""
     import sqlalchemy.exc
 
     error = context.sqlalchemy_exception or context.original_exception
@@ -260,9 +259,7 @@ class WriteChecks:
         self._at_begin: Callable[[Any], None] | None = None
         self._number: int | None = None
         self._sessions.remove()
-        self._sessions.configure(
-            autoflush=False
-        )  # a trial's parameters are inserted together, not before each of Optuna's queries
+        self._sessions.configure(autoflush=False)  # a trial's parameters are inserted together, not before each query
         sqlalchemy.event.listen(self._sessions, "after_begin", self._check_begin)
         sqlalchemy.event.listen(self._sessions, "before_commit", self._check_number)
 
@@ -286,7 +283,7 @@ class WriteChecks:
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
-        """Within, all that Optuna writes is one transaction: its sessions join it, and their commits are not its own."""
+        """Within, all that Optuna writes is one transaction: its sessions join it."""
         self._sessions.remove()
         try:
             with self._engine.begin() as connection:

@@ -136,7 +136,7 @@ def test_trials_that_do_not_fit_together_wait_and_smaller_ones_go_before_them(
     executor = Shared(slots=3)
     sizes = {"head": 10, "layer4": 20, "layer3": 40, "layer2": 60, "all": 200}
     with open_ledger(space, facts, tmp_path) as ledger:
-        *_, last = run_study(space, facts, ledger, executor, tmp_path, memory_of=lambda r: sizes[str(r.unfrozen)])
+        *_, last = run_study(space, facts, ledger, executor, tmp_path, memory_of=lambda r: sizes[str(r.recipe.unfrozen)])
     assert isinstance(last, StudyFinished)
     own = [r for r in last.records if r.answered_from is None]
     assert len(own) == 30 and all(r.state == "complete" for r in own)  # also those that fit nowhere: an estimate is no verdict

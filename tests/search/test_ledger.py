@@ -363,7 +363,7 @@ def end_two(ledger, small, suggestion_of):
         "UPDATE trial_values SET value = 0.9 WHERE trial_id = 2",
         "UPDATE trial_intermediate_values SET intermediate_value = 0.25 WHERE trial_id = 2",
         "UPDATE trial_user_attributes SET value_json = '{}' WHERE trial_id = 2 AND key = 'recipe'",
-        "UPDATE trial_user_attributes SET value_json = '{\"lr' WHERE trial_id = 2 AND key = 'trained_parameters'",
+        "UPDATE trial_user_attributes SET value_json = '{\"lr' WHERE trial_id = 2 AND key = 'result'",
         "UPDATE trials SET state = 'NONSENSE' WHERE trial_id = 2",
         "DELETE FROM trial_user_attributes WHERE trial_id = 2 AND key = 'key'",
     ],
