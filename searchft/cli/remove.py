@@ -57,7 +57,7 @@ def command(study: str, yes: bool, studies: Path, storage: str, as_json: bool) -
 def _check_mark(folder: Path) -> None:
     """Raises InputError for a folder that holds something and that no search has made: it may be anything, also the images."""
     from searchft.search.claims import LOCK_NAME
-    from searchft.search.urls import DATABASE_NAME
+    from searchft.search.databases import DATABASE_NAME
 
     marks = (LOCK_NAME, "space.yaml", DATABASE_NAME)
     if folder.is_dir() and any(folder.iterdir()) and not any((folder / mark).is_file() for mark in marks):

@@ -178,7 +178,7 @@ def _search(
 
 def _again(space_file: Path) -> str:
     """The command that goes on with this run: as it was given, without what begins anew or holds a password."""
-    from searchft.search.urls import mask_url
+    from searchft.search.databases import mask_url
 
     words = ["searchft", "run", str(space_file)]
     context = click.get_current_context()
@@ -195,7 +195,7 @@ def _again(space_file: Path) -> str:
 def _warn_of_password(storage: str) -> None:
     """`ps` shows every user of this machine what stands on a command line."""
     if _is_typed("storage"):
-        from searchft.search.urls import mask_url
+        from searchft.search.databases import mask_url
 
         if mask_url(storage) != storage:
             say("warning: every user of this machine can read the password in --storage (ps): set SEARCHFT_STORAGE instead")

@@ -92,7 +92,7 @@ def find_study(study: str, studies: Path, storage: str = "") -> FoundStudy:
 
     A path (anything with a slash, or a folder that exists here and holds a study) wins over a name.
     """
-    from searchft.search.urls import DATABASE_NAME
+    from searchft.search.databases import DATABASE_NAME
 
     is_path = "/" in study or Path(study, DATABASE_NAME).is_file()
     folder = Path(study) if is_path else studies / study

@@ -32,12 +32,11 @@ import psutil
 from searchft.errors import StorageError
 from searchft.faults import fault
 from searchft.files import lock_file, read_json, write_json
+from searchft.search.databases import mask_url
 from searchft.search.storage import KEEPALIVES, SERVER_KEEPALIVES, ServerAwayError
-from searchft.search.urls import mask_url
 
 GRACE_S = 60.0
 """How long a trial's owner has to come back before others may take a trial whose lock is gone."""
-
 DECISION_PATIENCE_S = 180.0
 """How long another driver may take to decide; it needs milliseconds, but its machine may have gone silent."""
 
@@ -56,11 +55,8 @@ class DecisionLostError(StorageError):
     """Another driver has begun a trial since this one read the records: they must be read, and decided upon, again."""
 
 
-# ---- processes ----
-
-
 def identity(process: psutil.Process | None = None) -> dict[str, Any]:
-    """Who a process of this machine (this one) is: `pid`, `host`, `boot_id` (of the machine's current run), `since` (its start, UTC)."""
+    """Who a process (this one) is: `pid`, `host`, `boot_id` (of the machine's current run), `since` (its start, UTC)."""
     process = process or psutil.Process()
     since = datetime.datetime.fromtimestamp(process.create_time(), datetime.UTC).isoformat(timespec="seconds")
     return {"pid": process.pid, "host": socket.gethostname(), "boot_id": boot_id(), "since": since}
@@ -89,9 +85,6 @@ def owner_is_gone(owner: Mapping[str, Any]) -> bool:
         return bool(identity(psutil.Process(int(owner["pid"])))["since"] != owner.get("since"))
     except (psutil.Error, ValueError, KeyError):
         return True
-
-
-# ---- one driver ----
 
 
 class DriverLock:
@@ -144,7 +137,6 @@ class Claims:
 
     shared = False
     """Whether other drivers may run trials of the same study."""
-
     alone = False
     """Whether nobody else may write at all."""
 
@@ -200,9 +192,6 @@ class FolderClaims(Claims):
             lock.release()
 
 
-# ---- several drivers ----
-
-
 class PostgresClaims(Claims):
     """Session advisory locks of one driver. Lost when their connection is, taken again by `ensure`. Raises psycopg's errors."""
 
@@ -210,17 +199,16 @@ class PostgresClaims(Claims):
 
     def __init__(self, url: str, study: str) -> None:
         digest = hashlib.sha256(f"searchft study {study}".encode()).digest()
-        self._url, self._study = url, study
+        self._url, self._where, self._study = url, mask_url(url), study
         self._study_key = int.from_bytes(digest[:8], "big", signed=True)
-        self._class = int.from_bytes(digest[8:12], "big", signed=True)
-        """First half of the trials' keys; the second is the trial's number."""
+        self._class = int.from_bytes(digest[8:12], "big", signed=True)  # first half of the trials' keys; the second is a number
         me = identity()
         # Processes in containers may agree in host name and process id
         self._name = f"searchft {me['pid']} {secrets.token_hex(6)} on {me['host']}"[:63]
         self._held: set[int] = set()
         self._unlocked_since: dict[int, float] = {}
         """By the number of a running trial without a lock: when this driver first saw it so."""
-        self._depth = 0
+        self._deciding = False
         self._connection = self._connect()
 
     def _connect(self) -> Any:
@@ -247,7 +235,7 @@ class PostgresClaims(Claims):
         connection = self._connection = self._connect()
         before, self._held = self._held, set()
         try:
-            if self._depth:
+            if self._deciding:
                 self._lock_decisions()
             for number in sorted(before):
                 self._end_namesakes()
@@ -269,17 +257,14 @@ class PostgresClaims(Claims):
 
     @contextlib.contextmanager
     def deciding(self) -> Iterator[None]:
-        if self._depth == 0:
-            self._lock_decisions()
-        self._depth += 1
+        self._lock_decisions()
+        self._deciding = True
         try:
             yield
         finally:
-            self._depth -= 1
-            if self._depth == 0:
-                # a connection that broke has given the lock back already
-                with contextlib.suppress(Exception):
-                    self._ask("SELECT pg_advisory_unlock(%s)", self._study_key)
+            self._deciding = False
+            with contextlib.suppress(Exception):  # a connection that broke has given the lock back already
+                self._ask("SELECT pg_advisory_unlock(%s)", self._study_key)
 
     def _lock_decisions(self) -> None:
         import psycopg
@@ -291,9 +276,8 @@ class PostgresClaims(Claims):
                 return
             except psycopg.errors.LockNotAvailable:
                 if time.monotonic() > deadline:
-                    where = mask_url(self._url)
                     rule = f"another driver of {self._study} has held the right to decide for {DECISION_PATIENCE_S:.0f} s"
-                    raise StorageError(f"{where}: {rule}: end it and run again", where) from None
+                    raise StorageError(f"{self._where}: {rule}: end it and run again", self._where) from None
 
     def claim(self, number: int) -> bool:
         if number not in self._held and self._ask("SELECT pg_try_advisory_lock(%s, %s)", self._class, number)[0][0]:
@@ -311,8 +295,7 @@ class PostgresClaims(Claims):
             (self._class % 2**32, number, process, trial_id),
         ).scalar()
         if found is False:
-            where = mask_url(self._url)
-            raise ServerAwayError(f"{where}: the lock of trial {number} is gone. Run again.", where)
+            raise ServerAwayError(f"{self._where}: the lock of trial {number} is gone. Run again.", self._where)
 
     def drop(self, number: int) -> None:
         if number in self._held:

@@ -33,21 +33,15 @@ from searchft.space import Space
 
 _POLL_S = 0.5
 """Longest wait for a message before signals and the clock are looked at again."""
-
 _LOOK_AROUND_S = 2.0
 """How often a driver with nothing to do looks what the others have done."""
-
 _KEEP_CLAIMS_S = 15.0
 """How often a driver that shares its study checks that it still holds its trials' locks."""
-
 _SLOTS_PER_TRIAL_AHEAD = 8
-
 _FAILURES_IN_A_ROW = 3
 """After so many trials that raised an error, no epoch in between, the fault is not the trials'."""
-
 _SILENT_EPOCHS, _SILENT_AT_LEAST_S = 10, 60.0
 """A worker is called silent after so many times its last epoch, but not before so many seconds."""
-
 _AT_ONCE = (StopReason.INTERRUPTED, StopReason.TIMEOUT, StopReason.FAILURES)
 """Reasons that do not wait for what runs: it stays `running` in the record, for the next driver."""
 
@@ -84,8 +78,7 @@ def run_study(
 class _RunningTrial:
     """A trial that a worker has."""
 
-    record: TrialRecord
-    """As it stood when it was dispatched."""
+    record: TrialRecord  # as it stood when it was dispatched
     values: dict[int, float]
     """Validation accuracy by epoch, as the storage has it."""
     results: dict[int, dict[str, Any]] = field(default_factory=dict)

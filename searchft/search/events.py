@@ -13,14 +13,11 @@ from searchft.space import Space
 class StopReason(StrEnum):
     """Why a run has ended, in the words that events and `--json` print."""
 
-    TRIALS = "trials"
-    """The budget is spent."""
-    EXHAUSTED = "exhausted"
-    """Every configuration is known."""
+    TRIALS = "trials"  # the budget is spent
+    EXHAUSTED = "exhausted"  # every configuration is known
     TIMEOUT = "timeout"
     INTERRUPTED = "interrupted"
-    FAILURES = "failures"
-    """Several trials in a row raised an error: the fault is not theirs."""
+    FAILURES = "failures"  # several trials in a row raised an error: the fault is not theirs
 
 
 @dataclass(frozen=True)
@@ -30,7 +27,6 @@ class StudyOpened:
     space: Space
     facts: SpaceFacts
     records: tuple[TrialRecord, ...]
-    """What the study already holds."""
     storage: str
     """Its URL, password masked."""
     devices: tuple[str, ...]
@@ -40,22 +36,20 @@ class StudyOpened:
 
 @dataclass(frozen=True)
 class TrialStarted:
-    """A worker begins or goes on with a trial."""
+    """A worker begins or goes on with a trial, after `resumed_at` epochs."""
 
     record: TrialRecord
     worker: int
     resumed_at: int = 0
-    """Epochs already in the record."""
 
 
 @dataclass(frozen=True)
 class EpochFinished:
-    """One more epoch of a running trial."""
+    """One more epoch (1-based) of a running trial, out of `epochs`."""
 
     number: int
     worker: int
     epoch: int
-    """1-based."""
     epochs: int
     train_loss: float
     train_accuracy: float
@@ -82,7 +76,7 @@ class Note:
 
 @dataclass(frozen=True)
 class StudyFinished:
-    """Nothing more will happen."""
+    """The last event."""
 
     records: tuple[TrialRecord, ...]
     why: StopReason

@@ -8,69 +8,69 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from searchft.errors import StorageError
+from searchft.execution import analytic_worker, worker
 from searchft.execution.local import Slot, plan_slots
 from searchft.files import cache_folder
 from searchft.recipe import ResolvedTrial, SpaceFacts
 from searchft.space import Space
 
 
-@dataclass(frozen=True)
 class Ground:
-    """Ways to look, explain, and train."""
+    """How data and backbones are looked at, and which processes train on them. Imports torch only where it looks."""
 
-    describe: Callable[[Space, Path, str], tuple[SpaceFacts, Path]]
-    """A space's facts and the folder of its decoded images, given the cache folder and the device that its trials will train
-    on. Raises InputError with every problem."""
-    explain: Callable[[Space, SpaceFacts], list[str]]
-    """A line for people about each opening."""
-    plan_slots: Callable[[str, int, int], list[Slot]]
-    """As `execution.local.plan_slots`."""
-    memory_of: Callable[[int], Callable[[ResolvedTrial], int]]
-    """The images' side to an estimate of a trial's peak in bytes."""
-    worker_main: Callable[[Connection, str, int, int], None]
-    """As `execution.worker.main`."""
+    worker_main = staticmethod(worker.main)
+
+    def describe(self, space: Space, cache: Path, device: str) -> tuple[SpaceFacts, Path]:
+        """Facts, and the folder of the decoded images, for trials on `device`. Raises InputError with every problem."""
+        from searchft.facts import describe
+
+        facts, images = describe(space, cache, device)
+        return facts, images.folder
+
+    def explain(self, space: Space, facts: SpaceFacts) -> list[str]:
+        """A line for people about each opening."""
+        from searchft.train.explain import explain_openings
+
+        return explain_openings(space, facts, cache_folder() / "features")
+
+    def plan_slots(self, devices: str, workers: int, per_device: int) -> list[Slot]:
+        """As `execution.local.plan_slots`."""
+        return plan_slots(devices, workers, per_device)
+
+    def memory_of(self, image_size: int) -> Callable[[ResolvedTrial], int]:
+        """An estimate of a trial's peak in bytes."""
+        from searchft.train.memory import PeakMemory
+
+        return PeakMemory(image_size)
+
+
+class AnalyticGround(Ground):
+    """An invented one, for tests of everything but training (see `execution.analytic_worker`)."""
+
+    worker_main = staticmethod(analytic_worker.main)
+
+    def describe(self, space: Space, cache: Path, device: str) -> tuple[SpaceFacts, Path]:
+        return analytic_worker.invented_facts(space), cache
+
+    def explain(self, space: Space, facts: SpaceFacts) -> list[str]:
+        return [f"{analytic_worker.VARIABLE} is set: nothing is trained"]
+
+    def plan_slots(self, devices: str, workers: int, per_device: int) -> list[Slot]:
+        return [Slot("analytic", 1)] * (workers or per_device)
+
+    def memory_of(self, image_size: int) -> Callable[[ResolvedTrial], int]:
+        return lambda trial: 0
 
 
 def choose_ground() -> Ground:
-    """The analytic ground where SEARCHFT_ANALYTIC is set, the real one everywhere else. Imports torch for neither."""
-    from searchft.execution import analytic_worker, worker
-
-    if os.environ.get(analytic_worker.VARIABLE):
-        return Ground(
-            describe=lambda space, cache, device: (analytic_worker.invented_facts(space), cache),
-            explain=lambda space, facts: [f"{analytic_worker.VARIABLE} is set: nothing is trained"],
-            plan_slots=lambda devices, workers, per_device: [Slot("analytic", 1)] * (workers or per_device),
-            memory_of=lambda side: lambda trial: 0,
-            worker_main=analytic_worker.main,
-        )
-    return Ground(_describe, _explain, plan_slots, _memory_of, worker.main)
-
-
-def _describe(space: Space, cache: Path, device: str) -> tuple[SpaceFacts, Path]:
-    from searchft.facts import describe
-
-    facts, images = describe(space, cache, device)
-    return facts, images.folder
-
-
-def _memory_of(side: int) -> Callable[[ResolvedTrial], int]:
-    from searchft.train.memory import PeakMemory
-
-    return PeakMemory(side)
-
-
-def _explain(space: Space, facts: SpaceFacts) -> list[str]:
-    from searchft.train.explain import explain_openings
-
-    return explain_openings(space, facts, cache_folder() / "features")
+    """The analytic ground where SEARCHFT_ANALYTIC is set, the real one everywhere else."""
+    return AnalyticGround() if os.environ.get(analytic_worker.VARIABLE) else Ground()
 
 
 def processor_changes(old: SpaceFacts, new: SpaceFacts) -> list[str]:

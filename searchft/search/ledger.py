@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import itertools
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +26,6 @@ from optuna.trial import FrozenTrial, TrialState
 
 from searchft.errors import StorageError
 from searchft.faults import fault
-from searchft.recipe import Recipe
 from searchft.search.claims import ClaimLostError, DecisionLostError
 from searchft.search.records import COMPLETE, FAILED, PRUNED, Label, TrialRecord, Trials
 from searchft.search.storage import NumberTakenError
@@ -39,7 +39,6 @@ __all__ = ["DAMAGED", "Ledger", "environment"]
 
 DAMAGED = "damaged: "
 """How the reason of a damaged trial begins."""
-
 _OF_ITS_OWN = frozenset({"curves", "errors", "owner", "retries", "traceback"})
 """What is noted of how a trial ran: one that is answered from it did not run."""
 
@@ -54,16 +53,12 @@ class Ledger(StoredStudy):
         self._known = Trials()
         self._open: dict[int, FrozenTrial] = {}
         """This driver's running trials, as they were last written: nobody else writes to them."""
-        self._recipes: dict[int, Recipe] = {}
-        """Of trials that ran when they were last read: parsing one costs more than all else about it."""
         self._ids: dict[int, int] = {}
         self._loaded = False
         """Whether `_known` is the whole study, and nobody else adds to it."""
 
-    # ---- beside other drivers ----
-
     def take_over(self, records: Sequence[TrialRecord]) -> list[TrialRecord]:
-        """Those of the running trials that nobody runs, which are this driver's from now on, as they stand now."""
+        """Takes the running trials that nobody runs: they are this driver's from now on, and returned as they stand now."""
         owners = {r.number: r.extra.get("owner") or {} for r in records if not r.finished}
         free = self._do(lambda: self._claims.orphans(owners)) if owners else set()
         taken = {number for number in free if self._do(lambda n=number: self._claims.claim(n))}  # type: ignore[misc]
@@ -81,8 +76,6 @@ class Ledger(StoredStudy):
         """Leaves a running trial to other drivers."""
         self._open.pop(number, None)
         self._claims.drop(number)
-
-    # ---- reading ----
 
     def trials(self) -> Trials:
         """The study's record, kept up to date by this ledger's writes; asked for again, it also has what other drivers wrote.
@@ -117,29 +110,27 @@ class Ledger(StoredStudy):
     def _take_in(self, trial: FrozenTrial, check: bool = False) -> TrialRecord:
         """A trial's record, remembered; `check`: it was read from the database, which may hold anything."""
         try:
-            record = record_of(trial, self._recipes.get(trial.number))
+            known = self._known.running.get(trial.number)  # parsing a recipe costs more than all else
+            record = record_of(trial, known.recipe if known else None)
             if check and record.finished and not is_sealed(trial):
                 raise ValueError("it is not what was written when it finished")
         except Exception as error:
             if not check:
                 raise
             record = self._damaged(trial.number, error)
-        self._recipes[trial.number] = record.recipe
-        if record.finished:
-            del self._recipes[trial.number]
         self._known.put(record)
         return record
 
     def _damaged(self, number: int, error: Exception) -> TrialRecord:
-        """What stands for a trial that cannot be read: no key, no value, any recipe."""
+        """What stands for a trial that cannot be read."""
         return TrialRecord(number, "", FAILED, {}, self.space().resolve({}), "", reason=f"{DAMAGED}{error}")
 
     def _at_hand(self, number: int) -> FrozenTrial:
         """A copy of a trial as the database has it."""
         if number not in self._ids:
             self._trials()
-        if number not in self._ids:
-            raise StorageError(f"{self.url}: there is no trial {number}", self.url)
+            if number not in self._ids:
+                raise StorageError(f"{self.url}: there is no trial {number}", self.url)
         return copy.deepcopy(self._do(lambda: self._storage.get_trial(self._ids[number])))
 
     def _trials(self) -> list[FrozenTrial]:
@@ -155,16 +146,13 @@ class Ledger(StoredStudy):
         find, study_id = self._storage.get_trial_id_from_study_id_trial_number, self.optuna_study._study_id
         trials: list[FrozenTrial] = []
         with contextlib.suppress(KeyError):  # no such number: that was all
-            for number in range(10**9):
-                trial_id = find(study_id, number)
-                self._ids[number] = trial_id
+            for number in itertools.count():
+                trial_id = self._ids[number] = find(study_id, number)
                 try:
                     trials.append(self._do(lambda i=trial_id: self._storage.get_trial(i)))  # type: ignore[misc]
                 except (LookupError, TypeError, ValueError) as error:
                     self._known.put(self._damaged(number, error))
         return trials
-
-    # ---- adding ----
 
     def start(self, suggestion: Suggestion, number: int, **notes: Any) -> TrialRecord:
         """Writes trial `number` as RUNNING, whole, in one step. `notes` become user attributes (an owner, say).
@@ -239,17 +227,15 @@ class Ledger(StoredStudy):
         trial.number = number
         if state.is_finished():
             trial.set_user_attr("seal", seal_of(trial))
-        asked = 0
+        attempts = itertools.count()
 
         def add() -> int:
-            nonlocal asked
-            asked += 1
+            again = next(attempts) > 0
             try:
-                with self._checks.number(number):
+                with self._checks.requiring(number=number):
                     return self._storage.create_new_trial(self.optuna_study._study_id, template_trial=trial)
             except NumberTakenError as taken:
-                if asked > 1 and taken.number == number + 1:
-                    # Asked again after an outage, and it had been written: the answer was lost, not the trial.
+                if again and taken.number == number + 1:  # after an outage: the answer may have been lost, not the trial
                     last = self.optuna_study.get_trials(deepcopy=False)[-1]
                     if last.state == state and last.user_attrs == json.loads(json.dumps(trial.user_attrs)):
                         return last._trial_id
@@ -261,8 +247,6 @@ class Ledger(StoredStudy):
         if not record.finished:
             self._open[number] = trial
         return record
-
-    # ---- a running trial ----
 
     def report(self, number: int, epoch: int, value: float) -> bool:
         """Records validation accuracy `value` after `epoch` (1-based) of a running trial.
@@ -306,8 +290,6 @@ class Ledger(StoredStudy):
         Finished already with the same state and value: nothing happens. Raises ValueError for a complete trial without a finite
         value, StorageError if it had finished otherwise.
         """
-        if state not in (COMPLETE, PRUNED, FAILED):
-            raise ValueError(f"a trial ends complete, pruned or failed but not {state!r}")
         if state == COMPLETE and (value is None or not math.isfinite(value)):
             raise ValueError(f"a complete trial has a finite value but trial {number} has {value}")
         done = self.record(number)
@@ -325,13 +307,11 @@ class Ledger(StoredStudy):
         ended.state, ended.value = OPTUNA_STATES[state], value
         ended.user_attrs |= plain_notes({"result": dict(extra or {}), "reason": reason})
         ended.set_user_attr("seal", seal_of(ended))
-        asked = 0
+        attempts = itertools.count()
 
         def end(trial_id: int) -> None:
-            nonlocal asked
-            asked += 1
-            # after an outage it may have been written though nobody could say so
-            if asked > 1 and self._storage.get_trial(trial_id).state == ended.state:
+            # After an outage it may have been written though nobody could say so.
+            if next(attempts) and self._storage.get_trial(trial_id).state == ended.state:
                 return
             with self._checks.together():
                 for name, note in ended.user_attrs.items():
@@ -368,7 +348,7 @@ class Ledger(StoredStudy):
 
         def action() -> T:
             self._check_claim(number)
-            with self._checks.at_begin(lambda connection: self._claims.check_owner(connection, number, trial_id)):
+            with self._checks.requiring(at_begin=lambda connection: self._claims.check_owner(connection, number, trial_id)):
                 return write(trial_id)
 
         return self._do(action)

@@ -27,7 +27,7 @@ class Placement:
     workers: int | None = None
     """Trials at once; None or 0: as many as there are devices."""
     workers_per_device: int = 1
-    """How many share a device, where `workers` does not say how many there are in all."""
+    """How many share a device, where `workers` is not given."""
     ray: str | None = None
     """`auto` (the Ray cluster of this machine, else one that is started here) or HOST:PORT; None: processes of this machine."""
     gpus_per_worker: float | None = None
@@ -63,16 +63,9 @@ class Session:
     def events(self, stopping: Callable[[], bool] = lambda: False) -> Iterator[Event]:
         """Runs the study to its budget, or until `stopping`; see `run_study`."""
         study = self.study
-        return run_study(
-            study.space,
-            study.facts,
-            study.ledger,
-            self.executor,
-            study.folder,
-            resumed=study.resumed,
-            stopping=stopping,
-            memory_of=self.ground.memory_of(study.space.data.image_size),
-        )
+        memory_of = self.ground.memory_of(study.space.data.image_size)
+        parts = study.space, study.facts, study.ledger, self.executor, study.folder
+        return run_study(*parts, resumed=study.resumed, stopping=stopping, memory_of=memory_of)
 
 
 @contextlib.contextmanager
@@ -101,15 +94,14 @@ def open_session(
         )
         with study.ledger:
             store = cache_folder() / "features"
-            executor.start(
-                WorkerSetup(
-                    facts=study.facts.to_json(),
-                    images=str(study.images),
-                    image_size=study.space.data.image_size,
-                    store=str(store) if keep_values else "",
-                    store_budget_bytes=store_budget_bytes(store),
-                )
+            setup = WorkerSetup(
+                facts=study.facts.to_json(),
+                images=str(study.images),
+                image_size=study.space.data.image_size,
+                store=str(store) if keep_values else "",
+                store_budget_bytes=store_budget_bytes(store),
             )
+            executor.start(setup)
             yield Session(study, executor, ground)
     finally:
         executor.close()

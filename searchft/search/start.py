@@ -17,10 +17,10 @@ from searchft.faults import fault
 from searchft.files import cache_folder, network_file_system, remove_leftovers, write_atomic
 from searchft.recipe import KEY_VERSION, SpaceFacts, is_read_only
 from searchft.search.claims import HOLDER_NAME, DriverLock
+from searchft.search.databases import mask_url, sqlite_path
 from searchft.search.ground import Ground, choose_ground, ground_changes, processor_changes
 from searchft.search.ledger import DAMAGED, Ledger, environment
 from searchft.search.records import TrialRecord
-from searchft.search.urls import mask_url, sqlite_path
 from searchft.space import Space, differences, notes
 
 

@@ -17,24 +17,19 @@ from typing import TYPE_CHECKING, Any
 
 from searchft.errors import InputError, StorageError
 from searchft.files import lock_file, network_file_system
-from searchft.search.listing import connect_read_only
-from searchft.search.urls import default_url, mask_text, mask_url, postgres_url, sqlite_path
+from searchft.search.databases import connect_read_only, default_url, mask_text, mask_url, postgres_url, sqlite_path
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
 
 BUSY_TIMEOUT_S = 60.0
 """How long SQLite waits for another process's write."""
-
 KEEPALIVES = {"connect_timeout": 10, "keepalives_idle": 15, "keepalives_interval": 5, "keepalives_count": 3}
 """libpq's: a server that has gone silent is given up after about 30 s."""
-
 SERVER_KEEPALIVES = "-c tcp_keepalives_idle=30 -c tcp_keepalives_interval=10 -c tcp_keepalives_count=3"
 """The server notices within a minute that this machine is gone, and frees its locks."""
-
 TRANSACTION_TIMEOUT_S = 20
 """How long a client that vanished inside a transaction may keep others waiting; these then ask again."""
-
 CREATION_LOCK = 0x5EA2C4F7
 """Key of the PostgreSQL advisory lock held while tables and studies are created."""
 
@@ -42,24 +37,21 @@ _ADVICE = (
     (r"database or disk is full|disk i/o error|no space left|disk full|quota exceeded", "Free some space and run again."),
     (
         r"database is locked",
-        f"Another process has held it for over {BUSY_TIMEOUT_S:.0f} s: end it (a database shell, a copy) and run again.",
+        f"Another process has held it for over {BUSY_TIMEOUT_S:.0f} s: end it (a shell, a copy) and run again.",
     ),
     (
         r"file is not a database|malformed|database corrupt",
         "The file is damaged: put back a copy of it, or start over with --fresh (the old one is kept aside).",
     ),
     (r"readonly database|read-only|permission denied|unable to open", "Check that the folder exists and may be written."),
-    (
-        r"password|authentication failed|pg_hba|access denied|no password supplied",
-        "Check user and password in the storage URL.",
-    ),
+    (r"password|authentication failed|pg_hba|access denied", "Check user and password in the storage URL."),
     (
         r"refused|timeout|timed out|could not translate|not known|unreachable|server closed|terminat|starting up|shutting down",
         "Check that the database server runs and can be reached, then run again: the study goes on where it was.",
     ),
     (r'database "[^"]*" does not exist|unknown database', "Create the database first, or correct its name in the storage URL."),
     (
-        r"no longer compatible with the table schema",
+        r"compatible with the table schema",
         "It was written by another version of Optuna: `optuna storage upgrade` brings it up.",
     ),
 )
@@ -76,19 +68,20 @@ def storage_errors(url: str) -> Iterator[None]:
     import optuna
     import sqlalchemy.exc
 
+    known = (sqlalchemy.exc.SQLAlchemyError, sqlite3.Error, optuna.exceptions.StorageInternalError, OSError)
     try:
         yield
-    except (sqlalchemy.exc.SQLAlchemyError, sqlite3.Error, optuna.exceptions.StorageInternalError, OSError) as error:
-        raise _explained(error, url) from error
     except Exception as error:
-        # a driver's own errors are met without importing it
-        if type(error).__module__.partition(".")[0] in ("psycopg2", "psycopg") or "table schema" in str(error):
+        psycopg = type(error).__module__.startswith("psycopg")  # met without importing it
+        if isinstance(error, known) or psycopg or "table schema" in str(error):
             raise _explained(error, url) from error
         raise
 
 
 def _explained(error: BaseException, url: str) -> StorageError:
-    causes = list(_chain(error))
+    causes = [error]
+    while (cause := getattr(causes[-1], "orig", None) or causes[-1].__cause__) is not None:
+        causes.append(cause)
     text = " ".join(str(getattr(causes[-1], "orig", None) or causes[-1]).split())
     everything = " ".join(str(cause) for cause in causes).lower()
     advice = next((advice for pattern, advice in _ADVICE if re.search(pattern, everything)), "Run again when it is mended.")
@@ -96,12 +89,6 @@ def _explained(error: BaseException, url: str) -> StorageError:
     away = not url.lower().startswith("sqlite") and any(_is_outage(cause) for cause in causes)
     kind = ServerAwayError if away else StorageError
     return kind(f"{masked}: {mask_text(text, url).rstrip('.')}. {advice}", masked)
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = getattr(error, "orig", None) or error.__cause__
 
 
 def _is_outage(error: BaseException) -> bool:
@@ -264,22 +251,14 @@ class WriteChecks:
         sqlalchemy.event.listen(self._sessions, "before_commit", self._check_number)
 
     @contextlib.contextmanager
-    def number(self, number: int) -> Iterator[None]:
-        """Within, a trial is added as `number` or not at all: raises NumberTakenError."""
-        self._number = number
+    def requiring(self, number: int | None = None, at_begin: Callable[[Any], None] | None = None) -> Iterator[None]:
+        """Within, a trial is added as `number` or not at all (NumberTakenError), and `at_begin(connection)` runs first in every
+        transaction, which ends with what it raises."""
+        self._number, self._at_begin = number, at_begin
         try:
             yield
         finally:
-            self._number = None
-
-    @contextlib.contextmanager
-    def at_begin(self, check: Callable[[Any], None]) -> Iterator[None]:
-        """Within, `check(connection)` runs first in every transaction; what it raises ends that transaction."""
-        self._at_begin = check
-        try:
-            yield
-        finally:
-            self._at_begin = None
+            self._number = self._at_begin = None
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:

@@ -25,18 +25,16 @@ from searchft.faults import fault
 from searchft.machine import processor_name
 from searchft.recipe import SpaceFacts
 from searchft.search.claims import Claims, FolderClaims, PostgresClaims
+from searchft.search.databases import default_url, mask_url, sqlite_path
 from searchft.search.storage import ServerAwayError, WriteChecks, check_database, open_storage, storage_errors, study_exists
-from searchft.search.urls import default_url, mask_url, sqlite_path
 
 if TYPE_CHECKING:
     from searchft.space import Space
 
 OUTAGE_PATIENCE_S = 180.0
-"""How long a database server may be away in mid-study: a minute's outage with room."""
-
+"""How long a database server may be away in mid-study."""
 FIRST_WAIT_S = 0.25
 """How long to wait before a server that was away is asked again; then twice as long each time, up to five seconds."""
-
 STRANGER = "Another program writes to this study: stop it and run again."
 
 _VERSIONS_OF = ("searchft", "torch", "torchvision", "timm", "optuna", "numpy", "pillow")
@@ -130,8 +128,6 @@ class StoredStudy:
         """Deletes the study with all its trials from its database."""
         self._do(lambda: optuna.delete_study(study_name=self.name, storage=self._storage))
 
-    # ---- beside other drivers ----
-
     @property
     def shared(self) -> bool:
         """Whether other drivers may run trials of this study at the same time."""
@@ -149,8 +145,6 @@ class StoredStudy:
         """Takes locks again that a broken connection has lost; else others take the trials over."""
         with contextlib.suppress(Exception):  # the server is away: the next write waits for it
             self._claims.ensure()
-
-    # ---- what was pinned ----
 
     @property
     def pinned(self) -> bool:
@@ -220,8 +214,6 @@ class StoredStudy:
 
     def _set_attribute(self, name: str, value: Any) -> None:
         self._do(lambda: self.optuna_study.set_user_attr(name, value))
-
-    # ---- how ----
 
     def _do(self, action: Callable[[], T]) -> T:
         """Runs a database action with our errors. A server that is away is waited for; every action here may be repeated."""

@@ -20,9 +20,8 @@ import pytest
 
 from searchft.errors import InputError, StorageError
 from searchft.search import storage as storage_module
+from searchft.search.databases import default_url, list_studies
 from searchft.search.ledger import Ledger, environment
-from searchft.search.listing import list_studies
-from searchft.search.urls import default_url
 
 
 @pytest.fixture
@@ -467,6 +466,6 @@ def test_list_studies_counts_without_optuna(ledger, folder, small, suggestion_of
     counts = {"complete": 1, "pruned": 0, "failed": 1, "running": 1, "waiting": 0, "answered": 1}
     assert found["small"].counts == counts and found["small"].best == 0.75 and found["small"].changed > 0
     assert "not a database" in found["broken"].problem
-    code = f"import sys; from searchft.search.listing import list_studies; list_studies({str(folder.parent)!r}); "
+    code = f"import sys; from searchft.search.databases import list_studies; list_studies({str(folder.parent)!r}); "
     check = "assert not {'optuna', 'torch', 'sqlalchemy'} & set(sys.modules)"
     assert subprocess.run([sys.executable, "-c", code + check], check=False).returncode == 0

@@ -38,9 +38,10 @@ with ledger.deciding():
 
 CREATE = """
 import dataclasses
-from searchft.search.ground import Ground
+from searchft.search.ground import AnalyticGround
 from searchft.search.start import open_study
-ground = Ground(lambda s, cache, device: (facts, cache), lambda s, f: [], None, None, None)
+ground = AnalyticGround()
+ground.describe = lambda s, cache, device: (facts, cache)
 sys.stdin.readline()
 for round in range(13):
     study = open_study(dataclasses.replace(space, name=f"s{round}"), Path(sys.argv[2]), storage=sys.argv[1], ground=ground)

@@ -148,12 +148,12 @@ def test_tpe_turns_away_from_infeasible_configurations(space_of, facts):
 
 
 def test_a_neighbour_is_one_step_away_and_untried(space_of, facts):
-    from searchft.search.suggest import _draw, _neighbour
+    from searchft.search.suggest import _choose, _neighbour, mix
 
     space = space_of()
     places = {d.name: d.choices for d in space.dimensions}
     for seed in range(20):
-        here = _draw(space, facts, seed)
+        here = _choose(space, facts, lambda d, seed=seed: mix(seed, d.name) % len(d.choices))
         tried = {here.key}
         found = []
         while (near := _neighbour(here, tried, space, facts, seed)) is not None:
