@@ -35,8 +35,7 @@ from searchft.files import lock_file, read_json, write_json
 from searchft.search.databases import mask_url
 from searchft.search.storage import KEEPALIVES, SERVER_KEEPALIVES, ServerAwayError
 
-GRACE_S = 60.0
-"""How long a trial's owner has to come back before others may take a trial whose lock is gone."""
+GRACE_S = 60.0  # how long a trial's owner has to come back before others may take a trial whose lock is gone
 DECISION_PATIENCE_S = 180.0
 """How long another driver may take to decide; it needs milliseconds, but its machine may have gone silent."""
 
@@ -135,10 +134,8 @@ class DriverLock:
 class Claims:
     """What a ledger asks before it writes. This one is a reader's: it holds nothing and keeps nobody out."""
 
-    shared = False
-    """Whether other drivers may run trials of the same study."""
-    alone = False
-    """Whether nobody else may write at all."""
+    shared = False  # whether other drivers may run trials of the same study
+    alone = False  # whether nobody else may write at all
 
     def ensure(self) -> None:
         """Sees to it that everything held is still held. Called before every action on the storage."""

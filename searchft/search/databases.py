@@ -11,8 +11,7 @@ from pathlib import Path
 
 from searchft.errors import InputError
 
-DATABASE_NAME = "study.db"
-"""The SQLite file in a study's folder."""
+DATABASE_NAME = "study.db"  # the SQLite file in a study's folder
 
 _SECRET_PARAMETER = re.compile(r"(?i)\b([\w-]*(?:pass(?:word|wd|phrase)?|pwd|secret|token))=([^&\s]*)")
 _OWN = "trial_id NOT IN (SELECT trial_id FROM trial_user_attributes WHERE key = 'answered_from')"
@@ -83,10 +82,8 @@ class StudySummary:
     counts: dict[str, int] = field(default_factory=dict)
     """`complete`, `pruned`, `failed`, `running`, `waiting` (answered ones not counted) and `answered`."""
     best: float | None = None
-    changed: float = 0.0
-    """When its files were last written: seconds since 1970."""
-    problem: str = ""
-    """Why nothing more can be said of it; empty: all is well."""
+    changed: float = 0.0  # when its files were last written: seconds since 1970
+    problem: str = ""  # why nothing more can be said of it; empty: all is well
 
 
 def list_studies(root: Path) -> list[StudySummary]:

@@ -20,26 +20,23 @@ from typing import Any
 from searchft.errors import StorageError
 from searchft.execution.protocol import CONTINUE, STOP, EpochDone, Executor, Job, JobDone, JobFailed, Message, WorkerDied
 from searchft.faults import fault
+from searchft.files import LAST_CHECKPOINT
 from searchft.recipe import ResolvedTrial, SpaceFacts, resolve, trained_parameters
 from searchft.search import events
 from searchft.search.claims import ClaimLostError, DecisionLostError, identity
 from searchft.search.events import EpochFinished, Event, Note, StopReason, TrialFinished, TrialStarted
-from searchft.search.folders import has_checkpoint, safe_trial_folder, tidy_trial_folder, weights_kept
+from searchft.search.folders import safe_trial_folder, tidy_trial_folder, weights_kept
 from searchft.search.ledger import DAMAGED, Ledger
 from searchft.search.prune import should_prune
 from searchft.search.records import COMPLETE, FAILED, PRUNED, TrialRecord, saved_seconds, summarize_epochs
 from searchft.search.suggest import suggest
 from searchft.space import Space
 
-_POLL_S = 0.5
-"""Longest wait for a message before signals and the clock are looked at again."""
-_LOOK_AROUND_S = 2.0
-"""How often a driver with nothing to do looks what the others have done."""
-_KEEP_CLAIMS_S = 15.0
-"""How often a driver that shares its study checks that it still holds its trials' locks."""
+_POLL_S = 0.5  # longest wait for a message before signals and the clock are looked at again
+_LOOK_AROUND_S = 2.0  # how often a driver with nothing to do looks what the others have done
+_KEEP_CLAIMS_S = 15.0  # how often a driver that shares its study checks that it still holds its trials' locks
 _SLOTS_PER_TRIAL_AHEAD = 8
-_FAILURES_IN_A_ROW = 3
-"""After so many trials that raised an error, no epoch in between, the fault is not the trials'."""
+_FAILURES_IN_A_ROW = 3  # after so many trials that raised an error, no epoch in between, the fault is not the trials'
 _SILENT_EPOCHS, _SILENT_AT_LEAST_S = 10, 60.0
 """A worker is called silent after so many times its last epoch, but not before so many seconds."""
 _AT_ONCE = (StopReason.INTERRUPTED, StopReason.TIMEOUT, StopReason.FAILURES)
@@ -79,13 +76,11 @@ class _RunningTrial:
     """A trial that a worker has."""
 
     record: TrialRecord  # as it stood when it was dispatched
-    values: dict[int, float]
-    """Validation accuracy by epoch, as the storage has it."""
+    values: dict[int, float]  # validation accuracy by epoch, as the storage has it
     results: dict[int, dict[str, Any]] = field(default_factory=dict)
     """Epoch results seen in this session (replayed ones included)."""
     pruned: bool = False
-    halted: bool = False
-    """It was asked to stop, or is another driver's now: how it ends is not to be recorded."""
+    halted: bool = False  # it was asked to stop, or is another driver's now: how it ends is not to be recorded
     last_message_at: float = field(default_factory=time.monotonic)
     noted_silent: bool = False
 
@@ -103,17 +98,13 @@ class _Driver:
     folder: Path
     stopping: Callable[[], bool]
     memory_of: Callable[[ResolvedTrial], int]
-    stop: StopReason | None = None
-    """Why no more trials are begun; None: more are."""
+    stop: StopReason | None = None  # why no more trials are begun; None: more are
 
     def __post_init__(self) -> None:
         slots = len(self.executor.devices)
-        self.ahead = -(-slots // _SLOTS_PER_TRIAL_AHEAD) if slots > 1 else 0
-        """How many trials may wait for a slot."""
-        self.running: dict[int, _RunningTrial] = {}
-        """By slot."""
-        self.curves: dict[int, Sequence[float]] = {}
-        """Validation accuracy by trial, as the storage has it."""
+        self.ahead = -(-slots // _SLOTS_PER_TRIAL_AHEAD) if slots > 1 else 0  # how many trials may wait for a slot
+        self.running: dict[int, _RunningTrial] = {}  # by slot
+        self.curves: dict[int, Sequence[float]] = {}  # validation accuracy by trial, as the storage has it
         records = self.ledger.records()
         self._update_curves(records)
         self.queue: list[TrialRecord] = self.ledger.take_over(records)
@@ -122,10 +113,8 @@ class _Driver:
         own = (r for r in records if r.finished and r.answered_from is None)
         self.to_tidy = {r.number for r in own if not r.reason.startswith(DAMAGED)}
         """Finished trials whose folders may hold what is not needed any more, or not for long."""
-        self.owner = identity()
-        """Noted on running trials, for people: the locks decide."""
-        self.look_again = 0.0
-        """When to ask again what other drivers have done, after there was nothing to do."""
+        self.owner = identity()  # noted on running trials, for people: the locks decide
+        self.look_again = 0.0  # when to ask again what other drivers have done, after there was nothing to do
         self.failed_in_a_row = 0
         self.longest_epoch_s = 0.0
         self.deadline = time.monotonic() + (self.space.search.timeout_s or float("inf"))
@@ -259,7 +248,7 @@ class _Driver:
             yield Note(str(lost), warning=True)
             return
         folder = safe_trial_folder(self.folder, record.number)
-        if record.curve and not has_checkpoint(folder):
+        if record.curve and not (folder / LAST_CHECKPOINT).exists():
             there = f"its checkpoint is not in {folder} (it ran on {owner.get('host', 'another machine')})"
             yield Note(f"trial {record.number} begins again: {there}", warning=True)
         self.running[slot] = _RunningTrial(record, dict(enumerate(record.curve, 1)))

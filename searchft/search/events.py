@@ -27,10 +27,8 @@ class StudyOpened:
     space: Space
     facts: SpaceFacts
     records: tuple[TrialRecord, ...]
-    storage: str
-    """Its URL, password masked."""
-    devices: tuple[str, ...]
-    """One per worker, e.g. ("cpu (2 threads)",)."""
+    storage: str  # its URL, password masked
+    devices: tuple[str, ...]  # One per worker, e.g. ("cpu (2 threads)",).
     resumed: bool
 
 
@@ -55,8 +53,7 @@ class EpochFinished:
     train_accuracy: float
     val_accuracy: float
     seconds: float
-    stored_s: float = 0.0
-    """What it did not spend because values came from the store."""
+    stored_s: float = 0.0  # what it did not spend because values came from the store
 
 
 @dataclass(frozen=True)
@@ -80,8 +77,7 @@ class StudyFinished:
 
     records: tuple[TrialRecord, ...]
     why: StopReason
-    saved_seconds: dict[str, float] = field(default_factory=dict)
-    """Estimated seconds saved, by `store`, `memo` and `pruning`."""
+    saved_seconds: dict[str, float] = field(default_factory=dict)  # estimated seconds saved, by `store`, `memo` and `pruning`
 
 
 Event = StudyOpened | TrialStarted | EpochFinished | TrialFinished | Note | StudyFinished

@@ -114,8 +114,7 @@ def ground_changes(
     return changes
 
 
-_Row = tuple[str, str, Any]
-"""Of an image: split, class, pixels uint8 [S, S, 3]."""
+_Row = tuple[str, str, Any]  # of an image: split, class, pixels uint8 [S, S, 3]
 
 
 def _load_rows(folder: Path) -> dict[str, _Row]:

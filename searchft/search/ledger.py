@@ -37,8 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DAMAGED", "Ledger", "environment"]
 
-DAMAGED = "damaged: "
-"""How the reason of a damaged trial begins."""
+DAMAGED = "damaged: "  # how the reason of a damaged trial begins
 _OF_ITS_OWN = frozenset({"curves", "errors", "owner", "retries", "traceback"})
 """What is noted of how a trial ran: one that is answered from it did not run."""
 
@@ -51,11 +50,9 @@ class Ledger(StoredStudy):
     def __init__(self, *opened: Any) -> None:
         super().__init__(*opened)
         self._known = Trials()
-        self._open: dict[int, FrozenTrial] = {}
-        """This driver's running trials, as they were last written: nobody else writes to them."""
+        self._open: dict[int, FrozenTrial] = {}  # this driver's running trials, as they were last written
         self._ids: dict[int, int] = {}
-        self._loaded = False
-        """Whether `_known` is the whole study, and nobody else adds to it."""
+        self._loaded = False  # whether `_known` is the whole study, and nobody else adds to it
 
     def take_over(self, records: Sequence[TrialRecord]) -> list[TrialRecord]:
         """Takes the running trials that nobody runs: they are this driver's from now on, and returned as they stand now."""
@@ -155,10 +152,9 @@ class Ledger(StoredStudy):
         return trials
 
     def start(self, suggestion: Suggestion, number: int, **notes: Any) -> TrialRecord:
-        """Writes trial `number` as RUNNING, whole, in one step. `notes` become user attributes (an owner, say).
+        """Writes trial `number` as RUNNING, within `deciding`. `notes` become user attributes (an owner, say).
 
-        Between reading the records and this, other drivers must be kept out (`deciding`). Raises DecisionLostError if one was there
-        all the same, StorageError if a stranger writes to a study that has one driver.
+        Raises DecisionLostError if another driver added a trial all the same, StorageError if a stranger did.
         """
         if not self._do(lambda: self._claims.claim(number)):  # before it exists: no moment at which nobody owns it
             raise DecisionLostError(f"{self.url}: trial {number} is another driver's before it was begun", self.url)
@@ -169,10 +165,10 @@ class Ledger(StoredStudy):
             raise
 
     def answer(self, suggestion: Suggestion, number: int, from_record: TrialRecord) -> TrialRecord:
-        """Writes trial `number` finished, in one step, with the result of a trial of the same key, without a curve.
+        """Writes trial `number` finished, with the result of a trial of the same key, without a curve.
 
         A complete configuration answers complete, a pruned or infeasible one pruned. What else was measured is copied to an enqueued
-        row only; of others `answered_from` says where it stands. Raises ValueError if the record is no answer, else as `start`.
+        row only. Raises ValueError if the record is no answer, else as `start`.
         """
         if not from_record.answers or from_record.key != suggestion.key:
             raise ValueError(f"trial {from_record.number} is no answer for trial {number}")
@@ -184,10 +180,9 @@ class Ledger(StoredStudy):
         return self._write(number, state, params, suggestion, notes, from_record.value, infeasible=from_record.infeasible)
 
     def adopt(self, record: TrialRecord, number: int, params: Mapping[str, Label], source: str) -> None:
-        """Writes a copy of another study's finished trial, curve and all, in one step; `params`: its labels in this study's space.
+        """Writes a copy of a finished trial of the study `source`, curve and all; of its `params` those that this space has.
 
-        Labels that this study's space does not have are left out. `source` (the other study's name) is kept as the user
-        attribute `adopted_from`. Raises ValueError for a trial that has not finished or was itself answered.
+        Raises ValueError for a trial that has not finished or was itself answered.
         """
         if not record.finished or record.answered_from is not None:
             raise ValueError(f"trial {record.number} of {source} has no result of its own to adopt")
@@ -251,9 +246,8 @@ class Ledger(StoredStudy):
     def report(self, number: int, epoch: int, value: float) -> bool:
         """Records validation accuracy `value` after `epoch` (1-based) of a running trial.
 
-        Returns False where it is there already. There with another value (an epoch computed again on a device that does not repeat
-        itself): the new one takes its place, because its weights are those that exist. Raises ValueError if epochs are left out,
-        StorageError if the trial has finished.
+        Returns False where it is there already. Another value (of a device that does not repeat itself) takes its place: its weights
+        are those that exist. Raises ValueError if epochs are left out, StorageError if the trial has finished.
         """
         trial = self._running(number)
         known = trial.intermediate_values

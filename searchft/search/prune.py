@@ -44,10 +44,6 @@ def should_prune(settings: SearchSettings, curve: Curve, others: Mapping[int, Cu
     return rule(settings, curve, others.values())
 
 
-def _none(settings: SearchSettings, curve: Curve, others: Iterable[Curve]) -> bool:
-    return False
-
-
 def _median(settings: SearchSettings, curve: Curve, others: Iterable[Curve]) -> bool:
     """The median rule of Golovin et al. 2017 (Google Vizier), as Optuna's MedianPruner reads it: stop a trial whose best value
     is below the median of what the others had at this epoch."""
@@ -75,7 +71,7 @@ def _patient(settings: SearchSettings, curve: Curve, others: Iterable[Curve]) ->
 
 PRUNERS: Mapping[str, Callable[[SearchSettings, Curve, Iterable[Curve]], bool]] = MappingProxyType(
     {
-        "none": _none,
+        "none": lambda settings, curve, others: False,
         "median": _median,
         "percentile": _percentile,
         "asha": _asha,

@@ -6,17 +6,13 @@ import bisect
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, overload
+from typing import Any
 
 from searchft.recipe import Recipe
 
-RUNNING = "running"
-COMPLETE = "complete"
-PRUNED = "pruned"
-FAILED = "failed"
+RUNNING, COMPLETE, PRUNED, FAILED = "running", "complete", "pruned", "failed"
 
-Label = str | int | float | bool | None
-"""How a choice is written in the persistent study: 0.5, 128, "layer4", "256+128"."""
+Label = str | int | float | bool | None  # how a choice is written in the persistent study: 0.5, 128, "layer4", "256+128"
 
 _CURVES = ("train_loss", "train_accuracy", "val_loss", "seconds", "stored_s")
 """Kept per epoch beside the validation accuracy: written when the trial ends, a checkpoint has them until then."""
@@ -27,26 +23,18 @@ class TrialRecord:
     """One trial as the study holds it."""
 
     number: int
-    name: str
-    """Of the enqueued row; empty for what the sampler chose."""
+    name: str  # of the enqueued row; empty for what the sampler chose
     state: str
-    params: Mapping[str, Label]
-    """What was chosen: the active dimensions only."""
-    recipe: Recipe
-    """What ran."""
+    params: Mapping[str, Label]  # what was chosen: the active dimensions only
+    recipe: Recipe  # what ran
     key: str
     value: float | None = None
     """Best validation accuracy in [0, 1]; of a pruned trial what it had reached; None where there is none."""
-    curve: tuple[float, ...] = ()
-    """Validation accuracy of epochs 1..k; empty for a trial answered from another."""
-    answered_from: int | None = None
-    """Number of the trial whose result this one repeats; None: it ran itself."""
-    infeasible: bool = False
-    """Whether it could not run here at all (out of memory): the sampler avoids its neighbourhood."""
-    reason: str = ""
-    """Why it was pruned or failed."""
-    seconds: float = 0.0
-    """Computing time of its epochs."""
+    curve: tuple[float, ...] = ()  # validation accuracy of epochs 1..k; empty for a trial answered from another
+    answered_from: int | None = None  # number of the trial whose result this one repeats; None: it ran itself
+    infeasible: bool = False  # whether it could not run here at all (out of memory): the sampler avoids its neighbourhood
+    reason: str = ""  # why it was pruned or failed
+    seconds: float = 0.0  # computing time of its epochs
     extra: Mapping[str, Any] = field(default_factory=dict)
     """`train_accuracy`, `best_epoch`, `trained_parameters`, `val_balanced_accuracy` …; `curves`: per-epoch lists."""
 
@@ -69,14 +57,10 @@ class Trials(Sequence[TrialRecord]):
     def __init__(self, records: Iterable[TrialRecord] = ()) -> None:
         self._numbers: list[int] = []
         self._records: list[TrialRecord] = []
-        self.rows: dict[str, int] = {}
-        """Enqueued rows that were begun: name to number."""
-        self.tried: set[str] = set()
-        """Keys of all trials, whatever came of them."""
-        self.running: dict[int, TrialRecord] = {}
-        """By number, in the order in which they were begun."""
-        self.own = 0
-        """How many ran or run themselves; the others were answered."""
+        self.rows: dict[str, int] = {}  # enqueued rows that were begun: name to number
+        self.tried: set[str] = set()  # keys of all trials, whatever came of them
+        self.running: dict[int, TrialRecord] = {}  # by number, in the order in which they were begun
+        self.own = 0  # how many ran or run themselves; the others were answered
         self._answers: dict[str, TrialRecord] = {}
         self._ranking: list[tuple[float, float, int]] = []
         self._finished: list[tuple[int, int]] = []
@@ -115,13 +99,7 @@ class Trials(Sequence[TrialRecord]):
             if record.answers and (answer is None or record.number < answer.number):
                 self._answers[record.key] = record
 
-    @overload
-    def __getitem__(self, place: int) -> TrialRecord: ...
-
-    @overload
-    def __getitem__(self, place: slice) -> list[TrialRecord]: ...
-
-    def __getitem__(self, place: int | slice) -> TrialRecord | list[TrialRecord]:
+    def __getitem__(self, place: Any) -> Any:
         """By position, not by number: see `numbered`."""
         return self._records[place]
 

@@ -22,16 +22,12 @@ from searchft.space import Space
 class Placement:
     """Where the workers are to run."""
 
-    devices: str = "auto"
-    """`auto`, `cpu`, or e.g. `cuda:0,cuda:1`."""
-    workers: int | None = None
-    """Trials at once; None or 0: as many as there are devices."""
-    workers_per_device: int = 1
-    """How many share a device, where `workers` is not given."""
+    devices: str = "auto"  # `auto`, `cpu`, or e.g. `cuda:0,cuda:1`.
+    workers: int | None = None  # trials at once; None or 0: as many as there are devices
+    workers_per_device: int = 1  # how many share a device, where `workers` is not given
     ray: str | None = None
     """`auto` (the Ray cluster of this machine, else one that is started here) or HOST:PORT; None: processes of this machine."""
-    gpus_per_worker: float | None = None
-    """On Ray: GPUs, or a share of one, for each worker."""
+    gpus_per_worker: float | None = None  # on Ray: GPUs, or a share of one, for each worker
 
 
 def build_executor(placement: Placement, ground: Ground, say: Callable[[str], None]) -> Executor:

@@ -30,13 +30,11 @@ class ReadyStudy:
 
     space: Space
     facts: SpaceFacts
-    images: Path
-    """Folder of the decoded images."""
+    images: Path  # folder of the decoded images
     ledger: Ledger
     folder: Path
     resumed: bool
-    notes: tuple[str, ...]
-    """Remarks for people: what the space holds that may not be meant, and how each opening is computed."""
+    notes: tuple[str, ...]  # remarks for people: what the space holds that may not be meant, and how each opening is computed
 
 
 def open_study(

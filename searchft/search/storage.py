@@ -22,16 +22,13 @@ from searchft.search.databases import connect_read_only, default_url, mask_text,
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
 
-BUSY_TIMEOUT_S = 60.0
-"""How long SQLite waits for another process's write."""
+BUSY_TIMEOUT_S = 60.0  # how long SQLite waits for another process's write
 KEEPALIVES = {"connect_timeout": 10, "keepalives_idle": 15, "keepalives_interval": 5, "keepalives_count": 3}
 """libpq's: a server that has gone silent is given up after about 30 s."""
 SERVER_KEEPALIVES = "-c tcp_keepalives_idle=30 -c tcp_keepalives_interval=10 -c tcp_keepalives_count=3"
 """The server notices within a minute that this machine is gone, and frees its locks."""
-TRANSACTION_TIMEOUT_S = 20
-"""How long a client that vanished inside a transaction may keep others waiting; these then ask again."""
-CREATION_LOCK = 0x5EA2C4F7
-"""Key of the PostgreSQL advisory lock held while tables and studies are created."""
+TRANSACTION_TIMEOUT_S = 20  # how long a client that vanished inside a transaction may keep others waiting; these then ask again
+CREATION_LOCK = 0x5EA2C4F7  # key of the PostgreSQL advisory lock held while tables and studies are created
 
 _ADVICE = (
     (r"database or disk is full|disk i/o error|no space left|disk full|quota exceeded", "Free some space and run again."),
@@ -116,12 +113,8 @@ def study_exists(url: str, name: str) -> bool:
     if path is not None and not path.is_file():
         return False
     with storage_errors(url):
-        if path is None:
-            engine = _server_engine(url)
-        else:
-            engine = sqlalchemy.create_engine(
-                "sqlite://", creator=lambda: connect_read_only(path), poolclass=sqlalchemy.NullPool
-            )
+        reading: Any = {"creator": lambda: connect_read_only(path), "poolclass": sqlalchemy.NullPool}  # type: ignore[arg-type]
+        engine = _server_engine(url) if path is None else sqlalchemy.create_engine("sqlite://", **reading)
         try:
             with engine.connect() as connection:
                 if not sqlalchemy.inspect(connection).has_table("studies"):
@@ -133,10 +126,9 @@ def study_exists(url: str, name: str) -> bool:
 
 
 def open_storage(url: str, folder: Path, *, create: bool = True) -> BaseStorage:
-    """Optuna's storage for a URL; an empty URL means the SQLite file in `folder`.
+    """Optuna's storage for a URL (empty: the SQLite file in `folder`); with `create`, its tables are made where there are none.
 
-    With `create`, tables are made where there are none; without, a missing SQLite file is an InputError. Raises StorageError when
-    the database cannot be used.
+    Raises InputError for a missing SQLite file, StorageError when the database cannot be used.
     """
     import optuna
     import sqlalchemy
@@ -151,8 +143,7 @@ def open_storage(url: str, folder: Path, *, create: bool = True) -> BaseStorage:
 
 
 def _leave_optuna(url: str, context: Any) -> None:
-    """Raises our error at once, which Optuna lets pass: it would try again by itself to add a trial, and where only the answer to the
-    first commit was lost, write it twice."""
+    """Raises our error at once. Optuna would try again to add a trial, and where only the first answer was lost, write it twice."""
     import sqlalchemy.exc
 
     error = context.sqlalchemy_exception or context.original_exception

@@ -31,8 +31,7 @@ from searchft.search.storage import ServerAwayError, WriteChecks, check_database
 if TYPE_CHECKING:
     from searchft.space import Space
 
-OUTAGE_PATIENCE_S = 180.0
-"""How long a database server may be away in mid-study."""
+OUTAGE_PATIENCE_S = 180.0  # how long a database server may be away in mid-study
 FIRST_WAIT_S = 0.25
 """How long to wait before a server that was away is asked again; then twice as long each time, up to five seconds."""
 STRANGER = "Another program writes to this study: stop it and run again."
@@ -59,8 +58,7 @@ class StoredStudy:
     def __init__(self, study: optuna.Study, url: str, claims: Claims) -> None:
         self.optuna_study = study
         """Optuna's own object, for what stands beside the trials (notes, artifacts); its storage has our errors."""
-        self.database_url = url
-        """Its database, password and all: never to be shown."""
+        self.database_url = url  # its database, password and all: never to be shown
         self._storage: Any = study._storage
         self._claims = claims
         self._checks = WriteChecks(self._storage)

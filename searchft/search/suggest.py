@@ -30,23 +30,19 @@ REPEATS_IN_A_ROW = 1
 """After so many answered trials in a row TPE is going in circles: if it names a known configuration again, an untried neighbour of
 that is taken. 1 finds the optimum of 4,800 points as often as 20 (27 of 32 seeds, 100 trials), for half the questions."""
 
-ATTEMPTS = 3
-"""How often TPE is asked, with another seed each time, while it names what is running or has crashed; then a neighbour is taken."""
+ATTEMPTS = 3  # how often TPE is asked, with another seed each time, while it names what is running or has crashed
 
-DRAWS = 20
-"""How many configurations are drawn at random until one is new."""
+DRAWS = 20  # how many configurations are drawn at random until one is new
 
 
 @dataclass(frozen=True)
 class Suggestion:
     """One configuration to run, or to answer from the record if its key is known."""
 
-    chosen: Mapping[str, Any]
-    """Dimension to choice, in Recipe's form; active dimensions only."""
+    chosen: Mapping[str, Any]  # dimension to choice, in Recipe's form; active dimensions only
     recipe: Recipe
     key: str
-    name: str = ""
-    """Of the enqueued row; empty for what the sampler chose."""
+    name: str = ""  # of the enqueued row; empty for what the sampler chose
 
 
 def suggest(space: Space, facts: SpaceFacts, records: Sequence[TrialRecord], number: int) -> Suggestion | None:
@@ -152,8 +148,7 @@ class _Walk:
             yield suggestion
 
 
-_walks: list[_Walk] = []
-"""The latest few. Looked up by identity of space and facts: what they yield depends on nothing else."""
+_walks: list[_Walk] = []  # The latest few. Looked up by identity of space and facts: what they yield depends on nothing else.
 
 
 def _first_untried(space: Space, facts: SpaceFacts, tried: Collection[str]) -> Suggestion | None:

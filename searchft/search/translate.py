@@ -24,8 +24,7 @@ STATES: Mapping[TrialState, str] = MappingProxyType(
 )
 OPTUNA_STATES = MappingProxyType({ours: theirs for theirs, ours in STATES.items()})
 
-FEASIBLE = "feasible"
-"""Name of the constraint: above 0 means that the configuration cannot run here."""
+FEASIBLE = "feasible"  # name of the constraint: above 0 means that the configuration cannot run here
 
 _OURS = frozenset({"recipe", "key", "name", "answered_from", "reason", "seconds", "seal", "result"})
 """User attributes that are fields of TrialRecord; all others are its `extra`."""
