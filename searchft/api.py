@@ -59,7 +59,7 @@ class FinishedStudy:
         """Writes the best trial (or another) as a folder that plain PyTorch loads, and returns it. Raises InputError where its
         weights are not kept. Does not look at the test images; `searchft export` does."""
         from searchft.export.checkpoint import check_target, export_trial
-        from searchft.search.folders import best_weights
+        from searchft.files import BEST_WEIGHTS, trial_folder
 
         record = self.best if trial is None else next((r for r in self.records if r.number == trial), None)
         if record is None:
@@ -68,7 +68,7 @@ class FinishedStudy:
         check_target(out)
         about = {"study": self.space.name, "trial": record.number}
         metrics, epoch = {"search_val_accuracy": record.value}, record.extra.get("best_epoch")
-        delta = best_weights(self.folder, record.number)
+        delta = trial_folder(self.folder, record.number) / BEST_WEIGHTS
         return export_trial(record.recipe, self.facts, self.space.data, delta, out, metrics, about, epoch=epoch)
 
 

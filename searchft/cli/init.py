@@ -23,7 +23,7 @@ import click
 from searchft.cli.output import emit, emit_json, say
 from searchft.cli.studies import PATH, examples, find_source, json_option
 from searchft.errors import InputError
-from searchft.search.urls import DATABASE_NAME
+from searchft.search.databases import DATABASE_NAME
 
 if TYPE_CHECKING:
     from searchft.data import Images

@@ -20,7 +20,7 @@ def command(studies: Path, as_json: bool) -> None:
 
     Studies kept on a database server have no file here and are not listed.
     """
-    from searchft.search.listing import list_studies
+    from searchft.search.databases import list_studies
 
     found = list_studies(studies)
     if as_json:

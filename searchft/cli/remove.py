@@ -10,7 +10,7 @@ import click
 from searchft.cli.output import emit_json, say
 from searchft.cli.studies import confirm, examples, find_study, json_option, study_options, yes_option
 from searchft.errors import InputError
-from searchft.search.urls import DATABASE_NAME
+from searchft.search.databases import DATABASE_NAME
 
 
 @click.command("rm", epilog=examples("rm quickstart", "rm quickstart --yes"))

@@ -24,7 +24,7 @@ from searchft.cli.studies import (
     studies_option,
 )
 from searchft.errors import Interrupted, NothingCompletedError, SearchftError, WorkersFailedError
-from searchft.search.urls import mask_url
+from searchft.search.databases import mask_url
 
 if TYPE_CHECKING:
     from searchft.search.session import Session
@@ -168,6 +168,7 @@ def _search(
 
 def _again(space_file: Path) -> str:
     """The command that goes on with this run: as it was given, without what begins anew or holds a password."""
+
     words = ["searchft", "run", str(space_file)]
     context = click.get_current_context()
     for parameter in context.command.params:

@@ -13,7 +13,7 @@ import click
 
 from searchft.cli.output import say
 from searchft.errors import InputError
-from searchft.search.urls import DATABASE_NAME
+from searchft.search.databases import DATABASE_NAME
 from searchft.wording import near
 
 if TYPE_CHECKING:
