@@ -170,9 +170,7 @@ def test_metrics_can_be_added_and_show_on_the_card(exported: Exported) -> None:
 
 
 def test_a_delta_that_lacks_something_is_refused_by_name(exported: Exported) -> None:
-    delta = {
-        name: tensor.clone() for name, tensor in load_file(exported.delta).items()
-    }  # the file, which is mapped, is written anew
+    delta = {n: t.clone() for n, t in load_file(exported.delta).items()}  # its file, which is mapped, is written anew
     for change, message in (
         ({"fc.bias": None}, "lacks what the recipe trains: fc.bias"),
         ({"fc.weight": torch.zeros(3, 3)}, "does not fit the recipe's network: fc.weight"),
