@@ -88,7 +88,7 @@ def test_kills_at_random_times(program, harness, whole):
     here.assert_equals(whole)
 
 
-def kill_at(point, write):
+def kill_writer_at(point, write):
     """Ends a copy of this process where it passes the point."""
     child = os.fork()
     if child == 0:
@@ -107,7 +107,7 @@ def test_frozen_values_whose_writer_was_killed_are_whole_or_computed_again(point
         return (torch.arange(start * 8, stop * 8, dtype=torch.float32).reshape(-1, 8),)
 
     calls, store = [], FeatureStore(tmp_path, 1 << 20)
-    kill_at(point, lambda: store.values("ab" * 8, 600, compute))
+    kill_writer_at(point, lambda: store.values("ab" * 8, 600, compute))
     (values,) = store.values("ab" * 8, 600, compute)
     assert bool(calls) == (point != "cache.renamed")
     assert torch.equal(values, compute(0, 600)[0]) and not [*tmp_path.glob(".building-*")]
@@ -116,7 +116,7 @@ def test_frozen_values_whose_writer_was_killed_are_whole_or_computed_again(point
 @pytest.mark.parametrize("point", ["images.writing", "cache.written"])
 def test_images_whose_writer_was_killed_are_decoded_again(point, tmp_path):
     settings = DataSettings(source="orl_faces", split=(("train", 1), ("val", 1), ("test", 1)), image_size=16)
-    kill_at(point, lambda: open_images(settings, tmp_path))
+    kill_writer_at(point, lambda: open_images(settings, tmp_path))
     assert [*tmp_path.glob("images/.building-*")]
     assert len(open_images(settings, tmp_path).split("train").labels) == 40
     assert not [*tmp_path.glob("images/.*")]
