@@ -81,9 +81,7 @@ def on_ray(folder: Path, times: int = 5, settings: dict[str, Any] | None = None)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--times", type=int, default=5, help="kills of each way")
-    parser.add_argument(
-        "--rays-own-pace", action="store_true", help="health checks as Ray has them: a dead node is seen after 14 s"
-    )
+    parser.add_argument("--rays-own-pace", action="store_true", help="Ray's own health checks: a dead node is seen after 14 s")
     chosen = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
     with tempfile.TemporaryDirectory() as name:

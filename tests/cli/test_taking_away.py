@@ -14,6 +14,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from PIL import Image
 
@@ -231,6 +232,8 @@ def test_the_dashboard_serves_the_study_on_this_machine_only(study_copy) -> None
             link = server.stderr.readline().strip()
             assert link.startswith("http://127.0.0.1:") and "/dashboard/studies/" in link
             server.stderr.readline()
+            sockets = psutil.Process(server.pid).net_connections("tcp")
+            assert [one.laddr.ip for one in sockets if one.status == psutil.CONN_LISTEN] == ["127.0.0.1"]
             with pytest.raises(urllib.error.HTTPError, match="403"):
                 urllib.request.urlopen(link.partition("?")[0], timeout=10)
             page = _fetch(link)  # its cookie is kept
