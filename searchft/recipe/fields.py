@@ -17,8 +17,7 @@ import searchft.recipe.kinds as kinds
 from searchft.recipe.kinds import FACTOR, PROBABILITY, SEED, SHARE, SWITCH, Kind, real, whole, word
 from searchft.wording import to_plain, to_tuples
 
-HEAD = "head"
-"""Name of the new classifier head: a value of `unfrozen`, and a learning-rate group."""
+HEAD = "head"  # Name of the new classifier head: a value of `unfrozen`, and a learning-rate group
 
 # What a field decides.
 NETWORK = "network"  # before freezing and head: `architecture()`
@@ -38,10 +37,8 @@ NOTHING = "nothing"  # nothing that a configuration scores: how a space is searc
 class When:
     """The condition under which a field has an effect; elsewhere `canonical` puts its default back."""
 
-    says: str
-    """After "has an effect", e.g. `with optimizer: sgd`."""
-    holds: Callable[[Any, Any, Any], bool]
-    """Of a recipe, its `Opening` and its `BackboneFacts`."""
+    says: str  # After "has an effect", e.g. `with optimizer: sgd`
+    holds: Callable[[Any, Any, Any], bool]  # Of a recipe, its `Opening` and its `BackboneFacts`
 
 
 @dataclass(frozen=True)
@@ -49,18 +46,14 @@ class Row:
     """What the table says of a field beside its type and default."""
 
     kind: Kind
-    meaning: str
-    """One sentence; `init` and docs/grammar.md print it."""
+    meaning: str  # One sentence; `init` and docs/grammar.md print it
     decides: str
     when: When | None = None
     says: str | None = ""
     """The value in words, `{0}` or `{rate}`; after ` | ` the default in words. Empty: name and value; None: never said."""
-    aliases: str = ""
-    """What other programs call it."""
-    was: str = ""
-    """What it was called in studies of earlier versions."""
-    key: str | None = ""
-    """The YAML's word, where it is not the field's name; None: the field has no key of its own."""
+    aliases: str = ""  # What other programs call it
+    was: str = ""  # What it was called in studies of earlier versions
+    key: str | None = ""  # The YAML's word, where it is not the field's name; None: the field has no key of its own
 
 
 def row(default: Any, kind: Kind, meaning: str, decides: str, **more: Any) -> Any:
@@ -72,10 +65,8 @@ def row(default: Any, kind: Kind, meaning: str, decides: str, **more: Any) -> An
 class Field:
     """A line as the rest of the program reads it."""
 
-    name: str
-    """The attribute of its dataclass."""
-    key: str
-    """The YAML's word for it; empty: none of its own."""
+    name: str  # The attribute of its dataclass
+    key: str  # The YAML's word for it; empty: none of its own
     default: Any
     row: Row
 
@@ -113,13 +104,10 @@ class Settings:
 class OptimizerRow:
     """One optimiser."""
 
-    build: str
-    """Its class, `module:name`; called with groups, lr and the values of the fields in `takes`."""
+    build: str  # Its class, `module:name`; called with groups, lr and the values of the fields in `takes`
     takes: tuple[str, ...]
-    states: int
-    """Numbers that it keeps per trained parameter."""
-    fused: bool = True
-    """Whether its class knows `fused=True`."""
+    states: int  # Numbers that it keeps per trained parameter
+    fused: bool = True  # Whether its class knows `fused=True`
 
 
 OPTIMIZERS: Mapping[str, OptimizerRow] = MappingProxyType(
@@ -386,8 +374,7 @@ def _line(name: str, kind: Kind, meaning: str, **more: Any) -> Field:
     return Field(name, name, None, Row(kind, meaning, NOTHING, **more))
 
 
-RECIPE = fields_of(RecipeFields)
-"""The fields of Recipe, in asking order."""
+RECIPE = fields_of(RecipeFields)  # The fields of Recipe, in asking order
 STRATEGY = _line(
     "strategy",
     word(*STRATEGIES),

@@ -17,8 +17,7 @@ from searchft.wording import did_you_mean, listed, shown
 
 NAME = r"[A-Za-z0-9_][A-Za-z0-9_.\-]*"
 NUMBER_LIMIT = 65_536
-RESERVED_GROUPS = ("head", "backbone", "top", "deep")
-"""Learning-rate groups that exist by themselves."""
+RESERVED_GROUPS = ("head", "backbone", "top", "deep")  # Learning-rate groups that exist by themselves
 SPLITS = ("train", "val", "test")
 
 Label = str | int | float | bool | None
@@ -59,20 +58,15 @@ def _no_advice(value: Any) -> str:
 class Kind:
     """What one value of a field may be."""
 
-    rule: str
-    """`must lie in [0, 1)`: what a message says before `but got`."""
-    schema: Mapping[str, Any]
-    """JSON schema of one value."""
-    form: Callable[[Any], Any] = _itself
-    """A value that fits the schema in Recipe's form. Raises as `read`."""
-    words: tuple[str, ...] = ()
-    """Words that a value may be: what a misspelt one is compared with."""
+    rule: str  # `must lie in [0, 1)`: what a message says before `but got`
+    schema: Mapping[str, Any]  # JSON schema of one value
+    form: Callable[[Any], Any] = _itself  # A value that fits the schema in Recipe's form. Raises as `read`
+    words: tuple[str, ...] = ()  # Words that a value may be: what a misspelt one is compared with
     shape: str = "scalar"
     """How one value is written: `scalar`, `list`, `mapping`, or `groups`: a mapping whose values are choices each."""
     label: Callable[[Any], Label] = _itself
     """What a study shows for a value in Recipe's form; distinct for distinct values."""
-    advise: Callable[[Any], str] = _no_advice
-    """What to do about a wrong value, where it can be told."""
+    advise: Callable[[Any], str] = _no_advice  # What to do about a wrong value, where it can be told
 
     def read(self, value: Any) -> Any:
         """The value in Recipe's form. Raises ValueError: with a rule of its own, or with none for `rule`."""
@@ -118,8 +112,7 @@ SWITCH = Kind("must be true or false", {"type": "boolean"}, advise=_advise_switc
 SHARE = real(0, 1, open_high=True)
 PROBABILITY = real(0, 1)
 FACTOR = real(0, 1, open_low=True)
-SEED = whole(0, 2**32 - 1)
-"""numpy's and torch's generators both take it."""
+SEED = whole(0, 2**32 - 1)  # numpy's and torch's generators both take it
 
 
 # --- networks ------------------------------------------------------------------------------------------------------

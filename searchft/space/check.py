@@ -11,8 +11,7 @@ from searchft.recipe.kinds import Kind
 from searchft.space.yaml_reader import Findings, Node
 from searchft.wording import did_you_mean, got, listed, near
 
-Keys = Mapping[str, tuple[str, ...]]
-"""The keys of a mapping, each with other programs' words for it."""
+Keys = Mapping[str, tuple[str, ...]]  # The keys of a mapping, each with other programs' words for it
 
 _WITHIN = {"": "at the top of the file", "data": "under data", "recipe": "under recipe", "search": "under search"}
 KEYS: dict[str, Keys] = {

@@ -16,10 +16,8 @@ from searchft.space.check import KEYS, check, known_keys
 from searchft.space.yaml_reader import Findings, Node
 from searchft.wording import did_you_mean, listed, shown
 
-MAX_CHOICES = 1000
-"""Of one key. A finer grid is not a search."""
-EXCLUSIVE = ("unfrozen", "stages", "unfrozen_tensors")
-"""Three ways to say what is open: a space takes one."""
+MAX_CHOICES = 1000  # Of one key. A finer grid is not a search
+EXCLUSIVE = ("unfrozen", "stages", "unfrozen_tensors")  # Three ways to say what is open: a space takes one
 MULTIPLIER = "lr_multipliers"
 RECIPE = SECTIONS["recipe"]
 Given = Mapping[str, tuple[Any, ...]]

@@ -13,8 +13,7 @@ from typing import Any
 from searchft.recipe.fields import SECTIONS, Field
 from searchft.recipe.kinds import ROW_NAME
 
-WIDTH = 500
-"""Characters that one line of the schema's text may hold."""
+WIDTH = 500  # Characters that one line of the schema's text may hold
 _GROUP = r"^\w+$"
 
 

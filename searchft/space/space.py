@@ -35,10 +35,8 @@ def asking_place(name: str) -> int:
 class Dimension:
     """One value that is to be chosen."""
 
-    name: str
-    """A field of Recipe, `lr_multipliers.GROUP`, or `strategy`."""
-    choices: tuple[Any, ...]
-    """At least two, in Recipe's form, distinct, in the file's order."""
+    name: str  # A field of Recipe, `lr_multipliers.GROUP`, or `strategy`
+    choices: tuple[Any, ...]  # At least two, in Recipe's form, distinct, in the file's order
 
     @cached_property
     def labels(self) -> tuple[Label, ...]:
@@ -61,23 +59,17 @@ class Dimension:
 class Space:
     """What `load_space` returns: a checked space. Equal spaces compare equal."""
 
-    name: str
-    """The study's."""
+    name: str  # The study's
     data: DataSettings
     search: SearchSettings
     fixed: Mapping[str, Any]
     """Values given once, by the names that dimensions have, in Recipe's form. What is not given has Recipe's default."""
-    dimensions: tuple[Dimension, ...]
-    """In asking order: what conditions others first."""
+    dimensions: tuple[Dimension, ...]  # In asking order: what conditions others first
     enqueue: tuple[EnqueuedRow, ...] = ()
-    source: str = ""
-    """The file, as given."""
-    text: str = ""
-    """The YAML as read, without overrides."""
-    lines: Mapping[str, int] = field(default_factory=dict)
-    """Dotted key to the line in the file it stands on."""
-    overrides: tuple[str, ...] = ()
-    """The `--set` texts."""
+    source: str = ""  # The file, as given
+    text: str = ""  # The YAML as read, without overrides
+    lines: Mapping[str, int] = field(default_factory=dict)  # Dotted key to the line in the file it stands on
+    overrides: tuple[str, ...] = ()  # The `--set` texts
 
     @cached_property
     def by_name(self) -> Mapping[str, Dimension]:

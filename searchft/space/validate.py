@@ -18,8 +18,7 @@ from searchft.space.choices import EXCLUSIVE, MULTIPLIER
 from searchft.space.space import Space
 from searchft.wording import did_you_mean, listed
 
-WIDE = 4
-"""Units of a hidden layer per training image from which on a note says so."""
+WIDE = 4  # Units of a hidden layer per training image from which on a note says so
 
 
 def validate(space: Space, facts: SpaceFacts) -> list[Problem]:
