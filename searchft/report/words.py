@@ -74,7 +74,7 @@ def training_in_words(recipe: Recipe, facts: SpaceFacts, varying: Collection[str
 def _phrases(recipe: Recipe, varying: Collection[str], *deciding: str) -> Iterator[str]:
     """The varying fields that decide one of these, as the table says them."""
     for name in names_that_decide(*deciding):
-        if name in varying and name not in _SAID_APART and RECIPE[name].row.says is not None:
+        if name in varying and name not in _SAID_APART and RECIPE[name].says is not None:
             value = getattr(recipe, name)
             yield RECIPE[name].in_words(value, rate_text(value) if isinstance(value, float) else "")
 

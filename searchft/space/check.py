@@ -15,7 +15,7 @@ Keys = Mapping[str, tuple[str, ...]]  # The keys of a mapping, each with other p
 
 _WITHIN = {"": "at the top of the file", "data": "under data", "recipe": "under recipe", "search": "under search"}
 KEYS: dict[str, Keys] = {
-    section: {key: (*one.row.aliases.split(), *one.row.was.split()) for key, one in fields.items() if one.key}
+    section: {key: (*one.aliases.split(), *one.was.split()) for key, one in fields.items() if one.key}
     for section, fields in SECTIONS.items()
 }
 KEYS[""] = {**KEYS[""], **dict.fromkeys(("data", "recipe", "search"), ())}

@@ -1,8 +1,4 @@
-"""The rule that makes a recipe a space: a scalar is fixed, a list is a set of choices.
-
-Where one value is itself a list or a mapping (its kind's `shape`), choices are a list of those, or
-`{choices: […]}`, which every key understands.
-"""
+"""What makes a recipe a space: a scalar is fixed, a list is a set of choices; of lists, a list of lists or `{choices: […]}`."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""YAML file and `--set` overrides -> Space, or every problem at once. Top to bottom: read, override, check, build.
-
-The sections without choices are read here too: `study`, `data` and `search` are fixed within a study, so a list is a fault there.
-"""
+"""YAML file and `--set` overrides -> Space, or every problem at once. Top to bottom: read, override, check, build."""
 
 from __future__ import annotations
 

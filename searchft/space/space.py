@@ -1,8 +1,4 @@
-"""Space: a recipe in which some values are sets of choices, with the data it runs on and how it is searched.
-
-Plain and immutable. Everything that needs to know what backbones and data really are takes `SpaceFacts` as an argument;
-nothing here touches torch or Optuna.
-"""
+"""Space: a recipe in which some values are sets of choices, with the data it runs on and how it is searched. Plain and immutable."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""What only facts can tell about a space: stages that do not exist, groups that are never open, and the like.
-
-`validate` returns errors, `notes` what a person should know but may want (a batch larger than the training set).
-"""
+"""What only facts can tell about a space: stages that do not exist, groups that are never open, and the like."""
 
 from __future__ import annotations
 

@@ -161,7 +161,7 @@ def test_an_offline_space_runs_every_row_with_three_seeds_and_nothing_else(path:
         ("cifar10_vgg16", ["data.source=orl_faces"]),
     ],
 )
-def test_a_notebooks_space_fits_the_packaged_photos(name: str, overrides: list[str], shared_cache: Path) -> None:
+def test_a_notebooks_space_fits_the_packaged_images(name: str, overrides: list[str], shared_cache: Path) -> None:
     from searchft.facts import describe
 
     space = load_space(SPACES / f"{name}.yaml", overrides)
