@@ -45,8 +45,7 @@ class BackboneFacts:
     fell_back: str  # Why the fallback was taken, if it was
     stages: tuple[StageFacts, ...]  # Stem first; the head is not among them
     parameters: tuple[ParameterFacts, ...]  # Ordered by stage, then as in the model
-    batch_norms: tuple[tuple[str, str], ...]
-    """(module, stage) of every BatchNorm with running statistics, in the same order."""
+    batch_norms: tuple[tuple[str, str], ...]  # (module, stage) of every BatchNorm with running statistics, in the same order
     head: str  # Dotted name of the module that our head replaces
     num_features: int
     mean: tuple[float, float, float]
@@ -54,8 +53,7 @@ class BackboneFacts:
     input_size: int  # Side in pixels that the weights were trained at
     has_auxiliary_heads: bool = False
     notes: tuple[str, ...] = ()  # For a person: a head dropped from a weights file, and the like
-    depthwise_weights: tuple[str, ...] = ()
-    """Names of the weights of depthwise convolutions (as many groups as input channels)."""
+    depthwise_weights: tuple[str, ...] = ()  # Names of the weights of depthwise convolutions (as many groups as input channels)
 
     @cached_property
     def depthwise(self) -> frozenset[str]:

@@ -24,8 +24,7 @@ class Opening:
     groups: Mapping[str, tuple[str, ...]]
     """Learning-rate group to parameters; `head` maps to () because the head's parameters are not the backbone's."""
     distances: Mapping[str, int]  # Stages between a parameter and the head: 1 for the last stage
-    spelling: str | None
-    """The plainest value of `unfrozen` that says the same (`head`, `layer4`, `all`), if there is one."""
+    spelling: str | None  # The plainest value of `unfrozen` that says the same (`head`, `layer4`, `all`), if there is one
 
     @cached_property
     def digest(self) -> str:

@@ -122,8 +122,6 @@ class Space:
             found.setdefault(recipe.architecture(), recipe)
         return found
 
-    # --- what is worth asking --------------------------------------------------------------------------------------
-
     def is_active(self, name: str, chosen: Mapping[str, Any], facts: SpaceFacts) -> bool:
         """Whether the dimension makes a difference beside what is chosen so far.
 
@@ -184,8 +182,6 @@ class Space:
             self._memo.update(facts=facts, found={})
         found: dict[Any, Any] = self._memo["found"]
         return found
-
-    # --- what the study shows and keeps ----------------------------------------------------------------------------
 
     def labels_of(self, chosen: Mapping[str, Any]) -> dict[str, Label]:
         """The labels of choices. Raises as `resolve`."""

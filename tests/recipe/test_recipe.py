@@ -42,18 +42,15 @@ STEM = ("conv1.weight", "bn1.weight", "bn1.bias")
     ("values", "expected"),
     [
         ({"unfrozen": "head"}, ()),
-        ({"unfrozen": 0}, ()),
         ({"unfrozen": 1}, L2),
         ({"unfrozen": "layer2"}, L2),
         ({"unfrozen": 2}, L1 + L2),
         ({"unfrozen": "all"}, STEM + L1 + L2),
-        ({"unfrozen": 3}, STEM + L1 + L2),
         ({"unfrozen": "bn1"}, STEM[1:] + L1 + L2),
         ({"unfrozen": "layer1.0.bn"}, L1[1:] + L2),
         ({"stages": ("layer1",)}, L1),
         ({"stages": ("layer2", "stem")}, STEM + L2),
         ({"stages": ()}, ()),
-        ({"unfrozen_tensors": 0}, ()),
         ({"unfrozen_tensors": 2}, L2[1:]),
         ({"unfrozen_tensors": 99}, STEM + L1 + L2),
         ({"norm": "frozen"}, (STEM[0], L1[0], L2[0])),
@@ -80,10 +77,8 @@ def test_what_does_not_exist_cannot_open(values: dict[str, object]) -> None:
     [
         ({"unfrozen": 1}, ("layer2.0.bn",)),
         ({"unfrozen": 1, "norm": "affine"}, ()),
-        ({"unfrozen": 1, "norm": "frozen"}, ()),
         ({"unfrozen": "all", "parameters": "norm"}, ("bn1", "layer1.0.bn", "layer2.0.bn")),
         ({"unfrozen": "all", "parameters": "bias"}, ()),
-        ({"unfrozen": "head"}, ()),
     ],
 )
 def test_which_batch_norms_update_their_statistics(values: dict[str, object], norms: tuple[str, ...]) -> None:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -194,12 +191,9 @@ def test_set_replaces_a_value(overrides: list[str], read: Callable[[Space], Any]
     ("override", "expected"),
     [
         ("recipe.epochs=x", "--set recipe.epochs=x: recipe.epochs: must be a whole number from 1 to 10000 but got 'x'"),
-        ("recipe.epochs=", "--set recipe.epochs=: recipe.epochs: must be a whole number from 1 to 10000 but got no value: "
-                           "write a value, or remove the key"),
         ("recipe.epochs", "--set recipe.epochs: must be KEY=VALUE, e.g. recipe.epochs=5"),
         ("recipe.lr=\ud800", r"--set 'recipe.lr=\ud800': must be printable text, without control characters"),
         ("=5", "--set =5: must be KEY=VALUE, e.g. recipe.epochs=5"),
-        ("epochs=5", "--set epochs=5: epochs: must name a key: study, data.KEY, recipe.KEY or search.KEY"),
         ("recipes.epochs=5", "--set recipes.epochs=5: recipes.epochs: must name a key: study, data.KEY, recipe.KEY or search.KEY, "
                              "did you mean 'recipe'?"),
         ("recipe.epoch=5", "--set recipe.epoch=5: recipe.epoch: unknown key 'epoch', did you mean 'epochs'?"),
@@ -253,11 +247,6 @@ def test_a_byte_order_mark_and_windows_line_ends_are_read(tmp_path: Path) -> Non
     path.write_bytes(b"\xef\xbb\xbf" + FILE.replace("\n", "\r\n").encode())
     space = load_space(path)
     assert space.fixed["epochs"] == 10 and space.lines["recipe.epochs"] == 5
-
-
-def test_importing_the_room_loads_neither_torch_nor_optuna() -> None:
-    code = "import sys, searchft.space; sys.exit(bool({'torch', 'optuna', 'timm'} & set(sys.modules)))"
-    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ})
 
 
 @pytest.mark.parametrize("size", ["[" * 400_000, "? " * 200_000, "a: &x [*x]\n" * 20_000, "k: {" * 100_000, "&a " * 200_000])

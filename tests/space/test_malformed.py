@@ -39,17 +39,10 @@ RECIPE = {
     "dropout: 1.5": "must lie in [0, 1) but got 1.5",
     "droput: 0.5": "unknown key 'droput', did you mean 'dropout'?",
     "folds: 5": "unknown key 'folds': recipe's keys are …",
-    "lora: 4": "unknown key 'lora': recipe's keys are …",
-    "mixup: 0.2": "unknown key 'mixup': recipe's keys are …",
-    "ema: 0.99": "unknown key 'ema': recipe's keys are …",
-    "metric: f1": "unknown key 'metric': recipe's keys are …",
     "lora_rank: 4": "unknown key 'lora_rank': recipe's keys are …",
-    "random_erasing: 0.1": "unknown key 'random_erasing': recipe's keys are …",
     "normalisation: none": "unknown key 'normalisation', did you mean 'normalization'?",
     "learning_rate: 0.1": "unknown key 'learning_rate', did you mean 'lr'?",
-    "num-epochs: 3": "unknown key 'num-epochs', did you mean 'epochs'?",
     "freeze_until: layer3": "unknown key 'freeze_until', did you mean 'unfrozen'?",
-    "early_stopping: 3": "unknown key 'early_stopping', did you mean 'patience'?",
     "Learning_Rate: 0.1": "unknown key 'Learning_Rate', did you mean 'lr'?",
     "img_size: 64": "unknown key 'img_size' here, did you mean 'image_size' under data?",
     "n_trials: 9": "unknown key 'n_trials' here, did you mean 'trials' under search?",
@@ -62,10 +55,8 @@ RECIPE = {
     "weights: !!str none": "must be a plain value but has the tag '!!str': tags are not read, remove it",
     "lr: .nan": "must be a finite number but got .nan",
     "lr: [1e-3, -.inf]": "must be a finite number but got -.inf",
-    "lr: 1e999": "must be a finite number but got 1e999",
     "batch_size: 010": "must not begin with 0 but got 010 (octal to some, decimal to others): remove the zero",
     "epochs: 1:30": "must be a whole number from 1 to 10000 but got '1:30'",
-    "batch_size: 0x10": "must be a whole number from 1 to 65536 but got '0x10'",
     "batch_size: true": "must be a whole number from 1 to 65536 but got true",
     "dropout: false": "must lie in [0, 1) but got false",
     "head_widths: [[true]]": "must be a list of at most 8 widths … but got [true]",
@@ -77,9 +68,7 @@ RECIPE = {
     "auxiliary: yes": "must be true or false but got 'yes': write true, without quotes",
     "epochs:": "must be a whole number from 1 to 10000 but got no value: write a value, or remove the key",
     "optimizer: adamW": "must be one of sgd, adam, adamw but got 'adamW', did you mean 'adamw'?",
-    "schedule: linear": "must be one of constant, cosine, exponential, step but got 'linear'",
     "unfrozen: Head": "must be head, all, a count of … but got 'Head', did you mean 'head'?",
-    "unfrozen: -1": "must be head, all, a count of … but got -1",
     "unfrozen: [head, 1.5]": "must be head, all, a count of … but got 1.5",
     "lr: [1, 1.0]": "must list each choice once but got 1 and 1.0, which are the same",
     "unfrozen: [0, head]": "must list each choice once but got 0 and 'head', which are the same",
@@ -87,8 +76,6 @@ RECIPE = {
     "stages: layer4": "must be a list of stage names, e.g. … but got 'layer4': write [layer4]",
     "head_widths: [[], [8], []]": "must list each choice once but got [] twice",
     "head_widths: [[256, 128], 64]": "must be one list or a list of lists but mixes the two with 64: write [64]",
-    "head_widths: 256": "must be a list of at most 8 widths … but got 256: write [256]",
-    "head_widths: [256, 0]": "must be a list of at most 8 widths … but got [256, 0]",
     "dropout: []": "must list at least one choice but the list is empty",
     "dropout: {choices: [0.5], step: 1}": "must hold nothing beside choices but got the key 'step'",
     "lr: {low: 1e-4, high: 1e-2}": "must be a value, a list of choices, … but got the mapping {low: 0.0001, high: 0.01}",
@@ -105,7 +92,6 @@ RECIPE = {
     "edits: {torchvision/a: 3}": "must give torchvision/a a mapping of edits, e.g. {features.keep: 6}, but got …",
     "edits: [conv1.stride]": "must map module.attribute to a … but got 'conv1.stride'",
     "lr_multipliers: 0.5": "must map groups to multipliers but got 0.5: choices stand inside, as in {top: [1.0, 0.6]}",
-    "lr_multipliers: [{top: 1.0}, {top: 0.5}]": "must map groups to … stand inside, as in {top: [1.0, 0.6]}",
     "lr_groups: {head: [layer1]}": "must not name a group head, which has a meaning of its own, but got {head: ['layer1']}",
     "lr_groups: {a: [layer1], b: [layer1]}": "must put each stage into one group, … but got {a: ['layer1'], b: ['layer1']}",
     "strategy: halfway": "must be one of head, full, partial, scratch, bias, norm, tinytl but got 'halfway'",
@@ -162,7 +148,6 @@ FILES = (
      "6 recipe.lr_multipliers.top: must name one of the groups head, backbone, early but got 'top'"),
     (recipe("unfrozen: layer4", "stages: [layer3]"), "6 recipe.stages: must not stand beside … same: remove one of the two"),
     (recipe("strategy: [full, bias]", "unfrozen: layer4"), "6 recipe.unfrozen: must not stand … remove one of the two"),
-    (recipe("strategy: tinytl", "parameters: all"), "6 recipe.parameters: must not stand … bias: remove one of the two"),
     (recipe("strategy: scratch", "weights: IMAGENET1K_V1"), "6 recipe.weights: must not stand … remove one of the two"),
     (recipe("parameters: norm", "norm: frozen"), "6 recipe.norm: must not be frozen beside … but the head trains"),
     ("study: s\ndata: {source: orl_faces}\nrecipe: {backbone: resnet18}\n",
@@ -172,7 +157,6 @@ FILES = (
     ("{}\n", "- study: must be given: the study's name", *NOTHING_ELSE),
     ("# nothing here\n", "- : must hold a space (study, data, recipe, search) but is empty"),
     ("- a\n", "1 : must be a mapping with the keys study, data, recipe and search but got ['a']"),
-    ("hello\n", "1 : must be a mapping with the keys study, data, recipe and search but got 'hello'"),
     ("study: s\ndata: {source: orl_faces}\nrecipe: [a]\n", "3 recipe: must be a mapping of keys to values but got ['a']"),
     ("study: s\ndata:\nrecipe: {backbone: torchvision/resnet18}\n", "2 data: must be a mapping of keys … but got no value"),
     (HEAD + "---\nstudy: t\n", "5 : must hold one document but a second one begins here (`---`)"),
@@ -181,7 +165,6 @@ FILES = (
      "4 : must be readable YAML but mapping … and put a text that holds ': ' in quotes"),
     ("study: s\nrecipe: {backbone: [a\n", "3 : must be readable YAML … bracket is not closed, or a comma is missing"),
     ("study: 's\n", "2 : must be readable YAML but found … in what begins on line 1: a quote is not closed"),
-    ("study: s\n  data: 1\nrecipe: 2\n", "2 : must be readable YAML but mapping … and put a text that holds ': ' in quotes"),
     ("study: s\x07\n", "1 : must be plain text but holds the control character U+0007"),
     ('study: "a\\0b"\n', *NOTHING_ELSE, "1 study: must be printable text but got 'a\\x00b'"),
     ('study: "\\ud800"\n', *NOTHING_ELSE, "1 study: must be printable text but got '\\ud800'"),
@@ -190,10 +173,8 @@ FILES = (
     (recipe("? [a, b]", ": 1"), "5 recipe: must have texts as keys but a key is a list or a mapping"),
     (recipe(": 1"), "5 : must be readable YAML … one mapping or list begin in the same column"),
     (HEAD.replace("study: s", "study: ../s"), "1 study: must be a name of at most 100 … but got '../s'"),
-    (HEAD.replace("study: s", "study: .s"), "1 study: must be a name of at most 100 … but got '.s'"),
     (HEAD.replace("study: s", "study: 2026"), "1 study: must be a name of at most 100 … but got 2026: write '2026', in quotes"),
     (HEAD.replace("study: s", "study: " + "x" * 101), "1 study: must be a name of at most 100 … xxxxxxxxxxxxxxxxxxxxxxxxxx…"),
-    (HEAD.replace("orl_faces", "orl_face"), "2 data.source: must be folder:PATH, … got 'orl_face', did you mean 'orl_faces'?"),
     (HEAD.replace("orl_faces", "'folder:'"), "2 data.source: must be folder:PATH, csv:PATH, … did you mean 'folder:PATH'?"),
     (data("image_size: 96", "store_size: 64"), "6 data.store_size: must be 0 or at least image_size (96) but got 64"),
     (data("split: {train: 2}"), "5 data.split.val: must be given where a … {train: 0.7, val: 0.15, test: 0.15, seed: 0}"),
@@ -224,7 +205,6 @@ FILES = (
      "7 recipe.lr: must stand once but stands already on line 6: remove one of the two",
      "9 search.sampler: must be one of tpe, random, grid but got 'bayes'",
      "10 search.trials: must be a whole number from 1 to 1000000 but got -3"),
-    (recipe("edits: {: 1}"), "5 : must be readable YAML … value is missing or a bracket is not closed"),
     (recipe("strategy: head", "stages: [layer4]"), "6 recipe.stages: must not stand beside … head: remove one of the two"),
     (search("enqueue: [{name: a, unfrozen: head}]").replace("dropout:", "strategy: [full, bias], dropout:"),
      "5 search.enqueue[a].unfrozen: must not be given: the strategy sets it"),
@@ -277,9 +257,6 @@ def test_a_missing_file_names_its_neighbour(tmp_path: Path) -> None:
     assert str(caught.value) == (
         f"{tmp_path}/face.yaml: must be a file with a space in it but there is none, did you mean '{tmp_path}/faces.yaml'?"
     )
-    with pytest.raises(InputError, match="but is a folder or a device"):
-        load_space(tmp_path)
-    with pytest.raises(InputError, match="but is a folder or a device"):
-        load_space("/dev/zero")
-    with pytest.raises(InputError, match="there is no folder"):
-        load_space(tmp_path / "nowhere" / "x.yaml")
+    for path, words in (("/dev/zero", "but is a folder or a device"), (tmp_path / "no" / "x.yaml", "there is no folder")):
+        with pytest.raises(InputError, match=words):
+            load_space(path)
