@@ -364,12 +364,11 @@ def _line(name: str, kind: Kind, meaning: str, **more: Any) -> Field:
 
 
 RECIPE = fields_of(RecipeFields)  # The fields of Recipe, in asking order
+_MACROS = (f"`{name}` = {', '.join(f'{k}: {v}' for k, v in values.items())}" for name, values in STRATEGIES.items())
 STRATEGY = _line(
     "strategy",
     word(*STRATEGIES),
-    "A macro over several of these values: "
-    + "; ".join(f"`{name}` = {', '.join(f'{k}: {v}' for k, v in values.items())}" for name, values in STRATEGIES.items())
-    + ".",
+    f"A macro over several of these values: {'; '.join(_MACROS)}.",
     aliases="method tuning finetuning_type",
 )
 ENQUEUE = _line(

@@ -93,8 +93,9 @@ def text(rule: str, pattern: str, **more: Any) -> Kind:
 
 
 def _advise_switch(value: Any) -> str:
-    plain = {"yes": "true", "on": "true", "no": "false", "off": "false"}.get(str(value).lower(), str(value).lower())
-    return f": write {plain}, without quotes" if isinstance(value, str) and plain in ("true", "false") else ""
+    words = {"yes": "true", "on": "true", "true": "true", "no": "false", "off": "false", "false": "false"}
+    meant = words.get(value.lower()) if isinstance(value, str) else None
+    return f": write {meant}, without quotes" if meant else ""
 
 
 SWITCH = Kind("must be true or false", {"type": "boolean"}, advise=_advise_switch)
