@@ -50,7 +50,7 @@ def _written(value: Any) -> str:
 
 
 def got(value: Any) -> str:
-    """What was given, after `but got`: `no value`, or the value as `shown`."""
+    """A given value, after `but got`."""
     return "no value" if value is None else shown(value)
 
 
@@ -66,7 +66,7 @@ def near(name: str, names: Iterable[str]) -> str:
 
 def near_names(name: str, names: Iterable[str], count: int = 3) -> list[str]:
     """The names that may have been meant, likeliest first."""
-    known = {known.lower(): known for known in names}
+    known = {one.lower(): one for one in names}
     name = name[:100].lower()
     close = difflib.get_close_matches(name, known, n=count, cutoff=0.7)
     return [known[one] for one in close if len(name) > SHORT_WORD or _one_slip(name, one)]

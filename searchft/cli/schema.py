@@ -7,16 +7,11 @@ from pathlib import Path
 import click
 
 from searchft.cli.output import emit
-
-EPILOG = """\b
-Example:
-  searchft schema --out space.schema.json"""
+from searchft.cli.studies import PATH, examples
 
 
-@click.command("schema", epilog=EPILOG)
-@click.option(
-    "--out", type=click.Path(path_type=Path), default=None, metavar="FILE", help="Write it there instead of printing it."
-)
+@click.command("schema", epilog=examples("schema --out space.schema.json"))
+@click.option("--out", type=PATH, metavar="FILE", help="Write it there instead of printing it.")
 def command(out: Path | None) -> None:
     """Print the JSON schema of a space file: every key with its meaning, values and default.
 

@@ -25,6 +25,7 @@ class Opening:
     """Learning-rate group to parameters; `head` maps to () because the head's parameters are not the backbone's."""
     distances: Mapping[str, int]  # Stages between a parameter and the head: 1 for the last stage
     spelling: str | None  # The plainest value of `unfrozen` that says the same (`head`, `layer4`, `all`), if there is one
+    depthwise_share: float  # How much of the open parameters belongs to depthwise convolutions, in [0, 1]
 
     @cached_property
     def digest(self) -> str:
@@ -92,6 +93,7 @@ def _open_parameters(recipe: RecipeFields, backbone: BackboneFacts, divides: boo
         groups=groups,
         distances={p.name: len(names) - names.index(p.stage) for p in chosen},
         spelling=spelling if opened else HEAD,
+        depthwise_share=sum(p.size for p in chosen if p.name in backbone.depthwise) / max(1, sum(p.size for p in chosen)),
     )
 
 
