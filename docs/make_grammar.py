@@ -74,7 +74,7 @@ def table(section: str) -> Iterator[str]:
     yield from ("| key | meaning | value | default |", "| --- | --- | --- | --- |")
     for field in SECTIONS[section].values():
         if field.key:
-            meaning = field.row.meaning + (f" It has an effect {field.row.when.says}." if field.row.when else "")
+            meaning = field.meaning + (f" It has an effect {field.when.says}." if field.when else "")
             cells = (f"`{field.key}`", meaning, rule(field), shown(field.default))
             yield "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 

@@ -8,10 +8,8 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-LONGEST = 80
-"""Characters of a value that a message shows: enough to recognise it, too few to flood a terminal."""
-SHORT_WORD = 5
-"""Up to this length one slip of the pen is a near miss, and two are another word (`lora` is not `lr`)."""
+LONGEST = 80  # Characters of a value that a message shows: enough to recognise it, too few to flood a terminal
+SHORT_WORD = 5  # Up to this length one slip of the pen is a near miss, and two are another word (`lora` is not `lr`)
 
 
 def digest(value: Any) -> str:

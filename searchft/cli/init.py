@@ -313,7 +313,7 @@ def _space_text(
     for section, values in (("data", data), ("recipe", recipe), ("search", search)):
         lines += ["", f"{section}:"]
         for key, value in values.items():
-            meaning = SECTIONS[section][key.removeprefix("# ")].row.meaning
+            meaning = SECTIONS[section][key.removeprefix("# ")].meaning
             comment = f"{meaning} {why.get(key, '')}".strip().replace("`", "")
             lines.append(f"{f'  {key}: {value}':<41} # {comment}")
     rows = ("{name: linear probe, unfrozen: head, head_widths: []}", "{name: last stage, unfrozen: 1, head_widths: []}")

@@ -38,32 +38,22 @@ class BackboneFacts:
     """What a backbone with given weights, edits and `head_replaces` really is."""
 
     backbone: str
-    weights: str
-    """What was really loaded (after a fallback): never what was only wished for."""
+    weights: str  # What was really loaded (after a fallback): never what was only wished for
     weights_sha256: str
     """Of the weights file; `random:SEED` for random weights."""
-    weights_source: str
-    """Where they came from, for people: a path, a package, or `random`."""
-    fell_back: str
-    """Why the fallback was taken, if it was."""
-    stages: tuple[StageFacts, ...]
-    """Stem first; the head is not among them."""
-    parameters: tuple[ParameterFacts, ...]
-    """Ordered by stage, then as in the model."""
-    batch_norms: tuple[tuple[str, str], ...]
-    """(module, stage) of every BatchNorm with running statistics, in the same order."""
-    head: str
-    """Dotted name of the module that our head replaces."""
+    weights_source: str  # Where they came from, for people: a path, a package, or `random`
+    fell_back: str  # Why the fallback was taken, if it was
+    stages: tuple[StageFacts, ...]  # Stem first; the head is not among them
+    parameters: tuple[ParameterFacts, ...]  # Ordered by stage, then as in the model
+    batch_norms: tuple[tuple[str, str], ...]  # (module, stage) of every BatchNorm with running statistics, in the same order
+    head: str  # Dotted name of the module that our head replaces
     num_features: int
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
-    input_size: int
-    """Side in pixels that the weights were trained at."""
+    input_size: int  # Side in pixels that the weights were trained at
     has_auxiliary_heads: bool = False
-    notes: tuple[str, ...] = ()
-    """For a person: a head dropped from a weights file, and the like."""
-    depthwise_weights: tuple[str, ...] = ()
-    """Names of the weights of depthwise convolutions (as many groups as input channels)."""
+    notes: tuple[str, ...] = ()  # For a person: a head dropped from a weights file, and the like
+    depthwise_weights: tuple[str, ...] = ()  # Names of the weights of depthwise convolutions (as many groups as input channels)
 
     @cached_property
     def depthwise(self) -> frozenset[str]:
@@ -89,14 +79,11 @@ class DataFacts:
     """What the data really are."""
 
     source: str
-    fingerprint: str
-    """Digest of the decoded images, labels, split and preprocessing."""
+    fingerprint: str  # Digest of the decoded images, labels, split and preprocessing
     classes: tuple[str, ...]
-    counts: tuple[tuple[str, tuple[int, ...]], ...]
-    """(split, images per class in the order of `classes`)."""
+    counts: tuple[tuple[str, tuple[int, ...]], ...]  # (split, images per class in the order of `classes`)
     unreadable: tuple[str, ...] = ()
-    leaks: tuple[tuple[str, ...], ...] = ()
-    """Groups of byte-identical images that stand in more than one split."""
+    leaks: tuple[tuple[str, ...], ...] = ()  # Groups of byte-identical images that stand in more than one split
     notes: tuple[str, ...] = ()
 
     def size(self, split: str) -> int:
@@ -113,8 +100,7 @@ class SpaceFacts:
     """What a space's backbones, weights and data really are. Made once by `searchft.facts.describe`."""
 
     data: DataFacts
-    backbones: Mapping[str, BackboneFacts]
-    """By `Recipe.architecture()`."""
+    backbones: Mapping[str, BackboneFacts]  # By `Recipe.architecture()`
     processor: Processor = field(default_factory=Processor)
     """What the study's numbers are computed on, found when it was created: going on elsewhere changes no numerics."""
 

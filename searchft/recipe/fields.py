@@ -17,8 +17,7 @@ import searchft.recipe.kinds as kinds
 from searchft.recipe.kinds import FACTOR, PROBABILITY, SEED, SHARE, SWITCH, Kind, real, whole, word
 from searchft.wording import to_plain, to_tuples
 
-HEAD = "head"
-"""Name of the new classifier head: a value of `unfrozen`, and a learning-rate group."""
+HEAD = "head"  # Name of the new classifier head: a value of `unfrozen`, and a learning-rate group
 
 # What a field decides.
 NETWORK = "network"  # before freezing and head: `architecture()`
@@ -38,59 +37,39 @@ NOTHING = "nothing"  # nothing that a configuration scores: how a space is searc
 class When:
     """The condition under which a field has an effect; elsewhere `canonical` puts its default back."""
 
-    says: str
-    """After "has an effect", e.g. `with optimizer: sgd`."""
-    holds: Callable[[Any, Any, Any], bool]
-    """Of a recipe, its `Opening` and its `BackboneFacts`."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """What the table says of a field beside its type and default."""
-
-    kind: Kind
-    meaning: str
-    """One sentence; `init` and docs/grammar.md print it."""
-    decides: str
-    when: When | None = None
-    says: str | None = ""
-    """The value in words, `{0}` or `{rate}`; after ` | ` the default in words. Empty: name and value; None: never said."""
-    aliases: str = ""
-    """What other programs call it."""
-    was: str = ""
-    """What it was called in studies of earlier versions."""
-    key: str | None = ""
-    """The YAML's word, where it is not the field's name; None: the field has no key of its own."""
-
-
-def row(default: Any, kind: Kind, meaning: str, decides: str, **more: Any) -> Any:
-    """One line of the table: a dataclass field with its `Row`. A field whose default is MISSING must be given."""
-    return dataclasses.field(default=default, metadata={"row": Row(kind, meaning, decides, **more)})
+    says: str  # After "has an effect", e.g. `with optimizer: sgd`
+    holds: Callable[[Any, Any, Any], bool]  # Of a recipe, its `Opening` and its `BackboneFacts`
 
 
 @dataclass(frozen=True)
 class Field:
-    """A line as the rest of the program reads it."""
+    """A line of the table, as the rest of the program reads it."""
 
-    name: str
-    """The attribute of its dataclass."""
-    key: str
-    """The YAML's word for it; empty: none of its own."""
-    default: Any
-    row: Row
-
-    @property
-    def kind(self) -> Kind:
-        return self.row.kind
+    kind: Kind
+    meaning: str  # One sentence; `init` and docs/grammar.md print it
+    decides: str
+    when: When | None = None
+    says: str | None = ""
+    """The value in words, `{0}` or `{rate}`; after ` | ` the default in words. Empty: name and value; None: never said."""
+    aliases: str = ""  # What other programs call it
+    was: str = ""  # What it was called in studies of earlier versions
+    key: str | None = None  # The YAML's word; None: the field's name; empty: the field has no key of its own
+    name: str = ""  # The attribute of its dataclass
+    default: Any = None
 
     def in_words(self, value: Any, rate: str = "") -> str:
         """`dropout 0.5`, `no clipping`; `rate`: a number as one writes a rate."""
-        template, _, of_default = (self.row.says or "").partition(" | ")
+        template, _, of_default = (self.says or "").partition(" | ")
         template = template or f"{self.name.replace('_', ' ')} {{0}}"
         if value == self.default and of_default:
             return of_default
         shown = self.kind.label(value)
         return template.format(f"{shown:g}" if isinstance(shown, float) else shown, rate=rate)
+
+
+def row(default: Any, kind: Kind, meaning: str, decides: str, **more: Any) -> Any:
+    """One line of the table: a dataclass field with its `Field`. A field whose default is MISSING must be given."""
+    return dataclasses.field(default=default, metadata={"field": Field(kind, meaning, decides, **more)})
 
 
 class Settings:
@@ -113,13 +92,10 @@ class Settings:
 class OptimizerRow:
     """One optimiser."""
 
-    build: str
-    """Its class, `module:name`; called with groups, lr and the values of the fields in `takes`."""
+    build: str  # Its class, `module:name`; called with groups, lr and the values of the fields in `takes`
     takes: tuple[str, ...]
-    states: int
-    """Numbers that it keeps per trained parameter."""
-    fused: bool = True
-    """Whether its class knows `fused=True`."""
+    states: int  # Numbers that it keeps per trained parameter
+    fused: bool = True  # Whether its class knows `fused=True`
 
 
 OPTIMIZERS: Mapping[str, OptimizerRow] = MappingProxyType(
@@ -315,7 +291,7 @@ class DataSettings(Settings):
     split: tuple[tuple[str, float], ...] = row((("train", 0.7), ("val", 0.15), ("test", 0.15)), kinds.SPLIT,
         "Counts per class (whole numbers of at least 1) or fractions, for train, val and test, where the source has no split; "
         "`seed` beside them.", GROUND, aliases="splits val_split validation_split test_size")
-    split_seed: int = row(0, SEED, "Seed of the stratified split.", GROUND, key=None)
+    split_seed: int = row(0, SEED, "Seed of the stratified split.", GROUND, key="")
     folders: tuple[tuple[str, str], ...] = row((), kinds.FOLDERS, "Names of the sub-folders that hold train, val and test, "
         "where they are not the usual ones.", GROUND, aliases="subfolders train_dir val_dir")
     image_size: int = row(224, whole(8, 4096), "Side of the square that the network sees, in pixels; larger sees more and "
@@ -376,24 +352,23 @@ def fields_of(table: type) -> Mapping[str, Field]:
     """The lines of a section by the YAML's key, or by name where they have no key."""
     found: dict[str, Field] = {}
     for one in dataclasses.fields(table):
-        line: Row = one.metadata["row"]
-        key = "" if line.key is None else line.key or one.name
-        found[key or one.name] = Field(one.name, key, None if one.default is MISSING else one.default, line)
+        field: Field = one.metadata["field"]
+        key = one.name if field.key is None else field.key
+        default = None if one.default is MISSING else one.default
+        found[key or one.name] = dataclasses.replace(field, key=key, name=one.name, default=default)
     return MappingProxyType(found)
 
 
 def _line(name: str, kind: Kind, meaning: str, **more: Any) -> Field:
-    return Field(name, name, None, Row(kind, meaning, NOTHING, **more))
+    return Field(kind, meaning, NOTHING, key=name, name=name, **more)
 
 
-RECIPE = fields_of(RecipeFields)
-"""The fields of Recipe, in asking order."""
+RECIPE = fields_of(RecipeFields)  # The fields of Recipe, in asking order
+_MACROS = (f"`{name}` = {', '.join(f'{k}: {v}' for k, v in values.items())}" for name, values in STRATEGIES.items())
 STRATEGY = _line(
     "strategy",
     word(*STRATEGIES),
-    "A macro over several of these values: "
-    + "; ".join(f"`{name}` = {', '.join(f'{k}: {v}' for k, v in values.items())}" for name, values in STRATEGIES.items())
-    + ".",
+    f"A macro over several of these values: {'; '.join(_MACROS)}.",
     aliases="method tuning finetuning_type",
 )
 ENQUEUE = _line(
@@ -415,9 +390,9 @@ SECTIONS: Mapping[str, Mapping[str, Field]] = MappingProxyType(
 
 def names_that_decide(*what: str) -> tuple[str, ...]:
     """Names of the recipe fields that decide one of these, in asking order."""
-    return tuple(name for name, field in RECIPE.items() if field.row.decides in what)
+    return tuple(name for name, field in RECIPE.items() if field.decides in what)
 
 
 AUGMENTATIONS = names_that_decide(AUGMENTATION)
-RENAMED = MappingProxyType({old: name for name, field in RECIPE.items() for old in field.row.was.split()})
+RENAMED = MappingProxyType({old: name for name, field in RECIPE.items() for old in field.was.split()})
 """What recipe fields were called in studies of earlier versions, and are called now."""

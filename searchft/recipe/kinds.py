@@ -17,8 +17,7 @@ from searchft.wording import did_you_mean, listed, shown
 
 NAME = r"[A-Za-z0-9_][A-Za-z0-9_.\-]*"
 NUMBER_LIMIT = 65_536
-RESERVED_GROUPS = ("head", "backbone", "top", "deep")
-"""Learning-rate groups that exist by themselves."""
+RESERVED_GROUPS = ("head", "backbone", "top", "deep")  # Learning-rate groups that exist by themselves
 SPLITS = ("train", "val", "test")
 
 Label = str | int | float | bool | None
@@ -47,41 +46,25 @@ def fits(schema: Mapping[str, Any], value: Any) -> bool:
     return all(_KEYWORDS[keyword](limit, value) for keyword, limit in schema.items() if keyword in _KEYWORDS)
 
 
-def _itself(value: Any) -> Any:
-    return value
-
-
-def _no_advice(value: Any) -> str:
-    return ""
-
-
 @dataclass(frozen=True)
 class Kind:
     """What one value of a field may be."""
 
-    rule: str
-    """`must lie in [0, 1)`: what a message says before `but got`."""
-    schema: Mapping[str, Any]
-    """JSON schema of one value."""
-    form: Callable[[Any], Any] = _itself
-    """A value that fits the schema in Recipe's form. Raises as `read`."""
-    words: tuple[str, ...] = ()
-    """Words that a value may be: what a misspelt one is compared with."""
+    rule: str  # `must lie in [0, 1)`: what a message says before `but got`
+    schema: Mapping[str, Any]  # JSON schema of one value
+    form: Callable[[Any], Any] = lambda value: value  # A value that fits the schema in Recipe's form. Raises as `read`
+    words: tuple[str, ...] = ()  # Words that a value may be: what a misspelt one is compared with
     shape: str = "scalar"
     """How one value is written: `scalar`, `list`, `mapping`, or `groups`: a mapping whose values are choices each."""
-    label: Callable[[Any], Label] = _itself
+    label: Callable[[Any], Label] = lambda value: value
     """What a study shows for a value in Recipe's form; distinct for distinct values."""
-    advise: Callable[[Any], str] = _no_advice
-    """What to do about a wrong value, where it can be told."""
+    advise: Callable[[Any], str] = lambda value: ""  # What to do about a wrong value, where it can be told
 
     def read(self, value: Any) -> Any:
         """The value in Recipe's form. Raises ValueError: with a rule of its own, or with none for `rule`."""
         if not fits(self.schema, value):
             raise ValueError
         return self.form(value)
-
-
-# --- numbers, words, texts -----------------------------------------------------------------------------------------
 
 
 def whole(low: int, high: int, or_zero: str = "") -> Kind:
@@ -104,22 +87,22 @@ def word(*words: str) -> Kind:
     return Kind(f"must be one of {listed(words)}", {"enum": list(words)}, words=words)
 
 
-def text(rule: str, pattern: str, advise: Callable[[Any], str] = _no_advice, words: tuple[str, ...] = ()) -> Kind:
+def text(rule: str, pattern: str, **more: Any) -> Kind:
     """A text that fits a regular expression."""
-    return Kind(rule, {"type": "string", "pattern": f"^(?:{pattern})$"}, words=words, advise=advise)
+    return Kind(rule, {"type": "string", "pattern": f"^(?:{pattern})$"}, **more)
 
 
 def _advise_switch(value: Any) -> str:
-    plain = {"yes": "true", "on": "true", "no": "false", "off": "false"}.get(str(value).lower(), str(value).lower())
-    return f": write {plain}, without quotes" if isinstance(value, str) and plain in ("true", "false") else ""
+    words = {"yes": "true", "on": "true", "true": "true", "no": "false", "off": "false", "false": "false"}
+    meant = words.get(value.lower()) if isinstance(value, str) else None
+    return f": write {meant}, without quotes" if meant else ""
 
 
 SWITCH = Kind("must be true or false", {"type": "boolean"}, advise=_advise_switch)
 SHARE = real(0, 1, open_high=True)
 PROBABILITY = real(0, 1)
 FACTOR = real(0, 1, open_low=True)
-SEED = whole(0, 2**32 - 1)
-"""numpy's and torch's generators both take it."""
+SEED = whole(0, 2**32 - 1)  # numpy's and torch's generators both take it
 
 
 # --- networks ------------------------------------------------------------------------------------------------------
@@ -155,7 +138,7 @@ def _in_brackets(value: Any) -> str:
     return f": write [{value}]" if isinstance(value, int | str) and not isinstance(value, bool) else ""
 
 
-BACKBONE = text("must be torchvision/NAME, timm/NAME, searchft/NAME or python:FILE.py:NAME", _BACKBONE, _advise_backbone)
+BACKBONE = text("must be torchvision/NAME, timm/NAME, searchft/NAME or python:FILE.py:NAME", _BACKBONE, advise=_advise_backbone)
 WEIGHTS = text(_WEIGHTS_RULE, _WEIGHTS, words=_WEIGHT_WORDS)
 FALLBACK = text(_WEIGHTS_RULE, rf"(?:{_WEIGHTS})?", words=_WEIGHT_WORDS)
 UNFROZEN = Kind(
@@ -305,7 +288,7 @@ def _advise_source(value: Any) -> str:
 SOURCE = text(
     "must be folder:PATH, csv:PATH, torchvision:NAME, orl_faces or fashion_mnist",
     r"orl_faces|fashion_mnist|(?:folder|csv):.*\S|torchvision:[A-Za-z0-9_]+",
-    _advise_source,
+    advise=_advise_source,
 )
 FOLDER = text("must be the name of a sub-folder", r"[\s\S]*\S[\s\S]*")
 PATH = replace(FOLDER, rule="must be the path of a folder")
@@ -343,6 +326,6 @@ def _in_quotes(value: Any) -> str:
 STUDY = text(
     "must be a name of at most 100 letters, digits, '.', '_', '-' or '@' that begins with a letter, a digit or '_'",
     r"[A-Za-z0-9_][A-Za-z0-9._@\-]{0,99}",
-    _in_quotes,
+    advise=_in_quotes,
 )
-ROW_NAME = text("must be a text of at most 100 characters", r"(?=.{1,100}$).*\S.*", _in_quotes)
+ROW_NAME = text("must be a text of at most 100 characters", r"(?=.{1,100}$).*\S.*", advise=_in_quotes)

@@ -16,22 +16,16 @@ from searchft.wording import digest
 class Opening:
     """Which part of a backbone trains. The head always trains beside it."""
 
-    parameters: tuple[str, ...]
-    """Backbone parameters that train, in model order."""
+    parameters: tuple[str, ...]  # Backbone parameters that train, in model order
     modules: tuple[str, ...]
     """Prefixes of the open region: modules below them follow train and eval mode, all others stay in eval mode."""
-    train_norms: tuple[str, ...]
-    """BatchNorms that update their statistics (a subset of those in the open region)."""
-    norm_candidates: tuple[str, ...]
-    """BatchNorms that lie in the open region, whatever `norm` says."""
+    train_norms: tuple[str, ...]  # BatchNorms that update their statistics (a subset of those in the open region)
+    norm_candidates: tuple[str, ...]  # BatchNorms that lie in the open region, whatever `norm` says
     groups: Mapping[str, tuple[str, ...]]
     """Learning-rate group to parameters; `head` maps to () because the head's parameters are not the backbone's."""
-    distances: Mapping[str, int]
-    """Stages between a parameter and the head: 1 for the last stage."""
-    spelling: str | None
-    """The plainest value of `unfrozen` that says the same (`head`, `layer4`, `all`), if there is one."""
-    depthwise_share: float
-    """How much of the open parameters belongs to depthwise convolutions, in [0, 1]."""
+    distances: Mapping[str, int]  # Stages between a parameter and the head: 1 for the last stage
+    spelling: str | None  # The plainest value of `unfrozen` that says the same (`head`, `layer4`, `all`), if there is one
+    depthwise_share: float  # How much of the open parameters belongs to depthwise convolutions, in [0, 1]
 
     @cached_property
     def digest(self) -> str:

@@ -56,7 +56,7 @@ class Recipe(RecipeFields):
         if open_parameters(dataclasses.replace(self, norm=norm), backbone).digest == opening.digest:
             changes["norm"] = norm
         for name, field in RECIPE.items():
-            if field.row.when is not None and not field.row.when.holds(self, opening, backbone):
+            if field.when is not None and not field.when.holds(self, opening, backbone):
                 changes[name] = field.default
         return dataclasses.replace(self, **changes)
 

@@ -117,7 +117,7 @@ def find_opening(recipe: Recipe, facts: SpaceFacts) -> tuple[Recipe, BackboneFac
 def _phrases(recipe: Recipe, varying: Collection[str], *deciding: str) -> Iterator[str]:
     """The varying fields that decide one of these, as the table words them."""
     for name in names_that_decide(*deciding):
-        if name in varying and name not in _SAID_APART and RECIPE[name].row.says is not None:
+        if name in varying and name not in _SAID_APART and RECIPE[name].says is not None:
             value = getattr(recipe, name)
             yield RECIPE[name].in_words(value, rate_text(value) if isinstance(value, float) else "")
 

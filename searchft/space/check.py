@@ -11,12 +11,11 @@ from searchft.recipe.kinds import Kind
 from searchft.space.yaml_reader import Findings, Node
 from searchft.wording import did_you_mean, got, listed, near
 
-Keys = Mapping[str, tuple[str, ...]]
-"""The keys of a mapping, each with other programs' words for it."""
+Keys = Mapping[str, tuple[str, ...]]  # The keys of a mapping, each with other programs' words for it
 
 _WITHIN = {"": "at the top of the file", "data": "under data", "recipe": "under recipe", "search": "under search"}
 KEYS: dict[str, Keys] = {
-    section: {key: (*one.row.aliases.split(), *one.row.was.split()) for key, one in fields.items() if one.key}
+    section: {key: (*one.aliases.split(), *one.was.split()) for key, one in fields.items() if one.key}
     for section, fields in SECTIONS.items()
 }
 KEYS[""] = {**KEYS[""], **dict.fromkeys(("data", "recipe", "search"), ())}

@@ -1,8 +1,4 @@
-"""The rule that makes a recipe a space: a scalar is fixed, a list is a set of choices.
-
-Where one value is itself a list or a mapping (its kind's `shape`), choices are a list of those, or
-`{choices: […]}`, which every key understands.
-"""
+"""What makes a recipe a space: a scalar is fixed, a list is a set of choices; of lists, a list of lists or `{choices: […]}`."""
 
 from __future__ import annotations
 
@@ -16,10 +12,8 @@ from searchft.space.check import KEYS, check, known_keys
 from searchft.space.yaml_reader import Findings, Node
 from searchft.wording import did_you_mean, listed, shown
 
-MAX_CHOICES = 1000
-"""Of one key. A finer grid is not a search."""
-EXCLUSIVE = ("unfrozen", "stages", "unfrozen_tensors")
-"""Three ways to say what is open: a space takes one."""
+MAX_CHOICES = 1000  # Of one key. A finer grid is not a search
+EXCLUSIVE = ("unfrozen", "stages", "unfrozen_tensors")  # Three ways to say what is open: a space takes one
 MULTIPLIER = "lr_multipliers"
 RECIPE = SECTIONS["recipe"]
 Given = Mapping[str, tuple[Any, ...]]

@@ -43,7 +43,7 @@ def _settings(section: str, old: Any, new: Any) -> Iterator[Difference]:
         before, after = getattr(old, field.name, None), getattr(new, field.name, None)
         # `root` is where the space file stands; whether a moved folder holds the same images is for their fingerprint to say.
         if key != "root" and identity(before) != identity(after):
-            kind: Kind = "search" if field.row.decides == NOTHING else "other"
+            kind: Kind = "search" if field.decides == NOTHING else "other"
             yield Difference(f"{section}.{key} was {shown(before)} and is {shown(after)}", kind)
 
 

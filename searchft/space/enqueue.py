@@ -23,8 +23,7 @@ class EnqueuedRow:
     """A configuration with a name, tried before the sampler's."""
 
     name: str
-    chosen: Mapping[str, Any]
-    """A choice for every dimension; those that the row does not give have their first."""
+    chosen: Mapping[str, Any]  # A choice for every dimension; those that the row does not give have their first
 
 
 def read_enqueue(

@@ -1,7 +1,4 @@
-"""YAML file and `--set` overrides -> Space, or every problem at once. Top to bottom: read, override, check, build.
-
-The sections without choices are read here too: `study`, `data` and `search` are fixed within a study, so a list is a fault there.
-"""
+"""YAML file and `--set` overrides -> Space, or every problem at once. Top to bottom: read, override, check, build."""
 
 from __future__ import annotations
 
@@ -133,8 +130,11 @@ def _read_data(section: Node, findings: Findings) -> dict[str, Any]:
     """Fields of DataSettings that the file gives."""
     values = _read_fields(section, "data", findings)
     for name, read in (("split", _read_split), ("folders", _read_folders)):
-        if name in section.value:
-            values |= read(section.value[name], findings)
+        node = section.value.get(name)
+        if node is not None and isinstance(node.value, dict):
+            values |= read(node, findings)
+        elif node is not None:
+            findings.refuse(node, f"data.{name}", DATA[name].kind.rule)
     if "source" not in section.value:
         findings.add(section.where, "data.source", DATA["source"].kind.rule.replace("must be", "must be given:", 1))
     store, size = values.get("store_size", 0), values.get("image_size", DataSettings.image_size)
@@ -161,9 +161,6 @@ def _read_fields(section: Node, name: str, findings: Findings) -> dict[str, Any]
 
 def _read_split(node: Node, findings: Findings) -> dict[str, Any]:
     """`split: {train: 2, val: 3, test: 5, seed: 0}`: counts per class, or fractions, never both."""
-    if not isinstance(node.value, dict):
-        findings.refuse(node, "data.split", DATA["split"].kind.rule)
-        return {}
     parts: dict[str, Any] = {}
     for name, child in known_keys(node, {**SPLIT_WORDS, "seed": ()}, "data.split.", "split", findings):
         part = read_value(SEED if name == "seed" else PART, child, f"data.split.{name}", findings)
@@ -189,9 +186,6 @@ def _read_split(node: Node, findings: Findings) -> dict[str, Any]:
 
 def _read_folders(node: Node, findings: Findings) -> dict[str, Any]:
     """`folders: {train: facescrub_train, val: facescrub_test}`."""
-    if not isinstance(node.value, dict):
-        findings.refuse(node, "data.folders", DATA["folders"].kind.rule)
-        return {}
     folders: dict[str, str] = {}
     for name, child in known_keys(node, SPLIT_WORDS, "data.folders.", "folders", findings):
         if (folder := read_value(FOLDER, child, f"data.folders.{name}", findings)) is not None:

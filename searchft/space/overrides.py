@@ -1,7 +1,4 @@
-"""`--set recipe.epochs=5`: puts a value into the tree as if the file had said so, before anything is checked.
-
-So every rule holds for an overridden value too, and its faults are placed at the override itself.
-"""
+"""`--set recipe.epochs=5`: puts a value into the tree, at a place of its own, before anything is checked: every rule holds for it."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""The JSON schema of a whole space file, written by the table of fields, so that an editor completes and checks a space.
-
-It refuses what a schema can: unknown keys, wrong types, values outside their limits, words that are none. Rules between keys,
-and between a row and the choices, are for `load_space` to say.
-"""
+"""The JSON schema of a whole space file, for editors. Rules between keys, and between rows and choices, are for `load_space`."""
 
 from __future__ import annotations
 
@@ -13,8 +9,7 @@ from typing import Any
 from searchft.recipe.fields import SECTIONS, Field
 from searchft.recipe.kinds import ROW_NAME
 
-WIDTH = 500
-"""Characters that one line of the schema's text may hold."""
+WIDTH = 500  # Characters that one line of the schema's text may hold
 _GROUP = r"^\w+$"
 
 
@@ -78,12 +73,12 @@ def _mapping(properties: Mapping[str, Any], *must: str) -> dict[str, Any]:
 def _described(field: Field, schema: Mapping[str, Any]) -> dict[str, Any]:
     """`schema` with the field's meaning, and its default where it is one that YAML writes as it is."""
     default = {"default": field.default} if isinstance(field.default, str | int | float) and field.default != "" else {}
-    return {"description": field.row.meaning, **default, **schema}
+    return {"description": field.meaning, **default, **schema}
 
 
 def _choices(field: Field) -> dict[str, Any]:
     """One value or a set of choices; where groups have values of their own, each of them so."""
-    value = _ref(field.key)
+    value = _ref(field.name)
     several = _list_of(value)
     braces = {"type": "object", "properties": {"choices": several}, "required": ["choices"], "additionalProperties": False}
     either = {"anyOf": [value, several, braces]}

@@ -1,8 +1,4 @@
-"""Space: a recipe in which some values are sets of choices, with the data it runs on and how it is searched.
-
-Plain and immutable. Everything that needs to know what backbones and data really are takes `SpaceFacts` as an argument;
-nothing here touches torch or Optuna.
-"""
+"""Space: a recipe in which some values are sets of choices, with the data it runs on and how it is searched. Plain and immutable."""
 
 from __future__ import annotations
 
@@ -35,10 +31,8 @@ def asking_place(name: str) -> int:
 class Dimension:
     """One value that is to be chosen."""
 
-    name: str
-    """A field of Recipe, `lr_multipliers.GROUP`, or `strategy`."""
-    choices: tuple[Any, ...]
-    """At least two, in Recipe's form, distinct, in the file's order."""
+    name: str  # A field of Recipe, `lr_multipliers.GROUP`, or `strategy`
+    choices: tuple[Any, ...]  # At least two, in Recipe's form, distinct, in the file's order
 
     @cached_property
     def labels(self) -> tuple[Label, ...]:
@@ -61,23 +55,17 @@ class Dimension:
 class Space:
     """What `load_space` returns: a checked space. Equal spaces compare equal."""
 
-    name: str
-    """The study's."""
+    name: str  # The study's
     data: DataSettings
     search: SearchSettings
     fixed: Mapping[str, Any]
     """Values given once, by the names that dimensions have, in Recipe's form. What is not given has Recipe's default."""
-    dimensions: tuple[Dimension, ...]
-    """In asking order: what conditions others first."""
+    dimensions: tuple[Dimension, ...]  # In asking order: what conditions others first
     enqueue: tuple[EnqueuedRow, ...] = ()
-    source: str = ""
-    """The file, as given."""
-    text: str = ""
-    """The YAML as read, without overrides."""
-    lines: Mapping[str, int] = field(default_factory=dict)
-    """Dotted key to the line in the file it stands on."""
-    overrides: tuple[str, ...] = ()
-    """The `--set` texts."""
+    source: str = ""  # The file, as given
+    text: str = ""  # The YAML as read, without overrides
+    lines: Mapping[str, int] = field(default_factory=dict)  # Dotted key to the line in the file it stands on
+    overrides: tuple[str, ...] = ()  # The `--set` texts
 
     @cached_property
     def by_name(self) -> Mapping[str, Dimension]:
@@ -133,8 +121,6 @@ class Space:
         for recipe in self.combinations("strategy", *names_that_decide(NETWORK)):
             found.setdefault(recipe.architecture(), recipe)
         return found
-
-    # --- what is worth asking --------------------------------------------------------------------------------------
 
     def is_active(self, name: str, chosen: Mapping[str, Any], facts: SpaceFacts) -> bool:
         """Whether the dimension makes a difference beside what is chosen so far.
@@ -196,8 +182,6 @@ class Space:
             self._memo.update(facts=facts, found={})
         found: dict[Any, Any] = self._memo["found"]
         return found
-
-    # --- what the study shows and keeps ----------------------------------------------------------------------------
 
     def labels_of(self, chosen: Mapping[str, Any]) -> dict[str, Label]:
         """The labels of choices. Raises as `resolve`."""

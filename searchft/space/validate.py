@@ -1,7 +1,4 @@
-"""What only facts can tell about a space: stages that do not exist, groups that are never open, and the like.
-
-`validate` returns errors, `notes` what a person should know but may want (a batch larger than the training set).
-"""
+"""What only facts can tell about a space: stages that do not exist, groups that are never open, and the like."""
 
 from __future__ import annotations
 
@@ -18,8 +15,7 @@ from searchft.space.choices import EXCLUSIVE, MULTIPLIER
 from searchft.space.space import Space
 from searchft.wording import did_you_mean, listed
 
-WIDE = 4
-"""Units of a hidden layer per training image from which on a note says so."""
+WIDE = 4  # Units of a hidden layer per training image from which on a note says so
 
 
 def validate(space: Space, facts: SpaceFacts) -> list[Problem]:

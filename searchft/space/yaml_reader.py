@@ -21,8 +21,7 @@ from searchft.wording import got as given
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 20
 MAX_NODES = 20_000
-MAX_DIGITS = 18
-"""Longest whole number: everything of this length fits 64 bits, in Python, torch and databases alike."""
+MAX_DIGITS = 18  # Longest whole number: everything of this length fits 64 bits, in Python, torch and databases alike
 
 
 class _Broken:
@@ -39,10 +38,8 @@ BROKEN = _Broken()
 class Node:
     """One value of the file. A mapping's children stand on the line of their key."""
 
-    value: Any
-    """str, int, float, bool, None, BROKEN, list[Node] or dict[str, Node]."""
-    where: str
-    """`spaces/x.yaml:14` or `--set recipe.epochs=5`."""
+    value: Any  # str, int, float, bool, None, BROKEN, list[Node] or dict[str, Node]
+    where: str  # `spaces/x.yaml:14` or `--set recipe.epochs=5`
 
     def plain(self) -> Any:
         """The value without lines: nested lists and dicts of scalars."""
@@ -72,8 +69,7 @@ class Node:
 class Findings:
     """What is wrong with one space file and its overrides, so that a user sees every fault at once and in reading order."""
 
-    source: str
-    """The file's name, as given."""
+    source: str  # The file's name, as given
     problems: list[Problem] = field(default_factory=list)
 
     def add(self, where: str, key: str, rule: str) -> None:
@@ -140,8 +136,7 @@ class SpaceLoader(yaml.SafeLoader):
 
 
 _NULL, _BOOL, _INT, _FLOAT = (f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float"))
-_REFUSED = "refused"
-"""Stands for the tag of an alias or of a node with a tag of its own: it has no value."""
+_REFUSED = "refused"  # Stands for the tag of an alias or of a node with a tag of its own: it has no value
 _DIGITS = "[0-9]+(?:_[0-9]+)*"
 for _tag, _pattern in (
     (_NULL, r"(?:~|null|Null|NULL|)\Z"),

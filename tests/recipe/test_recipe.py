@@ -42,18 +42,15 @@ STEM = ("conv1.weight", "bn1.weight", "bn1.bias")
     ("values", "expected"),
     [
         ({"unfrozen": "head"}, ()),
-        ({"unfrozen": 0}, ()),
         ({"unfrozen": 1}, L2),
         ({"unfrozen": "layer2"}, L2),
         ({"unfrozen": 2}, L1 + L2),
         ({"unfrozen": "all"}, STEM + L1 + L2),
-        ({"unfrozen": 3}, STEM + L1 + L2),
         ({"unfrozen": "bn1"}, STEM[1:] + L1 + L2),
         ({"unfrozen": "layer1.0.bn"}, L1[1:] + L2),
         ({"stages": ("layer1",)}, L1),
         ({"stages": ("layer2", "stem")}, STEM + L2),
         ({"stages": ()}, ()),
-        ({"unfrozen_tensors": 0}, ()),
         ({"unfrozen_tensors": 2}, L2[1:]),
         ({"unfrozen_tensors": 99}, STEM + L1 + L2),
         ({"norm": "frozen"}, (STEM[0], L1[0], L2[0])),
@@ -80,10 +77,8 @@ def test_what_does_not_exist_cannot_open(values: dict[str, object]) -> None:
     [
         ({"unfrozen": 1}, ("layer2.0.bn",)),
         ({"unfrozen": 1, "norm": "affine"}, ()),
-        ({"unfrozen": 1, "norm": "frozen"}, ()),
         ({"unfrozen": "all", "parameters": "norm"}, ("bn1", "layer1.0.bn", "layer2.0.bn")),
         ({"unfrozen": "all", "parameters": "bias"}, ()),
-        ({"unfrozen": "head"}, ()),
     ],
 )
 def test_which_batch_norms_update_their_statistics(values: dict[str, object], norms: tuple[str, ...]) -> None:
@@ -171,25 +166,18 @@ NORM_SETTINGS = [
 
 @pytest.mark.parametrize("norms", ["batch", "layer", ""])
 @pytest.mark.parametrize("bias", [False, True])
-def test_keys_are_equal_only_where_the_same_parameters_train(norms: str, bias: bool) -> None:
+def test_keys_are_equal_only_where_the_same_parameters_train_and_canonical_trains_them(norms: str, bias: bool) -> None:
     known = facts(norms, bias)
-    for unfrozen in ("head", 1, "all"):
-        trained: dict[str, tuple[object, ...]] = {}
-        for values in NORM_SETTINGS:
-            opening = opening_of(known, unfrozen=unfrozen, **values)
-            what = (opening.parameters, opening.train_norms)
-            assert trained.setdefault(key(known, unfrozen=unfrozen, **values), what) == what, (unfrozen, values)
-
-
-@pytest.mark.parametrize("norms", ["batch", "layer", ""])
-def test_the_canonical_recipe_is_the_same_work(norms: str) -> None:
-    known = facts(norms)
-    backbone = known.backbones[BASE.architecture()]
+    known.backbones[dataclasses.replace(BASE, weights="IMAGENET1K_V1").architecture()] = known.backbones[BASE.architecture()]  # type: ignore[index]
+    trained: dict[str, tuple[object, ...]] = {}
     for unfrozen, values in itertools.product(("head", 1, "all"), NORM_SETTINGS):
-        recipe = dataclasses.replace(BASE, weights="IMAGENET1K_V1", unfrozen=unfrozen, **values)  # type: ignore[arg-type]
-        known.backbones[recipe.architecture()] = backbone  # type: ignore[index]
-        before, after = open_parameters(recipe, backbone), open_parameters(recipe.canonical(known), backbone)
-        assert (before.parameters, before.train_norms) == (after.parameters, after.train_norms), (unfrozen, values)
+        recipe = dataclasses.replace(BASE, unfrozen=unfrozen, **values)  # type: ignore[arg-type]
+        opening, canonical = (
+            open_parameters(one, known.backbones[BASE.architecture()]) for one in (recipe, recipe.canonical(known))
+        )
+        what = (opening.parameters, opening.train_norms)
+        assert (canonical.parameters, canonical.train_norms) == what, (unfrozen, values)
+        assert trained.setdefault(recipe.key(known), what) == what, (unfrozen, values)
 
 
 def test_canonical_drops_what_has_no_effect_and_clips_what_cannot_be() -> None:

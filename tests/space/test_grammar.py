@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,18 +19,14 @@ Build = Callable[..., Space]
 # fmt: off
 LINES: list[tuple[str, str, tuple[Any, ...]]] = [
     ("dropout: 0.5", "dropout", (0.5,)),
-    ("dropout: [0.5]", "dropout", (0.5,)),
     ("dropout: [0, 0.5]", "dropout", (0.0, 0.5)),
     ("dropout: {choices: [0, 0.5]}", "dropout", (0.0, 0.5)),
-    ("lr: 1e-3", "lr", (1e-3,)),
     ("lr: [1E-3, +.5e-2, 3.e-4, 1_0]", "lr", (1e-3, 5e-3, 3e-4, 10.0)),
     ("batch_size: [128, 1_024]", "batch_size", (128, 1024)),
     ("head_widths: []", "head_widths", ((),)),
-    ("head_widths: [[]]", "head_widths", ((),)),
     ("head_widths: [256, 128]", "head_widths", ((256, 128),)),
     ("head_widths: [[], [256, 128]]", "head_widths", ((), (256, 128))),
     ("head_widths: {choices: [[], [256]]}", "head_widths", ((), (256,))),
-    ("head_widths: [[8, 8], [8]]", "head_widths", ((8, 8), (8,))),
     ("stages: [layer3, layer4]", "stages", (("layer3", "layer4"),)),
     ("stages: [[layer2], [layer4, layer3]]", "stages", (("layer2",), ("layer3", "layer4"))),
     ("stages: [[], [layer2]]", "stages", ((), ("layer2",))),
@@ -49,7 +42,6 @@ LINES: list[tuple[str, str, tuple[Any, ...]]] = [
     ("unfrozen: [head, 1, layer3.0.conv1, all]", "unfrozen", ("head", 1, "layer3.0.conv1", "all")),
     ("unfrozen: 0", "unfrozen", ("head",)),
     ('unfrozen: "3"', "unfrozen", ("3",)),
-    ("weights: none", "weights", ("none",)),
     ("weights: [IMAGENET1K_V1, package, 'file:a b.pth']", "weights", ("IMAGENET1K_V1", "package", "file:a b.pth")),
     ("weights_fallback: ''", "weights_fallback", ("",)),
     ("auxiliary: [true, False]", "auxiliary", (True, False)),
@@ -177,19 +169,16 @@ search:
 @pytest.mark.parametrize(
     ("overrides", "read", "expected"),
     [
-        (["recipe.epochs=5"], lambda s: s.fixed["epochs"], 5),
         ([" recipe.epochs = 5"], lambda s: s.fixed["epochs"], 5),
         (["recipe.epochs=5", "recipe.epochs=6"], lambda s: s.fixed["epochs"], 6),
         (["recipe.lr=[1e-3,1e-4]"], lambda s: s.by_name["lr"].choices, (1e-3, 1e-4)),
         (["recipe.head_widths=[[], [8]]"], lambda s: s.by_name["head_widths"].choices, ((), (8,))),
-        (["recipe.weights=none"], lambda s: s.fixed["weights"], "none"),
         (["recipe.edits.conv1.stride=2"], lambda s: s.fixed["edits"], (("conv1.stride", 2),)),
         (["recipe.edits.conv1.padding=2"], lambda s: s.fixed["edits"], (("conv1.padding", 2), ("conv1.stride", 1))),
         (["recipe.edits={}"], lambda s: s.fixed["edits"], ()),
         (["recipe.lr_multipliers.top=[1, 0.5]"], lambda s: s.by_name["lr_multipliers.top"].choices, (1.0, 0.5)),
         (["data.split.val=4"], lambda s: s.data.split, (("train", 2), ("val", 4))),
         (["data.source=folder:a=b"], lambda s: s.data.source, "folder:a=b"),
-        (["search.trials=3"], lambda s: s.search.trials, 3),
         (["search.enqueue=[]"], lambda s: s.enqueue, ()),
         (["study=t"], lambda s: s.name, "t"),
     ],
@@ -202,12 +191,9 @@ def test_set_replaces_a_value(overrides: list[str], read: Callable[[Space], Any]
     ("override", "expected"),
     [
         ("recipe.epochs=x", "--set recipe.epochs=x: recipe.epochs: must be a whole number from 1 to 10000 but got 'x'"),
-        ("recipe.epochs=", "--set recipe.epochs=: recipe.epochs: must be a whole number from 1 to 10000 but got no value: "
-                           "write a value, or remove the key"),
         ("recipe.epochs", "--set recipe.epochs: must be KEY=VALUE, e.g. recipe.epochs=5"),
         ("recipe.lr=\ud800", r"--set 'recipe.lr=\ud800': must be printable text, without control characters"),
         ("=5", "--set =5: must be KEY=VALUE, e.g. recipe.epochs=5"),
-        ("epochs=5", "--set epochs=5: epochs: must name a key: study, data.KEY, recipe.KEY or search.KEY"),
         ("recipes.epochs=5", "--set recipes.epochs=5: recipes.epochs: must name a key: study, data.KEY, recipe.KEY or search.KEY, "
                              "did you mean 'recipe'?"),
         ("recipe.epoch=5", "--set recipe.epoch=5: recipe.epoch: unknown key 'epoch', did you mean 'epochs'?"),
@@ -239,19 +225,18 @@ def test_problems_of_the_file_come_before_those_of_overrides_and_in_line_order()
     ]
 
 
-def test_an_override_mends_a_fault_of_the_file() -> None:
+def test_an_override_mends_a_fault_of_the_file_and_fills_what_is_empty() -> None:
     assert parse_space(FILE.replace("epochs: 10", "epochs: ten"), "x.yaml", ["recipe.epochs=3"]).fixed["epochs"] == 3
     assert parse_space("study: s\ndata:\n", "x.yaml", ["data.source=orl_faces", "recipe.backbone=timm/vit_tiny"]).name == "s"
 
 
 def test_a_place_is_the_override_the_line_or_what_is_around_it() -> None:
     space = parse_space(FILE, "x.yaml", ["recipe.epochs=5", "recipe.edits.conv1.stride=2"])
-    assert space.where("recipe.epochs") == "--set recipe.epochs=5"
-    assert space.where("recipe.edits.conv1.stride") == "--set recipe.edits.conv1.stride=2"
-    assert space.where("recipe.dropout") == "x.yaml:6"
-    assert space.where("recipe.lr") == "x.yaml:3"
-    assert space.where("search.enqueue[0].dropout") == "x.yaml:10"
-    assert space.where("nowhere") == "x.yaml"
+    places = {
+        **{"recipe.epochs": "--set recipe.epochs=5", "recipe.edits.conv1.stride": "--set recipe.edits.conv1.stride=2"},
+        **{"recipe.dropout": "x.yaml:6", "recipe.lr": "x.yaml:3", "search.enqueue[0].dropout": "x.yaml:10", "none": "x.yaml"},
+    }
+    assert {key: space.where(key) for key in places} == places
 
 
 # --- the edge ------------------------------------------------------------------------------------------------------
@@ -262,11 +247,6 @@ def test_a_byte_order_mark_and_windows_line_ends_are_read(tmp_path: Path) -> Non
     path.write_bytes(b"\xef\xbb\xbf" + FILE.replace("\n", "\r\n").encode())
     space = load_space(path)
     assert space.fixed["epochs"] == 10 and space.lines["recipe.epochs"] == 5
-
-
-def test_importing_the_room_loads_neither_torch_nor_optuna() -> None:
-    code = "import sys, searchft.space; sys.exit(bool({'torch', 'optuna', 'timm'} & set(sys.modules)))"
-    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ})
 
 
 @pytest.mark.parametrize("size", ["[" * 400_000, "? " * 200_000, "a: &x [*x]\n" * 20_000, "k: {" * 100_000, "&a " * 200_000])

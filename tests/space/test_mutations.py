@@ -43,29 +43,23 @@ def mutated(draw: st.DrawFn) -> str:
     """A valid file with one to six pieces of it cut, doubled, moved or replaced."""
     text = draw(st.sampled_from(FILES))
     for _ in range(draw(st.integers(1, 6))):
-        kind = draw(st.sampled_from(("cut", "insert", "replace", "line twice", "line gone", "swap lines", "value", "noise")))
+        kind = draw(st.sampled_from(("characters", "noise", "line twice", "line gone", "swap lines", "value")))
+        token = draw(st.text(max_size=8) if kind == "noise" else st.sampled_from(("", *TOKENS)))
         a = draw(st.integers(0, len(text)))
         b = min(len(text), a + draw(st.integers(0, 12)))
         lines = text.splitlines(keepends=True) or [""]
         i, j = (draw(st.integers(0, len(lines) - 1)) for _ in "ij")
-        if kind == "cut":
-            text = text[:a] + text[b:]
-        elif kind == "insert":
-            text = text[:a] + draw(st.sampled_from(TOKENS)) + text[a:]
-        elif kind == "replace":
-            text = text[:a] + draw(st.sampled_from(TOKENS)) + text[b:]
-        elif kind == "noise":
-            text = text[:a] + draw(st.text(max_size=8)) + text[b:]
+        if kind in ("characters", "noise"):
+            lines = [text[:a], token, text[b:]]
         elif kind == "line twice":
-            text = "".join([*lines[:i], lines[i], *lines[i:]])
+            lines.insert(i, lines[i])
         elif kind == "line gone":
-            text = "".join([*lines[:i], *lines[i + 1 :]])
+            del lines[i]
         elif kind == "swap lines":
             lines[i], lines[j] = lines[j], lines[i]
-            text = "".join(lines)
         elif ":" in lines[i]:
-            lines[i] = lines[i].partition(":")[0] + ": " + draw(st.sampled_from(TOKENS)) + "\n"
-            text = "".join(lines)
+            lines[i] = f"{lines[i].partition(':')[0]}: {token}\n"
+        text = "".join(lines)
     return text
 
 

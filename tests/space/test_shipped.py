@@ -1,4 +1,4 @@
-"""The spaces that come with searchft: they load, and they are what their headers say."""
+"""The spaces that come with searchft: they load, and they are what their headers say (golden.json pins every row's key)."""
 
 from __future__ import annotations
 
@@ -87,17 +87,7 @@ def test_the_strategies_space_enqueues_the_notebooks_ten() -> None:
 
 def test_the_flowers_space_enqueues_the_notebooks_tasks() -> None:
     rows = rows_of("flowers_densenet169")
-    assert {name: (r.backbone.partition("/")[2], r.unfrozen_tensors, r.weights, r.batch_size) for name, r in rows.items()} == {
-        "Task 1: DenseNet-169": ("densenet169", 0, "IMAGENET1K_V1", 64),
-        "Task 1: ResNet-18": ("resnet18", 0, "IMAGENET1K_V1", 64),
-        "Finetune Top (Task 3: test 0.923)": ("densenet169", 0, "IMAGENET1K_V1", 32),
-        "Finetune top 40 tensors": ("densenet169", 40, "IMAGENET1K_V1", 32),
-        "Finetune All": ("densenet169", 506, "IMAGENET1K_V1", 32),
-        "From Scratch": ("densenet169", 506, "none", 32),
-        "ConvNet1 (3 convolutions)": ("convnet3", 506, "none", 32),
-        "ConvNet2 (5 convolutions)": ("convnet5", 506, "none", 32),
-        "ConvNet3 (7 convolutions)": ("convnet7", 506, "none", 32),
-    }
+    assert [r.unfrozen_tensors for r in rows.values()] == [0, 0, 0, 40, 506, 506, 506, 506, 506]
     assert all((r.epochs, r.validate_every, r.optimizer, r.head_widths) == (5, 40, "adam", (512,)) for r in rows.values())
     space = load_space(SPACES / "flowers_densenet169.yaml", ["data.source=orl_faces", "data.labels=none"])
     assert (space.data.labels, space.data.store_size, space.data.image_size) == ("", 256, 224)
@@ -121,18 +111,8 @@ def test_the_orchid_space_is_a_ladder_a_zoo_and_four_mistakes() -> None:
         "AlexNet, two more convolutions, classifier kept": ["features.append"],
         "AlexNet, softmax over the batch": ["classifier.append"],
     }
-    assert [r.backbone.partition("/")[2] for r in list(rows.values())[11:]] == [
-        *("resnet50", "resnet34", "resnet101", "resnext50_32x4d", "vgg11", "googlenet", "googlenet")
-    ]
     assert [name for name, r in rows.items() if r.auxiliary] == ["GoogLeNet with auxiliary heads"]
     assert [name for name, r in rows.items() if r.final_softmax] == ["AlexNet, softmax over the classes"]
-
-
-def test_the_vgg_space_is_the_notebooks_classifier() -> None:
-    (recipe,) = rows_of("cifar10_vgg16").values()
-    assert dict(recipe.edits) == {"avgpool.output_size": 3} and recipe.head_replaces == "classifier"
-    assert (recipe.head_widths, recipe.normalization, recipe.unfrozen) == ((512, 128), "none", "head")
-    assert (recipe.lr, recipe.batch_size, recipe.epochs, recipe.dropout) == (1e-3, 1024, 5, 0.0)
 
 
 @pytest.mark.parametrize("path", sorted((SPACES / "offline").glob("*.yaml")), ids=lambda path: path.stem)
@@ -161,7 +141,7 @@ def test_an_offline_space_runs_every_row_with_three_seeds_and_nothing_else(path:
         ("cifar10_vgg16", ["data.source=orl_faces"]),
     ],
 )
-def test_a_notebooks_space_fits_the_packaged_photos(name: str, overrides: list[str], shared_cache: Path) -> None:
+def test_a_notebooks_space_fits_the_packaged_images(name: str, overrides: list[str], shared_cache: Path) -> None:
     from searchft.facts import describe
 
     space = load_space(SPACES / f"{name}.yaml", overrides)

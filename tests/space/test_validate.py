@@ -1,4 +1,4 @@
-"""What facts tell about a space: errors stop, notes do not."""
+"""What facts show about a space: errors stop, notes do not."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_facts_show_what_does_not_exist(space_of: Build, facts_of: Facts, lines:
     assert [str(problem) for problem in validate(space, facts_of(space))] == ([f"x.yaml:{expected}"] if expected else [])
 
 
-def test_a_fault_in_two_backbones_is_told_for_each(space_of: Build, facts_of: Facts) -> None:
+def test_a_fault_in_two_backbones_is_reported_for_each(space_of: Build, facts_of: Facts) -> None:
     space = space_of("unfrozen: [head, layer9]", overrides=("recipe.backbone=[torchvision/small, timm/other]",))
     found = [str(problem) for problem in validate(space, facts_of(space))]
     assert len(found) == 2 and "torchvision/small" in found[0] and "timm/other" in found[1]
@@ -103,12 +103,12 @@ def test_notes_say_what_a_person_should_know(
 
 
 def test_the_random_values_of_scratch_are_not_taken_for_frozen_ones(space_of: Build, facts_of: Facts) -> None:
-    def told(*lines: str) -> list[tuple[str, int]]:
+    def frozen_of(*lines: str) -> list[tuple[str, int]]:
         space = space_of("strategy: [full, head, bias, scratch]", *lines)
         facts, known = facts_of(space), facts_of(space, **KNOWN)
         weights = {name: recipe.weights for name, recipe in space.architectures().items()}
         networks = {name: (facts if weights[name] == "none" else known).backbones[name] for name in weights}
         return frozen_over_random(space, SpaceFacts(facts.data, networks))
 
-    assert told("weights: package") == []
-    assert [frozen for _, frozen in told("weights: [package, none]")] == [300]
+    assert frozen_of("weights: package") == []
+    assert [frozen for _, frozen in frozen_of("weights: [package, none]")] == [300]
