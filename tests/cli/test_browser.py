@@ -52,9 +52,12 @@ def wait_for(browser: Any, words: str, seconds: float = 40.0) -> str:
         time.sleep(0.3)
 
 
-def no_complaints(browser: Any) -> None:
-    """The console's log since the last call holds nothing."""
+def look(browser: Any, words: str, shot: str) -> str:
+    """The page's text once it holds `words`; its screenshot is kept, and its console holds no complaint."""
+    text = wait_for(browser, words)
+    browser.save_screenshot(str(SHOTS / shot))
     assert [entry for entry in browser.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")] == []
+    return text
 
 
 @pytest.fixture
@@ -64,13 +67,8 @@ def served(study_copy: Any) -> Iterator[str]:
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
     try:
         assert process.stderr is not None
-        address = ""
-        while not address:
-            line = process.stderr.readline()
-            assert line, "the dashboard ended"
-            address = (
-                line.strip() if re.fullmatch(r"http://127\.0\.0\.1:\d+/dashboard/studies/\d+\?token=\S+", line.strip()) else ""
-            )
+        pattern = r"http://127\.0\.0\.1:\d+/dashboard/studies/\d+\?token=\S+"
+        address = next(line.strip() for line in process.stderr if re.fullmatch(pattern, line.strip()))
         deadline = time.monotonic() + 240
         while len(list((study_copy.folder / "artifacts").glob("*"))) < 7:  # three curves; matrix and mistakes of two trials
             assert time.monotonic() < deadline and process.poll() is None
@@ -84,14 +82,12 @@ def served(study_copy: Any) -> Iterator[str]:
 
 def test_the_dashboard_shows_trials_notes_artifacts_and_importances(served: str, browser: Any) -> None:
     browser.get(served)
-    wait_for(browser, "Hyperparameter Importance")
+    look(browser, "Hyperparameter Importance", "dashboard-history.png")
     served = served.partition("?")[0]  # the browser remembers the token
     assert browser.current_url == served
-    browser.save_screenshot(str(SHOTS / "dashboard-history.png"))
-    no_complaints(browser)
 
     browser.get(f"{served}/trials?numbers=1")
-    text = wait_for(browser, "confusion_matrix.png")
+    text = look(browser, "confusion_matrix.png", "dashboard-trial.png")
     assert "learning_curve.png" in text and "most_confused.png" in text
     assert "last stage open, head 256 with dropout 0.5, batch 16, lr 1e-3" in text, "the recipe in words"
     assert "layer4" in text and "0.001" in text, "real values, not indices"
@@ -102,19 +98,11 @@ def test_the_dashboard_shows_trials_notes_artifacts_and_importances(served: str,
         "return [...document.images].filter(i => i.src.includes('/artifacts/')).map(i => [i.complete, i.naturalWidth])"
     )
     assert len(sizes) == 3 and all(complete and width > 300 for complete, width in sizes)
-    browser.save_screenshot(str(SHOTS / "dashboard-trial.png"))
-    no_complaints(browser)
 
     browser.get(f"{served}/note")
-    text = wait_for(browser, "orl_faces")
-    assert "unfrozen: [head, layer4]" in text
-    browser.save_screenshot(str(SHOTS / "dashboard-note.png"))
-    no_complaints(browser)
-
+    assert "unfrozen: [head, layer4]" in look(browser, "orl_faces", "dashboard-note.png")
     browser.get(f"{served}/analytics")
-    wait_for(browser, "Slice")
-    browser.save_screenshot(str(SHOTS / "dashboard-analytics.png"))
-    no_complaints(browser)
+    look(browser, "Slice", "dashboard-analytics.png")
 
 
 def test_the_report_opens_from_disk_and_nothing_is_cut_or_empty(study_copy: Any, browser: Any) -> None:
@@ -128,11 +116,10 @@ def test_the_report_opens_from_disk_and_nothing_is_cut_or_empty(study_copy: Any,
         browser.set_window_size(width, 1800)
         browser.get(alone.absolute().as_uri())
         wait_for(browser, "Ground")
-        pictures = browser.execute_script("return [...document.images].map(i => [i.complete, i.naturalWidth, i.clientWidth])")
-        assert len(pictures) >= 5 and all(complete and natural > 200 for complete, natural, _ in pictures)
+        images = browser.execute_script("return [...document.images].map(i => [i.complete, i.naturalWidth])")
+        assert len(images) >= 5 and all(complete and width > 200 for complete, width in images)
         overflow = browser.execute_script("return document.documentElement.scrollWidth - document.documentElement.clientWidth")
         assert overflow <= 0, "the page must not scroll sideways"
         height = browser.execute_script("return document.documentElement.scrollHeight")
         browser.set_window_size(width, min(9000, int(height) + 200))
-        browser.save_screenshot(str(SHOTS / f"report-{width}.png"))
-    no_complaints(browser)
+        look(browser, "Ground", f"report-{width}.png")
