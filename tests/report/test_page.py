@@ -46,15 +46,8 @@ class Tags(HTMLParser):
 
 @pytest.fixture
 def given(space: Space, facts: SpaceFacts, make_record: Make) -> ReportInput:
-    data = DataFacts(
-        "folder:/photos/" + HOSTILE[0],
-        "abc",
-        HOSTILE,
-        (("train", (2,) * 6), ("val", (2,) * 6)),
-        unreadable=(HOSTILE[1],),
-        leaks=((HOSTILE[0], HOSTILE[1]),),
-        notes=(HOSTILE[2],),
-    )
+    data = DataFacts("folder:/images/" + HOSTILE[0], "abc", HOSTILE, (("train", (2,) * 6), ("val", (2,) * 6)))
+    data = dataclasses.replace(data, unreadable=(HOSTILE[1],), leaks=((HOSTILE[0], HOSTILE[1]),), notes=(HOSTILE[2],))
     backbone = next(iter(facts.backbones.values()))
     backbone = dataclasses.replace(backbone, weights_source=HOSTILE[0], fell_back=HOSTILE[1])
     facts = SpaceFacts(data, dict.fromkeys(facts.backbones, backbone))
