@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import click
 
 from searchft.cli.output import emit, emit_json, emit_table, say
+from searchft.cli.studies import read_space
 
 EPILOG = """\b
 Example:
@@ -25,9 +25,9 @@ BUDGET_S = 30.0  # seconds after which no further group's epoch is timed
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 def command(space_file: Path, overrides: tuple[str, ...], no_timing: bool, allow_code: bool, as_json: bool) -> None:
     """Say what a run of SPACE would do, and start nothing."""
-    from searchft.space import load_space, notes
+    from searchft.space import notes
 
-    space = load_space(space_file, overrides)
+    space = read_space(space_file, overrides, allow_code)
 
     # torch from here on
     from searchft.execution.local import plan_slots
@@ -36,10 +36,6 @@ def command(space_file: Path, overrides: tuple[str, ...], no_timing: bool, allow
     from searchft.report import plan
     from searchft.report.words import weights_warnings
 
-    if allow_code:
-        from searchft.models.code import permit
-
-        permit(space_file.parent)
     say("looking at images and backbones")
     facts, _ = describe(space, cache_folder(), plan_slots("auto", 0)[0].device)
     groups, distinct = plan.groups_of(space, facts)
@@ -51,10 +47,8 @@ def command(space_file: Path, overrides: tuple[str, ...], no_timing: bool, allow
         emit_json(plan.plan_json(space, facts, groups, distinct, weights_warnings(space, facts) + remarks))
         return
     unknown = "nothing was timed" if no_timing else f"the {BUDGET_S:.0f} s for timing were up before every group was timed"
-    columns: list[tuple[str, dict[str, Any]]] = [(name, {"justify": "right"}) for name in plan.COLUMNS]
-    columns[0] = ("group", {"overflow": "fold", "min_width": 13})
     emit("\n".join(plan.head_lines(space, facts, distinct)))
-    emit_table(columns, plan.group_rows(groups))
+    emit_table(plan.COLUMNS, plan.group_rows(groups), right=plan.COLUMNS[1:], fold="group")
     emit("\n".join(plan.foot_lines(space, groups, distinct, unknown)))
     for remark in remarks:
         say(f"note: {remark}")

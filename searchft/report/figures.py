@@ -76,7 +76,8 @@ def importances_figure(study: optuna.Study, count: int) -> Figure:
 def slices_figure(study: optuna.Study, names: Sequence[str]) -> Figure:
     """Each complete trial over its choice in up to SLICES dimensions; later trials are darker."""
     figure = _of_optuna(optuna.visualization.matplotlib.plot_slice, study, params=list(names))
-    figure.axes[-1].remove()  # the colour bar
+    colour_bar: Any = figure.axes[-2].collections[0].colorbar
+    colour_bar.remove()  # not its axes alone: matplotlib 3.10 would still lay them out
     for axes in figure.axes:
         left, right = axes.get_xlim()
         axes.set_xlim(left - 0.4, right + 0.4)

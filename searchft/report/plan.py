@@ -18,14 +18,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from searchft.features import Keeping, Split, split_model
+from searchft.features import Split, split_model
 from searchft.models import set_modes
 from searchft.recipe import ResolvedTrial, SpaceFacts, open_parameters, resolve, trained_parameters
 from searchft.report.formats import count_text, duration_text, size_text
 from searchft.report.words import data_in_words, opening_in_words, varying_fields, weights_in_words, weights_warnings
 from searchft.space import Space
-from searchft.train.explain import keeping_of, sentence
-from searchft.train.memory import saved_bytes, training_model
+from searchft.train.memory import Keeping, explain, keeping_of, saved_bytes, training_model
 
 BATCHES = (1, 64)  # batch sizes whose activation memory is worked out
 MEASURED_IMAGES = 4
@@ -94,7 +93,7 @@ def measure(groups: list[Group], space: Space, facts: SpaceFacts, store: Path, b
         group.activations = {batch: saved_bytes(model, side, batch, classes) for batch in BATCHES}
         modes = functools.partial(set_modes, model, trial.backbone, trial.opening)
         split = split_model(model, modes, example[:2], leaves=(trial.backbone.head,))
-        size = split.bytes_per_image(getattr(torch, trial.numerics.prefix_dtype)) if split.prefix is not None else 0
+        size = split.bytes_per_image(getattr(torch, trial.numerics.frozen_dtype)) if split.prefix is not None else 0
         group.keeping = keeping_of(size, trial.recipe, facts.data, store, split.reason)
         if group.keeping.keep != "recompute":
             # The digest is of the operations; different weights behind the same operations are another store.
@@ -198,7 +197,7 @@ def foot_lines(space: Space, groups: list[Group], distinct: int | None, unknown:
     return [
         f"trained, frozen: parameters; mem@{batch}: what autograd keeps for a step of {batch} images in float32",
         "stored: the frozen part's values of all train and val images; epoch: timed now, on this machine",
-        *(f"computed  {sentence(group.name, group.trial.rule, group.keeping)}" for group in groups if group.keeping),
+        *(f"computed  {explain(group.name, group.trial.rule, group.keeping)}" for group in groups if group.keeping),
         f"store     {size_text(stored_bytes(groups))} in all, shared by the groups that freeze the same part",
         f"length    {f'not known: {unknown}' if seconds is None else f'about {duration_text(seconds)} {pace}'}",
     ]

@@ -18,9 +18,9 @@ def note_of(study: optuna.Study, number: int) -> str:
     return str(get_note(optuna.trial.Trial(study, study.trials[number]._trial_id)))
 
 
-def test_every_finished_trial_gets_a_note_and_its_figures_once(study_copy, searchft) -> None:  # type: ignore[no-untyped-def]
-    study = optuna.load_study(study_name="faces", storage=f"sqlite:///{study_copy.folder / 'study.db'}")
+def test_every_finished_trial_gets_a_note_and_its_figures_once(study_copy, searchft) -> None:
     before = searchft("show", "faces", "--studies", study_copy.studies, "--json").json
+    study = optuna.load_study(study_name="faces", storage=f"sqlite:///{study_copy.folder / 'study.db'}")
     save_note_with_version(study._storage, study._study_id, study.trials[0]._trial_id, 1, "my own note")
     annotator = Annotator(FoundStudy("faces", study_copy.folder, ""))
     assert annotator.step() > 0

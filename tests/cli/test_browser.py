@@ -52,12 +52,10 @@ def wait_for(browser: Any, words: str, seconds: float = 40.0) -> str:
         time.sleep(0.3)
 
 
-def look(browser: Any, words: str, shot: str) -> str:
-    """The page's text once it holds `words`; its screenshot is kept, and its console holds no complaint."""
-    text = wait_for(browser, words)
-    browser.save_screenshot(str(SHOTS / shot))
+def shoot(browser: Any, name: str) -> None:
+    """Keeps a screenshot; fails where the console's log since the last call holds anything."""
+    browser.save_screenshot(str(SHOTS / f"{name}.png"))
     assert [entry for entry in browser.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")] == []
-    return text
 
 
 @pytest.fixture
@@ -67,8 +65,11 @@ def served(study_copy: Any) -> Iterator[str]:
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
     try:
         assert process.stderr is not None
-        pattern = r"http://127\.0\.0\.1:\d+/dashboard/studies/\d+\?token=\S+"
-        address = next(line.strip() for line in process.stderr if re.fullmatch(pattern, line.strip()))
+        address = ""
+        while not re.fullmatch(r"http://127\.0\.0\.1:\d+/dashboard/studies/\d+\?token=\S+", address):
+            address = process.stderr.readline()
+            assert address, "the dashboard ended"
+            address = address.strip()
         deadline = time.monotonic() + 240
         while len(list((study_copy.folder / "artifacts").glob("*"))) < 7:  # three curves; matrix and mistakes of two trials
             assert time.monotonic() < deadline and process.poll() is None
@@ -82,12 +83,13 @@ def served(study_copy: Any) -> Iterator[str]:
 
 def test_the_dashboard_shows_trials_notes_artifacts_and_importances(served: str, browser: Any) -> None:
     browser.get(served)
-    look(browser, "Hyperparameter Importance", "dashboard-history.png")
+    wait_for(browser, "Hyperparameter Importance")
     served = served.partition("?")[0]  # the browser remembers the token
     assert browser.current_url == served
+    shoot(browser, "dashboard-history")
 
     browser.get(f"{served}/trials?numbers=1")
-    text = look(browser, "confusion_matrix.png", "dashboard-trial.png")
+    text = wait_for(browser, "confusion_matrix.png")
     assert "learning_curve.png" in text and "most_confused.png" in text
     assert "last stage open, head 256 with dropout 0.5, batch 16, lr 1e-3" in text, "the recipe in words"
     assert "layer4" in text and "0.001" in text, "real values, not indices"
@@ -98,11 +100,16 @@ def test_the_dashboard_shows_trials_notes_artifacts_and_importances(served: str,
         "return [...document.images].filter(i => i.src.includes('/artifacts/')).map(i => [i.complete, i.naturalWidth])"
     )
     assert len(sizes) == 3 and all(complete and width > 300 for complete, width in sizes)
+    shoot(browser, "dashboard-trial")
 
     browser.get(f"{served}/note")
-    assert "unfrozen: [head, layer4]" in look(browser, "orl_faces", "dashboard-note.png")
+    text = wait_for(browser, "orl_faces")
+    assert "unfrozen: [head, layer4]" in text
+    shoot(browser, "dashboard-note")
+
     browser.get(f"{served}/analytics")
-    look(browser, "Slice", "dashboard-analytics.png")
+    wait_for(browser, "Slice")
+    shoot(browser, "dashboard-analytics")
 
 
 def test_the_report_opens_from_disk_and_nothing_is_cut_or_empty(study_copy: Any, browser: Any) -> None:
@@ -116,10 +123,10 @@ def test_the_report_opens_from_disk_and_nothing_is_cut_or_empty(study_copy: Any,
         browser.set_window_size(width, 1800)
         browser.get(alone.absolute().as_uri())
         wait_for(browser, "Ground")
-        images = browser.execute_script("return [...document.images].map(i => [i.complete, i.naturalWidth])")
-        assert len(images) >= 5 and all(complete and width > 200 for complete, width in images)
+        images = browser.execute_script("return [...document.images].map(i => [i.complete, i.naturalWidth, i.clientWidth])")
+        assert len(images) >= 5 and all(complete and natural > 200 for complete, natural, _ in images)
         overflow = browser.execute_script("return document.documentElement.scrollWidth - document.documentElement.clientWidth")
         assert overflow <= 0, "the page must not scroll sideways"
         height = browser.execute_script("return document.documentElement.scrollHeight")
         browser.set_window_size(width, min(9000, int(height) + 200))
-        look(browser, "Ground", f"report-{width}.png")
+        shoot(browser, f"report-{width}")

@@ -50,9 +50,16 @@ def test_another_user_of_this_machine_can_neither_read_nor_delete(environ: dict[
     assert status == "403" and "token" in body and "Set-Cookie" not in headers
 
 
-@pytest.mark.parametrize("environ", [{"HTTP_HOST": "evil.example"}, {"HTTP_ORIGIN": "http://evil.example"}], ids=str)
+FOREIGN = ("evil.example", f"evil.example:{PORT}", "127.0.0.1.evil.example", "10.0.0.1", "")
+
+
+@pytest.mark.parametrize(
+    "environ", [*({"HTTP_HOST": host} for host in FOREIGN), {"HTTP_ORIGIN": "http://evil.example"}], ids=str
+)
 def test_another_page_is_refused_even_with_the_cookie(environ: dict[str, str]) -> None:
+    """Of another name that points here (DNS rebinding) or of another origin."""
     assert ask(**COOKIE, **environ)[0] == "403"
+    assert {ask(**COOKIE, HTTP_HOST=host)[0] for host in (f"localhost:{PORT}", f"127.0.0.1:{PORT}", "localhost")} == {"200"}
 
 
 def test_the_token_leads_nowhere_else() -> None:

@@ -81,7 +81,7 @@ def test_plan_counts_groups_memory_and_store(tmp_path: Path, shared_cache: Path,
     assert head["stored_bytes"] == 120 * 512 * 4 and layer4["stored_bytes"] == 120 * 256 * 4 * 4
     assert answer["stored_bytes"] == head["stored_bytes"] + layer4["stored_bytes"]
     assert head["kept"] == {"keep": "memory", "reason": "2.05 kB an image, 246 kB in all"}
-    assert head["numerics"]["prefix_dtype"] == "float32" and not head["numerics"]["fold"]
+    assert head["numerics"]["frozen_dtype"] == "float32" and not head["numerics"]["fold"]
     assert answer["seconds"] > 0 and head["epoch_seconds"] < layer4["epoch_seconds"]
     assert any("exceed the 80 training images" in note for note in answer["notes"])
     assert any("stay frozen at random values" in note for note in answer["notes"])
