@@ -17,9 +17,7 @@ Example:
 
 @click.command("report", epilog=EPILOG)
 @click.argument("study")
-@click.option(
-    "--out", type=click.Path(path_type=Path), default=None, metavar="DIR", help="Instead of report/ in the study's folder."
-)
+@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Instead of report/ in the study's folder.")
 @studies_option
 @storage_option
 @json_option

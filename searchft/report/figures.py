@@ -125,8 +125,7 @@ def trial_curve_figure(record: TrialRecord) -> Figure:
     figure, axes = _one("epoch", "accuracy", (6.0, 3.2))
     train = [v for v in record.extra.get("curves", {}).get("train_accuracy", ()) if v is not None]
     for values, color, label in ((record.curve, ACCENT, "validation"), (train, PALE, "training (while it learnt)")):
-        if values:
-            axes.plot(range(1, len(values) + 1), values, color=color, lw=2, marker="o", ms=3, label=label)
+        axes.plot(range(1, len(values) + 1), values, color=color, lw=2, marker="o", ms=3, label=label if values else None)
     axes.set_title(f"trial {record.number}, {record.state}")
     _add_legend(axes)
     return figure
@@ -175,8 +174,7 @@ def confusion_figure(matrix: np.ndarray, classes: Sequence[str], title: str) -> 
 
 def mistakes_figure(images: Sequence[np.ndarray], captions: Sequence[tuple[str, str, float]], title: str) -> Figure:
     """Images (uint8 [S, S, 3]) that were taken for something else; captions are (truth, answer, probability)."""
-    columns = min(6, max(1, len(images)))
-    rows = max(1, math.ceil(len(images) / columns))
+    columns, rows = min(6, len(images)), math.ceil(len(images) / 6)
     figure = Figure(figsize=(max(3.4, 1.5 * columns), 2.05 * rows + 0.4))
     for place, (image, (truth, answer, sure)) in enumerate(zip(images, captions, strict=True), start=1):
         axes = figure.add_subplot(rows, columns, place)
@@ -190,7 +188,7 @@ def mistakes_figure(images: Sequence[np.ndarray], captions: Sequence[tuple[str, 
 
 def changes_figure(rows: Sequence[tuple[str, float]], most: int = 60) -> Figure:
     """(parameter, relative change): how far each moved, in the network's order; the last `most`."""
-    shown = list(rows)[-most:][::-1]
+    shown = rows[-most:][::-1]
     figure, axes = _one("relative change against the pretrained values", "", (8.0, 1.0 + 0.19 * max(3, len(shown))))
     axes.barh(range(len(shown)), [v if math.isfinite(v) else 0.0 for _, v in shown], color=ACCENT, height=0.66)
     axes.set_yticks(range(len(shown)), [plain(name, 44) for name, _ in shown], fontsize=7)

@@ -23,10 +23,10 @@ _SAID_APART = frozenset(
 """The code below words these; the table of fields words all others."""
 
 _NORM_WORDS = {
-    "frozen": ", norms frozen",
-    "affine": ", norm statistics frozen",
-    "stats": ", norms adapt",
-    "running": ", norm statistics alone adapt",
+    "frozen": "norms frozen",
+    "affine": "norm statistics frozen",
+    "stats": "norms adapt",
+    "running": "norm statistics alone adapt",
 }
 
 
@@ -101,7 +101,7 @@ def opening_in_words(recipe: Recipe, facts: SpaceFacts, varying: Collection[str]
     if recipe.parameters != "all":
         words += " (biases only)" if recipe.parameters == "bias" else " (norms only)"
     if "norm" in varying and (backbone is None or opening is None or norm_matters(backbone, opening)):
-        words += _NORM_WORDS.get(recipe.norm, "")
+        words += f", {_NORM_WORDS[recipe.norm]}" if recipe.norm in _NORM_WORDS else ""
     return words
 
 

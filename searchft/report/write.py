@@ -31,16 +31,11 @@ def write_report(given: ReportInput, folder: Path) -> Path:
         for table in section.tables:
             write_atomic(folder / "data" / f"{table.name}.csv", csv_text(table).encode())
     counts = counts_in_words(count_records(given.records, given.space.search.trials))
-    words = {
-        "title": given.space.name,
-        "subtitle": f"{given.facts.data.source}, {len(given.facts.data.classes)} classes; {counts}",
-        "answer": answer,
-        "sections": sections,
-        "images": images,
-    }
+    subtitle = f"{given.facts.data.source}, {len(given.facts.data.classes)} classes; {counts}"
+    values = {"title": given.space.name, "subtitle": subtitle, "answer": answer, "sections": sections, "images": images}
     # The page last: whoever sees it new finds its twin and its data new too.
     for name in (TWIN, PAGE):
-        write_atomic(folder / name, _templates(name).get_template(f"{name}.j2").render(words).encode())
+        write_atomic(folder / name, _templates(name).get_template(f"{name}.j2").render(values).encode())
     return folder / PAGE
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,15 @@ def test_a_report_whose_images_are_gone_goes_without_mistakes(study_copy, search
     out = study_copy.folder.parent / "elsewhere"
     assert searchft("report", "faces", "--studies", study_copy.studies, "--out", out).code == 0
     assert "## Mistakes" not in (out / "report.md").read_text() and "## Results" in (out / "report.md").read_text()
+
+
+@pytest.mark.slow
+def test_weights_of_another_trial_do_not_end_a_report(study_copy, searchft: Run) -> None:  # type: ignore[no-untyped-def]
+    trials = study_copy.folder / "trials"
+    shutil.copy(trials / "0001" / "best.safetensors", trials / "0000" / "best.safetensors")
+    result = searchft("report", "faces", "--studies", study_copy.studies)
+    assert result.code == 0 and "note: trial 0 is left out where its weights are needed: " in result.err
+    assert "## Mistakes" in (study_copy.folder / "report" / "report.md").read_text()
 
 
 def test_models_are_found_by_pattern(searchft: Run) -> None:

@@ -92,18 +92,16 @@ def test_importances_are_those_of_the_dashboard(space: Space, make_record: Make)
 
 
 def predictions(guess: list[int], truth: list[int]) -> Predictions:
-    return Predictions(
-        "val", np.array(truth), np.array(guess), np.linspace(0.5, 0.9, len(truth)), tuple(f"{i}.jpg" for i in range(len(truth)))
-    )
+    sure, names = np.linspace(0.5, 0.9, len(truth)), tuple(f"{i}.jpg" for i in range(len(truth)))
+    return Predictions("val", np.array(truth), np.array(guess), sure, names)
 
 
 def test_confusion_counts_and_the_surest_mistake_comes_first() -> None:
-    said = predictions([0, 1, 1, 0], [0, 0, 1, 1])
-    assert said.confusion(2).tolist() == [[1, 1], [1, 1]]
-    assert said.worst(5) == [3, 1]
+    four = predictions([0, 1, 1, 0], [0, 0, 1, 1])
+    assert four.confusion(2).tolist() == [[1, 1], [1, 1]] and four.worst(5) == [3, 1]
     assert confusions(np.array([[5, 2], [3, 0]]), ("a", "b"))[0] == (3, "b", "a")
-    again = Predictions.from_json(said.to_json())
-    assert again.names == said.names and again.right.tolist() == said.right.tolist()
+    again = Predictions.from_json(four.to_json())
+    assert again.names == four.names and again.right.tolist() == four.right.tolist()
 
 
 def test_a_paired_difference_is_sure_only_where_images_differ_one_way() -> None:

@@ -9,10 +9,10 @@ import pytest
 from rich.console import Console, Group
 
 from searchft.recipe import SpaceFacts
-from searchft.report.live import LiveView, PlainView, body, header_lines, summary_lines
+from searchft.report.live import LiveView, PlainView, View, body, header_lines, summary_lines
 from searchft.report.progress import StudyProgress
 from searchft.search.claims import identity
-from searchft.search.events import EpochFinished, Note, StudyFinished, StudyOpened, TrialFinished, TrialStarted
+from searchft.search.events import EpochFinished, Note, StopReason, StudyFinished, StudyOpened, TrialFinished, TrialStarted
 from searchft.search.records import TrialRecord
 from searchft.space import Space
 
@@ -31,17 +31,10 @@ class Clock:
 
 @pytest.fixture
 def events(space: Space, facts: SpaceFacts, make_record: Make) -> list:
-    opened = StudyOpened(
-        space, facts, (), "postgresql://ann:***@db.example.org/a_rather_long_name", ("cpu (1 thread)",) * 2, False
-    )
-    long = {
-        "unfrozen": "layer3",
-        "head_widths": (256, 128),
-        "dropout": 0.5,
-        "lr_multipliers.top": 0.6,
-        "lr_multipliers.deep": 0.1,
-    }
-    running = make_record(4, "running", unfrozen="layer4")
+    storage = "postgresql://ann:***@db.example.org/a_rather_long_name"
+    opened = StudyOpened(space, facts, (), storage, ("cpu (1 thread)",) * 2, False)
+    long = {"unfrozen": "layer3", "head_widths": (256, 128), "dropout": 0.5}
+    long |= {"lr_multipliers.top": 0.6, "lr_multipliers.deep": 0.1}
     return [
         opened,
         Note("building the store for layer4: 120 MB"),
@@ -49,17 +42,22 @@ def events(space: Space, facts: SpaceFacts, make_record: Make) -> list:
         TrialFinished(make_record(1, value=0.9625, curve=[0.5, 0.9625], seconds=30.0, **long)),
         TrialFinished(make_record(2, "failed", reason="the loss became nan\nin epoch 3", unfrozen="all")),
         TrialFinished(make_record(3, value=0.91, answered_from=0, unfrozen="head")),
-        TrialStarted(running, 0),
+        TrialStarted(make_record(4, "running", unfrozen="layer4"), 0),
         *[EpochFinished(4, 0, epoch, 20, 1.0, 0.5, 0.04 * epoch, 2.0) for epoch in range(1, 12)],
         TrialStarted(make_record(5, "running", unfrozen="all", **{"lr_multipliers.deep": 0.4}), 1),
     ]
 
 
-def progress_of(events: list, clock: Clock | None = None) -> StudyProgress:
-    progress = StudyProgress(clock or Clock())
+def progress_of(events: list) -> StudyProgress:
+    progress = StudyProgress(Clock())
     for event in events:
         progress.take(event)
     return progress
+
+
+def shown(view: View, events: list) -> None:
+    for event in events:
+        view.show(event)
 
 
 @pytest.mark.parametrize("width", [20, 40, 80, 120, 200])
@@ -94,7 +92,9 @@ def test_a_fallback_stands_in_capitals_on_every_view(events: list) -> None:
         view.show(events[0])
         view.close()
     for stream in streams:
-        assert "STARTS FROM RANDOM WEIGHTS, NOT FROM IMAGENET1K_V1" in " ".join(stream.getvalue().split())
+        text = " ".join(stream.getvalue().split())
+        assert "STARTS FROM RANDOM WEIGHTS, NOT FROM IMAGENET1K_V1" in text
+        assert text.count("FROZEN LAYERS ARE RANDOM: up to 500 parameters of torchvision/resnet18") == 1
 
 
 def test_time_left_is_what_waits_at_the_measured_cost_shared_by_the_workers(events: list) -> None:
@@ -103,11 +103,8 @@ def test_time_left_is_what_waits_at_the_measured_cost_shared_by_the_workers(even
     assert progress.time_left_s == pytest.approx((35 * 20 + 9 * 2 + 20 * 2) / 2)
 
 
-def test_there_is_no_time_left_before_anything_is_measured(events: list) -> None:
-    assert progress_of(events[:1]).time_left_s is None
-
-
 def test_the_first_epoch_says_nothing_about_the_others(events: list) -> None:
+    assert progress_of(events[:1]).time_left_s is None, "nothing is measured"
     first = [events[0], events[6], EpochFinished(4, 0, 1, 20, 1.0, 0.5, 0.04, 60.0)]
     assert progress_of(first).time_left_s is None, "it computed what is stored"
     second = EpochFinished(4, 0, 2, 20, 1.0, 0.5, 0.08, 2.0)
@@ -115,18 +112,13 @@ def test_the_first_epoch_says_nothing_about_the_others(events: list) -> None:
     assert progress_of([*first, second]).time_left_s == pytest.approx((39 * 40 + 18 * 2) / 2)
 
 
-def test_frozen_layers_over_random_weights_are_said_once(events: list) -> None:
-    said = " ".join(line.plain for line in header_lines(events[0]))
-    assert said.count("FROZEN LAYERS ARE RANDOM: up to 500 parameters of torchvision/resnet18") == 1
-
-
 def test_after_a_ctrl_c_nothing_is_said_to_run(events: list, make_record: Make) -> None:
     stopped = make_record(4, "running", unfrozen="layer4", extra={"owner": identity()})
-    text = summary_lines(progress_of([*events, StudyFinished((stopped,), "interrupted", {})]))[0].plain
+    text = summary_lines(progress_of([*events, StudyFinished((stopped,), StopReason.INTERRUPTED)]))[0].plain
     assert "0 complete, 39 waiting, 1 unfinished" in text and "running" not in text
 
 
-def test_an_epoch_that_is_told_again_does_not_lengthen_the_curve(events: list) -> None:
+def test_an_epoch_that_comes_again_does_not_lengthen_the_curve(events: list) -> None:
     progress = progress_of([*events, EpochFinished(4, 1, 11, 20, 1.0, 0.5, 0.9, 2.0)])
     assert progress.running[4].epoch == 11 and progress.running[4].curve[-1] == 0.9
 
@@ -134,38 +126,33 @@ def test_an_epoch_that_is_told_again_does_not_lengthen_the_curve(events: list) -
 def test_plain_lines_are_one_per_trial_that_ran_and_progress_at_most_every_ten_seconds(events: list) -> None:
     clock, stream = Clock(), io.StringIO()
     view = PlainView(stream, clock)
-    for event in events:
-        view.show(event)
+    shown(view, events)
     quiet = stream.getvalue().splitlines()
-    assert sum(line.startswith("#") for line in quiet) == 3  # the answered one is counted, not told
+    assert sum(line.startswith("#") for line in quiet) == 3  # the answered one is only counted
     assert not any("as #" in line for line in quiet)
     assert not any("epoch 11/20" in line for line in quiet)
     for _ in range(30):
         clock.now += 1.0
         view.show(EpochFinished(4, 0, 12, 20, 1.0, 0.5, 0.5, 2.0))
-    told = stream.getvalue().splitlines()[len(quiet) :]
-    assert len(told) == 3 and all("#4 epoch 12/20 0.5000" in line and "left" in line for line in told)
+    lines = stream.getvalue().splitlines()[len(quiet) :]
+    assert len(lines) == 3 and all("#4 epoch 12/20 0.5000" in line and "left" in line for line in lines)
     assert "\x1b" not in stream.getvalue()
 
 
 def test_the_end_says_why_and_what_was_saved(events: list, space: Space) -> None:
     stream = io.StringIO()
     view = PlainView(stream)
-    for event in events:
-        view.show(event)
-    records = tuple(progress_of(events).trials)
-    view.show(StudyFinished(records, "exhausted", {"store": 75.0, "memo": 0.1, "pruning": 20.0}))
+    saved = {"store": 75.0, "memo": 0.1, "pruning": 20.0}
+    shown(view, [*events, StudyFinished(tuple(progress_of(events).trials), StopReason.EXHAUSTED, saved)])
     view.close()
     text = stream.getvalue()
     assert text.count("every configuration is known") == 1
     assert "about 1 min 15 s by store, 20 s by pruning" in text
 
 
-def test_quiet_tells_warnings_only(events: list) -> None:
+def test_quiet_shows_warnings_only(events: list) -> None:
     stream = io.StringIO()
-    view = PlainView(stream, quiet=True)
-    for event in [*events[1:], Note("worker 1 died", warning=True)]:
-        view.show(event)
+    shown(PlainView(stream, quiet=True), [*events[1:], Note("worker 1 died", warning=True)])
     assert stream.getvalue() == "warning: worker 1 died\n"
 
 
@@ -181,17 +168,14 @@ def test_a_view_whose_stream_is_gone_does_not_stop_the_search(events: list) -> N
     stream = io.StringIO()
     stream.close()
     for view in (PlainView(stream), PlainView(stream, quiet=True)):
-        for event in events:
-            view.show(event)
+        shown(view, events)
         view.close()
 
 
 def test_the_live_view_draws_in_place_and_leaves_a_summary(events: list) -> None:
     stream = io.StringIO()
     view = LiveView(Console(file=stream, width=100, height=30, force_terminal=True))
-    for event in events:
-        view.show(event)
-    view.show(StudyFinished(tuple(progress_of(events).trials), "trials"))
+    shown(view, [*events, StudyFinished(tuple(progress_of(events).trials), StopReason.TRIALS)])
     view.close()
     text = stream.getvalue()
     assert "\x1b[?25h" in text, "the cursor is shown again"
