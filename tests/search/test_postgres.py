@@ -39,7 +39,7 @@ with ledger.deciding():
 CREATE = """
 import dataclasses
 from searchft.search.ground import AnalyticGround
-from searchft.search.start import open_study
+from searchft.search.session import open_study
 ground = AnalyticGround()
 ground.describe = lambda s, cache, device: (facts, cache)
 sys.stdin.readline()
