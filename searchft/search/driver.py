@@ -275,7 +275,7 @@ class _Driver:
         epoch, value, seconds = int(result["epoch"]), float(result["val_accuracy"]), float(result["seconds"])
         trial.results[epoch] = result
         self.failed_in_a_row, self.longest_epoch_s = 0, max(self.longest_epoch_s, seconds)
-        fault("driver.heard", f"{trial.number} {epoch}")
+        fault("driver.received", f"{trial.number} {epoch}")
         if trial.values.get(epoch) != value:  # another value: computed again on a device that does not repeat itself
             self.ledger.report(trial.number, epoch, value)
             trial.values[epoch] = value
@@ -351,7 +351,7 @@ class _Driver:
         if state != FAILED and value is None:
             state, reason = FAILED, reason or "ended without an epoch"
         self.ledger.finish(trial.number, state, value, reason, extra, infeasible=infeasible)
-        fault("driver.told", f"{trial.number}")
+        fault("driver.finished", f"{trial.number}")
         self.to_tidy.add(trial.number)
         self.look_again = 0.0
         self._tidy_folders()

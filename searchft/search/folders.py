@@ -34,6 +34,6 @@ def tidy_trial_folder(study_folder: Path, number: int, keep_weights: bool) -> No
         return
     (folder / LAST_CHECKPOINT).unlink(missing_ok=True)
     remove_leftovers(folder)
-    fault("driver.tidying", f"{number}")
+    fault("driver.cleaning", f"{number}")
     if not keep_weights:
         (folder / BEST_WEIGHTS).unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""What a study stands on: how its data and backbones are looked at, which processes train on them, and how that has changed.
+"""What a study stands on: how its data and backbones are looked at, where trials of a size fit, and how that has changed.
 
 A study goes on only on the ground it was created on: other images, labels or weights would mix results that cannot be compared.
 """
@@ -6,6 +6,7 @@ A study goes on only on the ground it was created on: other images, labels or we
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -14,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from searchft.errors import StorageError
-from searchft.execution import analytic_worker, worker
 from searchft.execution.local import Slot, plan_slots
+from searchft.execution.worker import STAND_IN
 from searchft.files import cache_folder
 from searchft.recipe import ResolvedTrial, SpaceFacts
 from searchft.space import Space
@@ -23,8 +24,6 @@ from searchft.space import Space
 
 class Ground:
     """How data and backbones are looked at, and which processes train on them. Imports torch only where it looks."""
-
-    worker_main = staticmethod(worker.main)
 
     def describe(self, space: Space, cache: Path, device: str) -> tuple[SpaceFacts, Path]:
         """Facts, and the folder of the decoded images, for trials on `device`. Raises InputError with every problem."""
@@ -35,7 +34,7 @@ class Ground:
 
     def explain(self, space: Space, facts: SpaceFacts) -> list[str]:
         """A line for people about each opening."""
-        from searchft.train.explain import explain_openings
+        from searchft.train.memory import explain_openings
 
         return explain_openings(space, facts, cache_folder() / "features")
 
@@ -50,27 +49,12 @@ class Ground:
         return PeakMemory(image_size)
 
 
-class AnalyticGround(Ground):
-    """An invented one, for tests of everything but training (see `execution.analytic_worker`)."""
-
-    worker_main = staticmethod(analytic_worker.main)
-
-    def describe(self, space: Space, cache: Path, device: str) -> tuple[SpaceFacts, Path]:
-        return analytic_worker.invented_facts(space), cache
-
-    def explain(self, space: Space, facts: SpaceFacts) -> list[str]:
-        return [f"{analytic_worker.VARIABLE} is set: nothing is trained"]
-
-    def plan_slots(self, devices: str, workers: int, per_device: int) -> list[Slot]:
-        return [Slot("analytic", 1)] * (workers or per_device)
-
-    def memory_of(self, image_size: int) -> Callable[[ResolvedTrial], int]:
-        return lambda trial: 0
-
-
 def choose_ground() -> Ground:
-    """The analytic ground where SEARCHFT_ANALYTIC is set, the real one everywhere else."""
-    return AnalyticGround() if os.environ.get(analytic_worker.VARIABLE) else Ground()
+    """The real ground, or that of the module which SEARCHFT_ANALYTIC names. Imports no torch."""
+    if name := os.environ.get(STAND_IN):
+        stand_in: Ground = importlib.import_module(name).GROUND
+        return stand_in
+    return Ground()
 
 
 def processor_changes(old: SpaceFacts, new: SpaceFacts) -> list[str]:

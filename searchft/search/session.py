@@ -50,7 +50,7 @@ def build_executor(placement: Placement, ground: Ground, say: Callable[[str], No
         if placement.gpus_per_worker is not None:
             raise InputError("has a meaning only with --ray", "--gpus-per-worker")
         slots = ground.plan_slots(placement.devices, placement.workers or 0, placement.workers_per_device)
-        return LocalExecutor(slots, ground.worker_main)
+        return LocalExecutor(slots)
     if placement.devices != "auto" or placement.workers_per_device != 1:
         flag = "--devices" if placement.devices != "auto" else "--workers-per-device"
         raise InputError("must not stand beside --ray: Ray places the workers", flag)

@@ -19,11 +19,11 @@ from typing import Any
 
 import pytest
 
-from searchft.execution.analytic_worker import invented_facts
 from searchft.recipe import Recipe, SpaceFacts
 from searchft.search.records import TrialRecord, Trials
 from searchft.search.suggest import Suggestion, suggest
 from searchft.space import Space, parse_space
+from tests.analytic import invented_facts
 
 SPACE = """
 study: analytic

@@ -229,6 +229,7 @@ sys.stdin.readline()
 """
 
 
+@pytest.mark.slow
 def test_hazard_6_processes_that_create_one_study_at_once(child, folder):
     """Stock Optuna: 26 of 40 fail with errors of the database. Here one drives and each of the others is told which."""
     children = [child(DRIVE, str(folder)) for _ in range(4)]
@@ -267,7 +268,7 @@ def test_the_lock_of_a_killed_driver_is_free_at_once_and_its_trial_is_still_ther
         assert ledger.records()[0].curve == (0.5, 0.75)
 
 
-@pytest.mark.parametrize("after_s", [0.0, 0.05, 0.2])
+@pytest.mark.parametrize("after_s", [0.05, *(pytest.param(s, marks=pytest.mark.slow) for s in (0.0, 0.02, 0.1, 0.2))])
 def test_killed_at_any_moment_no_trial_is_half_written(child, folder, after_s, facts):
     code = DRIVE.replace("sys.stdin.readline()\n", "") + (
         "from searchft.search.suggest import Suggestion\n"

@@ -38,10 +38,10 @@ with ledger.deciding():
 
 CREATE = """
 import dataclasses
-from searchft.search.ground import AnalyticGround
+from searchft.search.ground import Ground
 from searchft.search.session import open_study
-ground = AnalyticGround()
-ground.describe = lambda s, cache, device: (facts, cache)
+ground = Ground()
+ground.describe, ground.explain = lambda s, cache, device: (facts, cache), lambda s, f: []
 sys.stdin.readline()
 for round in range(13):
     study = open_study(dataclasses.replace(space, name=f"s{round}"), Path(sys.argv[2]), storage=sys.argv[1], ground=ground)
