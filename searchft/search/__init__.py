@@ -1,13 +1,10 @@
 """The study: what to try next, when to stop a trial, and what is remembered.
 
-    records    what a trial is, once Optuna's words are taken off it; which record answers a key; which trial is best
-    suggest    what to try next: a pure function of space, facts, records and trial number
-    prune      whether to stop a trial: pure functions of validation curves
-    storage    opening them, their errors in our words, what each transaction checks from within
-    claims     who may decide, who owns a running trial: file locks, PostgreSQL advisory locks
-    study      a study in its database, but for its trials: opened, pinned, waited for
-    ledger     its trials: the only place that writes them (translate: from and to Optuna's)
-    driver     the loop that joins them with workers
+    records, suggest, prune    what a trial is; what to try next and whether to stop: pure functions, without a database
+    databases, storage, claims which databases are served; opened, each transaction checked; who may decide, who owns a trial
+    study, ledger, translate   a study in its database; its trials, and the only place that writes them; from and to Optuna's words
+    driver, events, folders    the loop that joins them with workers; what it yields; which files it keeps
+    session, ground            from a space to a running search; what it stands on, and how that has changed
 
 This file imports nothing, so that `prune` and `records` can be used without waiting for Optuna to load.
 """

@@ -1,15 +1,11 @@
 """Who may decide, and who owns a running trial.
 
-A study in a SQLite file has one driver, which owns everything: `FolderClaims` locks the study's folder and its name beside the file.
-On PostgreSQL several drivers on several machines may share a study. `PostgresClaims` keeps them apart with session advisory locks on
-a connection of its own: one for the right to decide which trial comes next (held for milliseconds), one for each trial that the
-driver runs. A lease instead would either be shorter than an outage that must be survived, or make everybody wait after a crash.
-
-A lock goes with its connection: at once when the process dies, within a minute when its machine does, and with the server when that
-restarts. A running trial without a lock is taken over when its owner is known to be dead, or has not come back within `GRACE_S`. An
-owner that comes later learns that its trial is another's: every write looks, in its own transaction.
-
-A pooler that shares sessions between clients (pgbouncer's transaction mode) breaks advisory locks: connect to the server itself.
+A study in a SQLite file has one driver, which locks the study's folder and its name beside the file. On PostgreSQL several drivers
+may share a study, by session advisory locks: one for the right to decide which trial comes next, one for each trial that runs. A
+lock goes with its connection: at once when the process dies, within a minute when its machine does, and when the server restarts.
+So a trial without a lock is taken over when its owner is known to be dead, or has not come back within `GRACE_S`; and every write
+looks, in its own transaction, whether its trial is still its own. (A pooler that shares sessions, as pgbouncer's transaction mode
+does, breaks advisory locks. Leases would be shorter than an outage that must be survived, or make everybody wait after a crash.)
 """
 
 from __future__ import annotations
@@ -47,11 +43,11 @@ LOCK_NAME, HOLDER_NAME = "driver.lock", "driver.json"
 
 
 class ClaimLostError(StorageError):
-    """A trial that this driver ran is another's now: its connection was gone for too long."""
+    """A trial that this driver ran is another's now."""
 
 
 class DecisionLostError(StorageError):
-    """Another driver has begun a trial since this one read the records: they must be read, and decided upon, again."""
+    """Another driver has begun a trial since this one read the records: it must decide again."""
 
 
 def identity(process: psutil.Process | None = None) -> dict[str, Any]:

@@ -1,12 +1,8 @@
 """The driver: the only process that talks to the storage. It suggests, dispatches, reports, prunes, finishes, and yields events.
 
-Every decision is a function of the record, and the driver holds nothing that the record does not hold too, except which slot runs
-which trial. So it may be killed between any two lines: the next driver reads the record and hands running trials to workers again,
-whose checkpoints replay the epochs that the storage has not seen.
-
-With several workers trials are suggested ahead, so that a free slot does not wait for the sampler. Where several drivers share a
-storage, each decides under a lock, runs only trials that it owns, takes over those whose driver is gone, and stays until the last
-has ended. The driver knows nothing of tensors and nothing of Optuna: it speaks to a Ledger and to an Executor.
+Every decision is a function of the record, which holds all that the driver holds except which slot runs which trial. So it may be
+killed between any two lines. Drivers that share a storage decide under a lock, run only trials that they own, take over those whose
+driver is gone, and stay until the last has ended. The driver knows nothing of tensors and nothing of Optuna.
 """
 
 from __future__ import annotations
@@ -56,12 +52,8 @@ def run_study(
 ) -> Iterator[Event]:
     """Runs the study to its budget and yields what happens, a StudyFinished last. `executor.start` has been called.
 
-    Args:
-        folder: the study's folder; trials keep their checkpoints below it.
-        stopping: asked at least every half second; True ends the run at once, resumable.
-        memory_of: estimated peak of a trial in bytes (0: not known), asked where several workers might share a device.
-
-    Raises StorageError where the storage or the disk fails.
+    `stopping` is asked at least every half second; True ends the run at once, resumable. `memory_of` estimates a trial's peak in bytes
+    (0: not known), where several workers might share a device. Raises StorageError where the storage or the disk fails.
     """
     driver = _Driver(space, facts, ledger, executor, folder, stopping, memory_of)
     yield events.StudyOpened(space, facts, tuple(ledger.records()), ledger.url, executor.devices, resumed)
@@ -155,8 +147,6 @@ class _Driver:
         if self.stopping():
             return StopReason.INTERRUPTED
         return StopReason.TIMEOUT if time.monotonic() > self.deadline else None
-
-    # What to do next
 
     def _fill_slots(self) -> Iterator[Event]:
         free = [s for s in range(len(self.executor.devices)) if s not in self.running and self.executor.accepts(s, 0)]
@@ -255,8 +245,6 @@ class _Driver:
         self.executor.submit(slot, Job(record.number, record.recipe, record.key, str(folder), memory_bytes))
         fault("driver.dispatched", f"{record.number}")
         yield TrialStarted(record, slot, len(record.curve))
-
-    # What workers say
 
     def _handle_message(self, slot: int, message: Message) -> Iterator[Event]:
         trial = self.running.get(slot)

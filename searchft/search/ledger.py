@@ -1,13 +1,9 @@
 """The persistent study: what was chosen, what came of it, never half written.
 
-An Optuna study on SQLite or PostgreSQL, holding readable values only (0.5, "layer4", "256+128"), so that optuna-dashboard shows
-what a person would write. Drivers write to it through Optuna's public storage calls, each to its own trials:
-
-- A trial appears whole, in one transaction, under the number that was asked for or not at all; and it ends in one. A kill leaves
-  half of nothing.
-- Reporting an epoch and finishing a trial may be repeated: after a crash the driver replays what the checkpoint holds.
-- Every write to a trial first looks, in its own transaction, whether the trial is still this driver's.
-- A trial that is not what was written is shown as failed (damaged), decides nothing, and stops nobody.
+An Optuna study that holds readable values only (0.5, "layer4", "256+128"). Drivers write to it through Optuna's public storage calls,
+each to its own trials. A trial appears whole, in one transaction, and ends in one; reporting and finishing may be repeated after a
+crash; every write first looks, in its own transaction, whether the trial is still this driver's. A trial that is not what was written
+is shown as failed (damaged), decides nothing, and stops nobody.
 """
 
 from __future__ import annotations

@@ -1,9 +1,7 @@
-"""Whether to stop a trial now: pure functions of the validation curves that the study holds.
+"""Whether to stop a trial now: pure functions of validation curves, so that asking again after a crash gives the same answer.
 
-Optuna's pruners may leave marks in the trial, so that asking twice gives two answers. Here the answer follows from the curves alone:
-asked again after a crash, it is the same. Common to all: higher is better; a trial is judged by its best value so far, since its best
-epoch is what counts in the end; a trial at its last epoch is not stopped; one whose latest value is NaN always is; who equals the
-threshold goes on.
+Higher is better; a trial is judged by its best value so far; at its last epoch it is not stopped; one whose latest value is NaN always
+is; who equals the threshold goes on.
 """
 
 from __future__ import annotations
@@ -23,10 +21,9 @@ Curve = Sequence[float]
 
 
 def should_prune(settings: SearchSettings, curve: Curve, others: Mapping[int, Curve], epochs: int, number: int = 0) -> bool:
-    """Whether trial `number` with this `curve` should stop after its latest epoch.
+    """Whether trial `number` with this `curve` should stop after its latest epoch, of `epochs`.
 
-    `others`: by trial number, the curves it is compared with (finished or running, itself and answered ones left out). `epochs`: how
-    many it would run. Raises KeyError for an unknown pruner.
+    `others`: by trial number, the curves it is compared with (finished or running, itself and answered ones left out).
     """
     rule = PRUNERS[settings.pruner]
     if not curve:
@@ -93,11 +90,8 @@ def _below_share(settings: SearchSettings, curve: Curve, others: Iterable[Curve]
 
 
 def _halving(curve: Curve, others: Iterable[Curve], first_rung: int, factor: int) -> bool:
-    """Successive halving at the rungs first_rung × factor^k.
-
-    Until a rung has seen `factor` trials (this one included), its top 1/factor is nobody. The paper would pause the trial there; we
-    let it go on, since stopping the first ones would rest on no evidence.
-    """
+    """Successive halving at the rungs first_rung × factor^k. Until a rung has seen `factor` trials (this one included), its top
+    1/factor is nobody: the paper would pause the trial there; we let it go on."""
     factor, rung = max(2, factor), max(1, first_rung)
     while rung < len(curve):
         rung *= factor
@@ -115,10 +109,9 @@ def _highest(values: Curve) -> float:
 
 
 def bracket_of(number: int, min_epochs: int, factor: int, epochs: int) -> int:
-    """Hyperband's bracket of a trial: 0 begins to stop trials after `min_epochs`, b after min_epochs × factor^b.
+    """Hyperband's bracket of a trial: b begins to stop trials after min_epochs × factor^b.
 
-    Trials fall into brackets by a hash of their number, in the proportions that give each bracket about the same budget (line 2
-    of the paper's algorithm 1): the early-stopping brackets get more trials.
+    Trials fall into brackets by a hash of their number, so that each bracket gets about the same budget (line 2 of algorithm 1).
     """
     min_epochs, factor, brackets = max(1, min_epochs), max(2, factor), 1
     while min_epochs * factor**brackets <= epochs:

@@ -1,8 +1,7 @@
 """Optuna's storage on SQLite or PostgreSQL: opened safely, with errors that say what to do, each transaction checked from within.
 
-SQLite is opened with WAL and synchronous=NORMAL: readers never block the driver, a crash of any process loses nothing, and a power
-cut at most the last moments, which the checkpoints replay. On a network file system, where WAL damages files, a rollback journal
-takes its place. PostgreSQL connections are tested before use and give up on a silent server in about half a minute.
+SQLite is opened with WAL and synchronous=NORMAL: readers never block the driver, a crash loses nothing, a power cut at most the last
+moments, which the checkpoints replay. On a network file system, where WAL damages files, a rollback journal takes its place.
 """
 
 from __future__ import annotations

@@ -89,14 +89,14 @@ class StoredStudy:
                     claims = PostgresClaims(url, name)
                 # Our own sampler is elsewhere; Optuna's default would be consulted whenever a Trial object is made.
                 sampler = optuna.samplers.RandomSampler(seed=0)
-                with claims.deciding() if create else contextlib.nullcontext():  # two that create it at once would both fail
-                    try:
-                        study = optuna.load_study(study_name=name, storage=storage, sampler=sampler)
-                    except KeyError:
-                        if not create:
-                            raise missing from None
-                        study = optuna.create_study(study_name=name, storage=storage, sampler=sampler, direction="maximize")
-                return cls(study, url, claims)
+                names: Any = {"study_name": name, "storage": storage, "sampler": sampler}
+                if not create:
+                    return cls(optuna.load_study(**names), url, claims)
+                with claims.deciding():  # two that create it at once would both fail
+                    return cls(optuna.create_study(**names, direction="maximize", load_if_exists=True), url, claims)
+        except KeyError:  # deleted just now
+            claims.release()
+            raise missing from None
         except BaseException:
             claims.release()
             raise

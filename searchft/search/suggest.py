@@ -1,9 +1,8 @@
-"""What to try next: a pure function of space, facts, records and trial number.
+"""What to try next: a pure function of space, facts, records and trial number, so that a killed study goes on as if nothing happened.
 
-The same record gives the same answer in any process, whatever ran before, so a killed study goes on as if nothing had happened.
-Hence no sampler lives longer than one question: each is made anew, seeded by (study seed, trial number), over an in-memory Optuna
-study rebuilt from the record. There every dimension is an integer index into its choices, in the file's order: TPE then knows that
-256 lies between 128 and 512, which as mere categories it does not. The persistent study never sees the indices.
+No sampler lives longer than one question: each is seeded by (study seed, trial number), over an in-memory Optuna study rebuilt from
+the record. There every dimension is an integer index into its choices, in the file's order: TPE then knows that 256 lies between 128
+and 512. The persistent study never sees the indices.
 """
 
 from __future__ import annotations

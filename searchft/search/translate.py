@@ -1,7 +1,7 @@
 """Between Optuna's trials and ours: user attributes, seals, plain values.
 
 User attributes of a trial: `recipe`, `key`, `name`, and where they apply `answered_from`, `reason`, `result` (what was measured beside
-the score, per-epoch curves among it), `seal`, and notes such as `owner`. Older studies hold what is in `result` one by one.
+the score), `seal`, and notes such as `owner`. Older studies hold what is in `result` one by one.
 """
 
 from __future__ import annotations

@@ -56,7 +56,7 @@ def epochs_a_second(space: Any, folder: Path, make: Callable[[int], Any], worker
     from searchft.files import cache_folder
     from searchft.search.driver import run_study
     from searchft.search.events import EpochFinished
-    from searchft.search.start import open_study
+    from searchft.search.session import open_study
 
     study = open_study(space, folder)
     executor = make(workers)

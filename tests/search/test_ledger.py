@@ -212,21 +212,6 @@ def test_a_fork_takes_finished_trials_along(ledger, tmp_path, small, facts, sugg
     assert dataclasses.replace(copy, extra=original.extra) == original
 
 
-@pytest.mark.slow
-def test_records_are_cheap_at_1000_trials(ledger, folder, small, suggestion_of):
-    run_trial(ledger, suggestion_of(small, unfrozen="layer4"), 0, 0.5)
-    trial = ledger.optuna_study.trials[0]
-    trial.user_attrs.pop("seal")  # it holds the number, and these are copies
-    ledger.optuna_study.add_trials([trial] * 999)
-    ledger.close()
-    with Ledger.open("", "small", folder, create=False, exclusive=False) as reader:
-        assert len(reader.records()) == 1000
-        begun = time.perf_counter()
-        for _ in range(10):
-            reader.records()
-        assert (time.perf_counter() - begun) / 10 < 0.03
-
-
 # ---- processes ----
 
 DRIVE = """

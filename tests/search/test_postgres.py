@@ -39,7 +39,7 @@ with ledger.deciding():
 CREATE = """
 import dataclasses
 from searchft.search.ground import Ground
-from searchft.search.start import open_study
+from searchft.search.session import open_study
 ground = Ground()
 ground.describe, ground.explain = lambda s, cache, device: (facts, cache), lambda s, f: []
 sys.stdin.readline()

@@ -73,15 +73,6 @@ def test_the_last_epoch_is_not_stopped_and_nan_always_is(pruner):
     assert should_prune(rule, (NAN,) * 9, others, 9, number=0, numbers=range(1, 10))
 
 
-def test_none_never_stops():
-    assert not should_prune(settings("none"), (0.0,) * 5, [(1.0,) * 9] * 20, 9)
-
-
-def test_an_unknown_pruner_is_an_error():
-    with pytest.raises(KeyError):
-        should_prune(settings("genetic"), (0.1,), [], 9)
-
-
 @pytest.mark.parametrize(
     ("curve", "others", "stops"),
     [
@@ -186,12 +177,3 @@ def test_saves_epochs_on_a_search_and_keeps_the_best_of_uncrossed_curves(pruner)
     best = max(range(30), key=lambda i: curves[i][-1])
     assert len(done[best]) == 9
     assert sum(map(len, done)) <= 0.8 * 30 * 9
-
-
-@pytest.mark.parametrize("pruner", PRUNERS)
-def test_asked_twice_says_the_same(pruner):
-    rule = settings(pruner)
-    others = [rising(0.6 + 0.03 * i, 0.4, 9) for i in range(8)]
-    for epoch in range(1, 10):
-        ask = [should_prune(rule, rising(0.6, 0.4, 9)[:epoch], others, 9, number=3, numbers=range(8)) for _ in range(3)]
-        assert len(set(ask)) == 1

@@ -27,10 +27,6 @@ def test_the_earliest_answering_trial_is_remembered_and_a_crash_is_not():
     assert {key: r.number for key, r in answers.items() if r is not None} == {"a": 1, "b": 2, "c": 4}
 
 
-def test_an_answered_trial_never_answers():
-    assert Trials([record(0, "complete", "a", 0.5, answered_from=7)]).answer_to("a") is None
-
-
 def test_best_prefers_fewer_trained_parameters_then_the_lower_number():
     same = [
         record(0, "complete", "a", 0.9, extra={"trained_parameters": 500}),
