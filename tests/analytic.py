@@ -21,7 +21,7 @@ from searchft.execution.local import Slot
 from searchft.execution.protocol import CONTINUE, EpochDone, Job, JobDone, Message, WorkerSetup
 from searchft.faults import fault
 from searchft.files import BEST_WEIGHTS, LAST_CHECKPOINT, read_sealed, replacing, write_sealed
-from searchft.recipe import BackboneFacts, DataFacts, ParameterFacts, Recipe, SpaceFacts, StageFacts
+from searchft.recipe import BackboneFacts, DataFacts, ParameterFacts, Recipe, ResolvedTrial, SpaceFacts, StageFacts
 from searchft.search.ground import Ground
 from searchft.space import Space
 from searchft.train.results import EpochResult
@@ -69,12 +69,24 @@ def invented_facts(space: Space) -> SpaceFacts:
 
 # Real processes -------------------------------------------------------------------------------------------------------
 
-GROUND = Ground(
-    describe=lambda space, cache, device: (invented_facts(space), cache),
-    explain=lambda space, facts: ["SEARCHFT_ANALYTIC is set: nothing is trained"],
-    plan_slots=lambda devices, workers, per_device: [Slot("analytic", 1)] * (workers or per_device),
-    memory_of=lambda facts, side: lambda recipe: 0,
-)
+
+class AnalyticGround(Ground):
+    """Nothing is looked at: facts are invented."""
+
+    def describe(self, space: Space, cache: Path, device: str) -> tuple[SpaceFacts, Path]:
+        return invented_facts(space), cache
+
+    def explain(self, space: Space, facts: SpaceFacts) -> list[str]:
+        return ["SEARCHFT_ANALYTIC is set: nothing is trained"]
+
+    def plan_slots(self, devices: str, workers: int, per_device: int) -> list[Slot]:
+        return [Slot("analytic", 1)] * (workers or per_device)
+
+    def memory_of(self, image_size: int) -> Callable[[ResolvedTrial], int]:
+        return lambda trial: 0
+
+
+GROUND = AnalyticGround()
 
 
 def train(job: Job) -> Iterator[EpochResult]:

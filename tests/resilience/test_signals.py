@@ -13,7 +13,6 @@ import subprocess
 import sys
 import time
 
-import psutil
 import pytest
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
@@ -89,10 +88,10 @@ main(["--version"])
 
 
 @pytest.mark.parametrize("number", SIGNALS, ids=lambda n: n.name)
-def test_a_signal_while_leaving_changes_nothing(number, harness):
+def test_a_signal_while_leaving_changes_nothing(number):
     """The answer is out: leaving, which takes long here, ends at once, with the code and without a traceback."""
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    process = subprocess.Popen([sys.executable, "-c", LEAVING_SLOWLY], preexec_fn=harness.restore_signals, **pipes)
+    process = subprocess.Popen([sys.executable, "-c", LEAVING_SLOWLY], **pipes)
     assert process.stdout.readline().startswith("searchft ") and process.stdout.readline() == "leaving\n"
     process.send_signal(number)
     _, err = process.communicate(timeout=10)
@@ -151,22 +150,3 @@ def test_a_terminal_that_goes_away_ends_the_run_in_order(on_a_terminal):
     assert process.wait(12) == 130
     here.assert_no_orphan()
     assert [r.state for r in here.records()].count("running") <= 1
-
-
-@pytest.mark.slow
-def test_the_worker_sees_neither_the_storage_nor_the_signals(program):
-    """Its environment and command line hold no URL; SIGINT, SIGTERM and SIGHUP do not end it."""
-    here = program(epoch_ms=60)
-    here.environment = {"SEARCHFT_STORAGE": f"sqlite:///{here.folder / 'elsewhere.db'}"}
-    process = here.start()
-    here.wait_for("driver.reported", 2)
-    (worker,) = [c for c in psutil.Process(process.pid).children() if any("spawn_main" in w for w in c.cmdline())]
-    assert "SEARCHFT_STORAGE" not in worker.environ()
-    for seen in (worker, psutil.Process(process.pid)):
-        assert "elsewhere.db" not in " ".join(seen.cmdline())
-    for number in SIGNALS:
-        worker.send_signal(number)
-    here.wait_for("driver.reported", 5)
-    assert worker.is_running() and worker.status() != psutil.STATUS_ZOMBIE
-    process.send_signal(signal.SIGINT)
-    assert process.wait(10) == 130

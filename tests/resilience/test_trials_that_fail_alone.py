@@ -15,19 +15,23 @@ pytestmark = pytest.mark.slow
 MEMORY = Path("/sys/fs/cgroup/memory")
 
 
-def text_of(harness, **replaced):
-    """The real space with other fields in its recipe."""
-    text = harness.REAL
-    for old, new in replaced.items():
-        text = text.replace(f"  {old}:", f"  # was {old}:").replace("recipe:\n", f"recipe:\n  {old}: {new}\n", 1)
-    return text
+@pytest.fixture
+def real(program, harness):
+    """`real(lr=…)`: the real program with other fields in its recipe."""
+
+    def make(options=(), **recipe):
+        text = harness.REAL
+        for old, new in recipe.items():
+            text = text.replace(f"  {old}:", f"  # was {old}:").replace("recipe:\n", f"recipe:\n  {old}: {new}\n", 1)
+        return program(text=text, epoch_ms=0, options=options)
+
+    return make
 
 
-def test_a_loss_that_is_no_number_and_a_study_of_nothing_else(program, harness):
+def test_a_loss_that_is_no_number_and_a_study_of_nothing_else(real):
     """Plain SGD at a rate of 100 on a product of five matrices."""
-    diverging = {"unfrozen": "head", "head_widths": "{choices: [[16, 16, 16, 16]]}", "head_activation": "none"}
-    diverging |= {"dropout": "0.0", "optimizer": "sgd", "epochs": "8"}
-    here = program(text=text_of(harness, lr="[1e-3, 100]", **diverging), epoch_ms=0)
+    head = {"unfrozen": "head", "head_widths": "{choices: [[16, 16, 16, 16]]}", "head_activation": "none", "dropout": "0.0"}
+    here = real(lr="[1e-3, 100]", optimizer="sgd", epochs="8", **head)
     ended = here.finish()
     first, second = sorted(here.records(), key=lambda r: r.state)
     assert (first.state, second.state) == ("complete", "failed")
@@ -54,10 +58,10 @@ def broken(classes):
 """
 
 
-def test_an_exception_in_user_code(program, harness):
+def test_an_exception_in_user_code(real):
     """One line on the screen, the traceback in the study, and the other network's trials complete."""
-    text = text_of(harness, backbone="[torchvision/resnet18, 'python:own.py:broken']", unfrozen="head", head_widths="[[]]")
-    here = program(text=text, epoch_ms=0, options=("--allow-code",))
+    backbones = "[torchvision/resnet18, 'python:own.py:broken']"
+    here = real(("--allow-code",), backbone=backbones, unfrozen="head", head_widths="[[]]")
     (here.folder / "own.py").write_text(OWN)
     ended = here.finish()
     failed = [r for r in here.records() if r.state == "failed"]
@@ -66,14 +70,9 @@ def test_an_exception_in_user_code(program, harness):
     assert "Traceback" not in ended.err and ended.err.count("a user mistake") <= 3 * len(failed)
 
 
-def end_of(process):
-    """Waits; it must end in order."""
-    _, err = process.communicate(timeout=240)
-    assert process.returncode == 0 and "Traceback" not in err, err
-
-
-def assert_infeasible(here, reason):
-    """The wide heads, all of them, and something else completed."""
+def assert_infeasible(here, prepare, reason):
+    """The run ends in order; the wide heads fail, all of them, and something else completes."""
+    assert "Traceback" not in here.end_of(here.start(preexec_fn=prepare)).err
     records = here.records()
     wide = [r for r in records if r.recipe.head_widths and r.answered_from is None]
     assert wide and all(r.state == "failed" and r.infeasible and reason in r.reason for r in wide)
@@ -81,28 +80,24 @@ def assert_infeasible(here, reason):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="NOT RUN: RLIMIT_AS is not enforced here")
-def test_an_allocators_refusal_marks_the_recipe_infeasible(program, harness):
-    """A head of 2 × 64 million parameters under a limit of the address space that the plain head fits into."""
-    text = text_of(harness, head_widths="[[], [60000, 60000]]", unfrozen="head", dropout="0.0")
-    here = program(text=text, epoch_ms=0)
-    end_of(here.start(before=lambda: resource.setrlimit(resource.RLIMIT_AS, (9 << 30, 9 << 30))))
-    assert_infeasible(here, "out of memory")
+def test_an_allocators_refusal_marks_the_recipe_infeasible(real):
+    """A head of 3.6 billion parameters under a limit of the address space that the plain head fits into."""
+    here = real(head_widths="[[], [60000, 60000]]", unfrozen="head", dropout="0.0")
+    assert_infeasible(here, lambda: resource.setrlimit(resource.RLIMIT_AS, (9 << 30, 9 << 30)), "out of memory")
 
 
 @pytest.mark.skipif(
     not os.access(MEMORY, os.W_OK) or os.geteuid() != 0,
     reason="NOT RUN: no memory cgroup (version 1) to write to on this machine",
 )
-def test_the_kernels_kill_marks_the_recipe_infeasible(program, harness):
+def test_the_kernels_kill_marks_the_recipe_infeasible(real):
     """A cgroup of 1.6 GB; the wide head's optimiser does not fit, and the kernel ends the worker without a word."""
     group = MEMORY / f"searchft-{uuid.uuid4().hex[:8]}"
     group.mkdir()
-    text = text_of(harness, head_widths="[[], [16000, 16000]]", unfrozen="head", dropout="0.0", optimizer="adam")
-    here = program(text=text, epoch_ms=0)
+    here = real(head_widths="[[], [16000, 16000]]", unfrozen="head", dropout="0.0", optimizer="adam")
     try:
         (group / "memory.limit_in_bytes").write_text(str(1600 << 20))
-        end_of(here.start(before=lambda: (group / "cgroup.procs").write_text(str(os.getpid()))))
-        assert_infeasible(here, "the kernel ended its worker")
+        assert_infeasible(here, lambda: (group / "cgroup.procs").write_text(str(os.getpid())), "the kernel ended its worker")
     finally:
         for process in here.processes():
             process.kill()
