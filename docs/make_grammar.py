@@ -5,14 +5,13 @@ Usage: python docs/make_grammar.py     (tests hold that both are current)
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from searchft.recipe.fields import SECTIONS, Field
 from searchft.recipe.kinds import LAYERS, Kind
-from searchft.space.schema import space_schema
+from searchft.space.schema import schema_text
 
 PAGE = Path(__file__).with_name("grammar.md")
 SCHEMA = Path(__file__).parents[1] / "spaces" / "schema.json"
@@ -100,11 +99,6 @@ def page() -> str:
     return "\n".join([*lines, TAIL.replace("LAYERS", ", ".join(LAYERS))])
 
 
-def schema() -> str:
-    """The schema's file."""
-    return json.dumps(space_schema(), indent=1, ensure_ascii=False) + "\n"
-
-
 if __name__ == "__main__":
     PAGE.write_text(page(), encoding="utf-8")
-    SCHEMA.write_text(schema(), encoding="utf-8")
+    SCHEMA.write_text(schema_text() + "\n", encoding="utf-8")

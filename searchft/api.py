@@ -1,12 +1,6 @@
 """searchft from Python: what `import searchft` offers. The same parts as the command line, without a terminal.
 
-    load_space   a space from its YAML file
-    run          a search, to its end; returns the study
-    fit          one configuration, epoch by epoch, in this process
-    load_model   an exported folder as a plain torch module
-    predict      classify images with an exported folder
-
-Each is imported on first use: `import searchft` loads neither torch nor Optuna.
+Torch and Optuna are imported on first use.
 """
 
 from __future__ import annotations
@@ -17,8 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from searchft.errors import InputError
-from searchft.space import Space
-from searchft.space import load_space as _load_space
+from searchft.space import Space, load_space
 
 if TYPE_CHECKING:
     import optuna
@@ -29,6 +22,8 @@ if TYPE_CHECKING:
     from searchft.search.records import TrialRecord
     from searchft.train.results import EpochResult
 
+__all__ = ["FinishedStudy", "fit", "load_model", "load_space", "predict", "run"]
+
 
 @dataclass(frozen=True)
 class FinishedStudy:
@@ -37,13 +32,11 @@ class FinishedStudy:
     space: Space
     facts: SpaceFacts
     folder: Path
-    """The study's: `searchft show FOLDER`, `searchft export FOLDER --out DIR`."""
     storage: str
     """SQLAlchemy URL of its database, password masked."""
     records: tuple[TrialRecord, ...]
     """Every trial, by number."""
     why: StopReason
-    """Why the run ended: `trials`, `exhausted`, `timeout` or `failures`."""
     database_url: str = field(default="", repr=False)
     """As `storage`, password and all: never to be shown. Empty: SQLite in the folder."""
 
@@ -66,29 +59,17 @@ class FinishedStudy:
         """Writes the best trial (or another) as a folder that plain PyTorch loads, and returns it. Raises InputError where its
         weights are not kept. Does not look at the test images; `searchft export` does."""
         from searchft.export.checkpoint import check_target, export_trial
-        from searchft.search.folders import best_weights
+        from searchft.files import BEST_WEIGHTS, trial_folder
 
         record = self.best if trial is None else next((r for r in self.records if r.number == trial), None)
         if record is None:
             raise InputError("no such trial has completed", str(self.folder))
         out = Path(out)
         check_target(out)
-
         about = {"study": self.space.name, "trial": record.number}
         metrics, epoch = {"search_val_accuracy": record.value}, record.extra.get("best_epoch")
-        delta = best_weights(self.folder, record.number)
+        delta = trial_folder(self.folder, record.number) / BEST_WEIGHTS
         return export_trial(record.recipe, self.facts, self.space.data, delta, out, metrics, about, epoch=epoch)
-
-
-def load_space(path: Path | str, overrides: Sequence[str] = ()) -> Space:
-    """The space in a YAML file, with `--set` texts put over it.
-
-    Raises InputError with every problem of the file, each with its line.
-
-    >>> load_space("spaces/quickstart.yaml", ["search.trials=8"]).search.trials
-    8
-    """
-    return _load_space(path, overrides)
 
 
 def run(
@@ -157,8 +138,8 @@ def fit(
 ) -> Iterator[EpochResult]:
     """Trains one configuration of a space in this process and yields an EpochResult after each epoch.
 
-    Numbers and key are those of the study's trial of the same recipe, on one worker of this machine; torch's number of threads is
-    set to that worker's meanwhile.
+    Numbers and key are those of the study's trial of the same recipe, on one worker of this machine; meanwhile torch's number
+    of threads is that worker's.
 
     Args:
         chosen: a choice per dimension, e.g. `{"unfrozen": "layer4", "lr": 1e-3}`; those not given have their first choice.
@@ -217,11 +198,8 @@ def load_model(folder: Path | str) -> tuple[nn.Module, dict[str, Any]]:
 
 
 def predict(folder: Path | str, images: Sequence[Path | str] | Path | str, top_k: int = 5) -> list[dict[str, Any]]:
-    """Classifies image files with an exported folder.
-
-    Returns an entry per file: `image`, and `classes` (the best first, each {"class", "probability"}) or `error`.
-    Raises InputError where the folder is no complete export.
-    """
+    """Classifies image files with an exported folder. An entry per file: `image`, and `classes` (the best first, each
+    {"class", "probability"}) or `error`. Raises InputError where the folder is no complete export."""
     from searchft.export.score import predict_files
 
     paths = [images] if isinstance(images, Path | str) else images

@@ -7,12 +7,10 @@
     <root>/.building-<key>/         what a builder writes; renamed when whole
     <root>/locks/<key>.lock         its holder builds, others wait; `budget.lock` guards removing and reserving
 
-Decoded images (`data.store`) and frozen values (`features.store`) are its clients. Maps are private (copy on write): shared
-between processes, and a write by mistake reaches no file. All locks are the kernel's: they vanish with their holder.
-
-Damage: sizes are compared on every opening, the SHA-256 on the first of a `Cache` and whenever a file's size, time or inode is
-not what was verified. What is damaged is built again. Budget: entries least recently used go until a new one fits; what a
-living process has mapped never goes.
+Maps are private (copy on write): a write by mistake reaches no file. All locks are the kernel's: they vanish with their holder.
+Sizes are compared on every opening, the SHA-256 on the first of a `Cache` and whenever a file's size, time or inode is not what
+was verified; what is damaged is built again. Entries least recently used go until a new one fits the budget; what a living
+process has mapped never goes.
 """
 
 from __future__ import annotations
@@ -34,9 +32,7 @@ from searchft.errors import StorageError
 from searchft.faults import fault
 from searchft.files import disk_bytes, is_disk_error, lock_file, read_sealed, sha256_of, sync_folder, write_sealed
 
-FORMAT = 2
-"""Layout of an entry; another number is another cache."""
-
+FORMAT = 2  # layout of an entry; another number is another cache
 FULL_CHECK_BYTES = 1 << 30
 """Files up to this size (about a second) are hashed on the first opening; larger ones only if their time is not the builder's."""
 
@@ -45,7 +41,6 @@ _HELD = "held"
 _MARKS = (_HELD, MANIFEST, "manifest.json", "index.sealed")  # the last two: entries of earlier versions
 _KEY = re.compile(r"[0-9a-f]+")
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
 Builder = Callable[[Callable[[int], Path]], dict[str, Any]]
 """Calls its argument, once, with the bytes that its files will take, writes them into the folder that it gets, and returns
 {"files": [{"name", "dtype", "shape", "layout"}, …], and notes of its own as JSON}."""
@@ -65,8 +60,7 @@ class Opened:
 
     folder: Path
     manifest: Mapping[str, Any]
-    arrays: list[np.ndarray]
-    """uint8 [bytes], one per file of the manifest."""
+    arrays: list[np.ndarray]  # uint8 [bytes], one per file of the manifest
 
 
 @dataclass(frozen=True)
@@ -75,10 +69,8 @@ class Entry:
 
     key: str
     size_bytes: int
-    used: float
-    """Unix time of the last opening."""
-    held: bool
-    """Whether a living process has it mapped."""
+    used: float  # Unix time of the last opening
+    held: bool  # whether a living process has it mapped
 
 
 class Cache:
@@ -95,8 +87,7 @@ class Cache:
         """The entry of `key`; where it is missing, damaged or its manifest does not fit, `build` makes it, under a lock for which
         others wait. None where there is none and no `build`.
 
-        Raises CacheRefusal where it cannot be kept, StorageError where the disk fails, and whatever `build` raises;
-        nothing of the entry remains then.
+        Raises CacheRefusal where it cannot be kept, StorageError where the disk fails, and what `build` raises; nothing remains then.
         """
         if not _KEY.fullmatch(key):
             raise ValueError(f"key must be lower-case hex but got {key!r}")
@@ -192,9 +183,8 @@ class Cache:
             if isinstance(cause, OSError) and cause.errno in _NO_SPACE:
                 raise CacheRefusal(f"the disk is full ({self.root})", folder) from error
             if isinstance(error, OSError) and is_disk_error(error):
-                raise StorageError(
-                    f"cannot write {folder}: {error.strerror}. Mend the disk and run again.", str(folder)
-                ) from error
+                rule = f"cannot write {folder}: {error.strerror}. Mend the disk and run again."
+                raise StorageError(rule, str(folder)) from error
             raise
         finally:
             shutil.rmtree(building, ignore_errors=True)
@@ -212,11 +202,10 @@ class Cache:
         taken = sum(entry.size_bytes for entry in (*entries, *map(_entry, self.root.glob(".building-*"))))
         kept = taken - sum(entry.size_bytes for entry in free)
         if kept + need <= self.budget_bytes:
-            for entry in free:
-                if taken + need <= self.budget_bytes:
-                    return
+            while free and taken + need > self.budget_bytes:
+                entry = free.pop(0)
                 taken -= entry.size_bytes if self._remove(self.root / entry.key) else 0
-            kept = taken
+            kept = taken  # one that another process has opened meanwhile stays
         if kept + need > self.budget_bytes:
             others = f", of which others hold {kept}" if kept else ""
             raise CacheRefusal(f"needs {need} bytes, the budget is {self.budget_bytes}{others}", path)

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, order=True)
 class Problem:
-    """One fault in the input: where it stands, which key, which rule it breaks (with the value that broke it)."""
+    """One fault in the input."""
 
     where: str
     """File and line (`spaces/x.yaml:14`), a command-line flag (`--set`), or a path."""
@@ -33,7 +33,7 @@ class Problem:
 
 
 class SearchftError(Exception):
-    """Base of every error that searchft raises on purpose."""
+    """Base of every error that searchft raises on purpose. `kind` is its name in JSON answers."""
 
     exit_code = 1
     kind = "internal"
@@ -44,54 +44,44 @@ class SearchftError(Exception):
 
 
 class InputError(SearchftError):
-    """The user's input is wrong. Holds every problem found, sorted by place."""
+    """Holds every problem found, in the order of their places."""
 
     exit_code = 2
     kind = "input"
 
     def __init__(self, problems: str | Problem | Iterable[Problem], where: str = "") -> None:
         if isinstance(problems, str):
-            problems = [Problem(where, "", problems)]
-        elif isinstance(problems, Problem):
+            problems = Problem(where, "", problems)
+        if isinstance(problems, Problem):
             problems = [problems]
         self.problems: tuple[Problem, ...] = tuple(dict.fromkeys(problems))
         super().__init__("\n".join(map(str, self.problems)), where or self.problems[0].where)
 
 
 class ChangedGroundError(InputError):
-    """Images, labels, weights or the space differ from what the study was created with."""
-
     kind = "changed"
 
 
 class NothingCompletedError(SearchftError):
-    """The search ended and no trial had completed."""
-
     exit_code = 3
     kind = "nothing-completed"
 
 
 class StorageError(SearchftError):
-    """The database, the file system or a lock failed. What was stored before is intact."""
-
     exit_code = 4
     kind = "storage"
 
 
 class WorkersFailedError(SearchftError):
-    """Several trials in a row raised an error on fresh workers: the search stopped before it spent its budget on that."""
-
     exit_code = 4
     kind = "workers"
 
 
 class Interrupted(SearchftError):
-    """Stopped by a signal after checkpointing. Running again resumes."""
-
     exit_code = 130
     kind = "interrupted"
 
 
 def first_line(error: BaseException | None, limit: int = 200) -> str:
-    """What an error of somebody else's says, in one line; its class where it says nothing."""
+    """The first line of any error's message; its class where it has none."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:limit]

@@ -1,8 +1,4 @@
-"""What a space's data, backbones and weights really are: found out once, before a study exists.
-
-`describe` looks at everything and reports every problem at once. It may import torch (on the CPU, never initialising
-CUDA). How two descriptions differ is said by `search.changed`.
-"""
+"""What a space's data, backbones and weights really are: found out once, before a study exists."""
 
 from __future__ import annotations
 
@@ -27,10 +23,7 @@ class Described(NamedTuple):
 def describe(space: Space, cache: Path, device: str = "cpu") -> Described:
     """Decodes (or finds decoded) the images, loads every backbone once, and checks the space against both.
 
-    Args:
-        cache: folder of the stores that all studies share.
-        device: what the space's trials will train on (`cpu`, `cuda`, `cuda:1` …).
-
+    `cache` holds the stores that all studies share; `device` is what trials will train on (`cuda:1`), and is not initialised.
     Raises InputError with every problem of data, weights and space together.
     """
     problems: list[Problem] = []
@@ -46,14 +39,12 @@ def describe(space: Space, cache: Path, device: str = "cpu") -> Described:
         except InputError as error:
             problems += _placed(error, space, "recipe.backbone")
             continue
-        rule = check_image_size(recipe, backbones[name], space.data.image_size)
-        if rule:
+        if rule := check_image_size(recipe, backbones[name], space.data.image_size):
             problems.append(Problem(space.where("data.image_size"), "data.image_size", rule))
     if problems or images is None:
         raise InputError(problems)
     facts = SpaceFacts(images.facts, backbones, find_processor(device.partition(":")[0]))
-    problems = validate(space, facts)
-    if problems:
+    if problems := validate(space, facts):
         raise InputError(problems)
     return Described(facts, images)
 

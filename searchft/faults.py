@@ -1,14 +1,12 @@
-"""Fault points: named places at which a test may end the program, as a power switch would.
+"""Fault points: named places at which a test may end the program, as a power switch would. Without a variable they do nothing.
 
-    SEARCHFT_FAULT=driver.started              the first process to pass the point is ended there by SIGKILL
-    SEARCHFT_FAULT=worker.epoch:3              … the third time that it passes
-    SEARCHFT_FAULT=driver.reported:2:group     … with its whole process group; `other`: not itself but its driver, or
-                                               its workers; `both`: these and itself
-    SEARCHFT_FAULT=worker.job,worker.done:2    several, each on its own
-    SEARCHFT_FAULT_FOLDER=DIR                  every passing is written to DIR/passed; a fault strikes once, whichever
-                                               process comes first (DIR/struck-… says that it has)
-
-Without these variables a point costs one comparison. They can only end the program: setting them gains nobody anything.
+SEARCHFT_FAULT=driver.started              the first process to pass the point is ended there by SIGKILL
+SEARCHFT_FAULT=worker.epoch:3              … the third time that it passes
+SEARCHFT_FAULT=driver.reported:2:group     … with its whole process group; `other`: not itself but its driver, or
+                                           its workers; `both`: these and itself
+SEARCHFT_FAULT=worker.job,worker.done:2    several, each on its own
+SEARCHFT_FAULT_FOLDER=DIR                  every passing is written to DIR/passed; a fault strikes once, whichever
+                                           process comes first (DIR/struck-… says that it has)
 """
 
 from __future__ import annotations
@@ -31,11 +29,11 @@ POINTS = MappingProxyType(
         "driver.started": "the trial stands in the database as running, no worker has it",
         "driver.dispatched": "a worker has it",
         "driver.answered": "a duplicate was answered from the record",
-        "driver.heard": "a worker reported an epoch, the database does not know of it",
+        "driver.received": "a worker reported an epoch, the database does not know of it",
         "driver.reported": "the epoch is in the database, the worker still waits for its answer",
         "ledger.finishing": "an ended trial is written, its transaction still open",
-        "driver.told": "the trial has ended in the database, its folder is not cleaned",
-        "driver.tidying": "some of its files are gone",
+        "driver.finished": "the trial has ended in the database, its folder is not cleaned",
+        "driver.cleaning": "some of its files are gone",
         "driver.ending": "the last trial has ended, the workers still live",
         # the worker's
         "worker.job": "a job has come, its folder is not locked",

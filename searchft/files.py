@@ -1,7 +1,7 @@
 """Files that matter: written whole or not at all, read with a word about what is wrong.
 
 Every write goes to a temporary name in the same folder, is synced, and then renamed over the target: a kill or a full
-disk leaves the old file or the new one, never half of either. A sealed file ends with the SHA-256 of what stands before it.
+disk leaves the old file or the new one. A sealed file ends with the SHA-256 of what stands before it.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import shutil
+import socket
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,32 +24,11 @@ import filelock
 from searchft.errors import StorageError
 from searchft.faults import fault
 
-LAST_CHECKPOINT = "last.ckpt"
-"""In a trial's folder: what its next epoch needs."""
-
-BEST_WEIGHTS = "best.safetensors"
-"""In a trial's folder: what its best epoch changed in the network."""
-
+LAST_CHECKPOINT = "last.ckpt"  # in a trial's folder: what its next epoch needs
+BEST_WEIGHTS = "best.safetensors"  # in a trial's folder: what its best epoch changed in the network
 _UMASK = os.umask(0o022)
 os.umask(_UMASK)
-_NETWORK_FILE_SYSTEMS = frozenset(
-    {
-        "nfs",
-        "nfs4",
-        "cifs",
-        "smb3",
-        "smbfs",
-        "sshfs",
-        "afs",
-        "ceph",
-        "lustre",
-        "gpfs",
-        "glusterfs",
-        "beegfs",
-        "pvfs2",
-        "orangefs",
-    }
-)
+_NETWORK = "nfs nfs4 cifs smb3 smbfs sshfs afs ceph lustre gpfs glusterfs beegfs pvfs2 orangefs"
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG)
 _DIGEST_LENGTH = 64
 
@@ -58,7 +38,6 @@ def replacing(path: Path, sync: bool = True) -> Iterator[IO[bytes]]:
     """Opens a binary file that replaces `path` when the block ends without an error.
 
     `sync=False` leaves the moment of writing to the operating system: safe against a kill, not against a power cut.
-
     Raises StorageError where the disk is full, read-only or failing; what stood at `path` is then untouched.
     """
     path = Path(path)
@@ -88,13 +67,19 @@ def replacing(path: Path, sync: bool = True) -> Iterator[IO[bytes]]:
             temporary.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def _opened(folder: Path) -> Iterator[int]:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        yield handle
+    finally:
+        os.close(handle)
+
+
 def sync_folder(path: Path) -> None:
     """Makes renames in a folder outlive a power cut."""
-    folder = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    with _opened(path) as handle:
+        os.fsync(handle)
 
 
 def write_atomic(path: Path, content: bytes) -> None:
@@ -188,11 +173,9 @@ def disk_bytes(path: Path) -> int:
 
 def cache_folder() -> Path:
     """Where stores shared by all studies live: `SEARCHFT_CACHE`, or `searchft` in the user's cache folder."""
-    chosen = os.environ.get("SEARCHFT_CACHE")
-    if chosen:
+    if chosen := os.environ.get("SEARCHFT_CACHE"):
         return Path(chosen).expanduser().absolute()
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "searchft"
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "searchft"
 
 
 def store_budget_bytes(folder: Path) -> int:
@@ -203,21 +186,28 @@ def store_budget_bytes(folder: Path) -> int:
     return shutil.disk_usage(folder).free // 4
 
 
-def lock_file(path: Path) -> filelock.FileLock:
-    """An operating-system lock on `path` (released by the kernel when its holder dies).
-
-    Raises StorageError where the file system has none: filelock would in silence let a file stand for a lock, which outlives the dead.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
+@contextlib.contextmanager
+def socket_timeout(seconds: float) -> Iterator[None]:
+    """Within the block a server that says nothing for so long has failed: for libraries that take no timeout."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
     try:
-        fcntl.flock(folder, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def lock_file(path: Path) -> filelock.FileLock:
+    """A lock of the kernel on `path`, released when its holder dies. Raises StorageError where the file system has none."""
+    # filelock would in silence let a file stand for a lock, which outlives its holder.
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with _opened(path.parent) as handle:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno in (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK):
             rule = f"{path.parent} lies on a file system without locks ({error.strerror}): use a folder on another disk"
             raise StorageError(rule, str(path.parent)) from error
-    finally:
-        os.close(folder)
     return filelock.FileLock(path, mode=0o644)
 
 
@@ -232,7 +222,7 @@ def network_file_system(folder: Path, mounts: Path = Path("/proc/self/mounts")) 
         point = point.replace("\\040", " ")
         if folder.resolve().is_relative_to(point) and len(point) >= len(found[0]):
             found = (point, kind)
-    return found[1] if found[1].removeprefix("fuse.") in _NETWORK_FILE_SYSTEMS else ""
+    return found[1] if found[1].removeprefix("fuse.") in _NETWORK.split() else ""
 
 
 def trial_folder(study_folder: Path, number: int) -> Path:

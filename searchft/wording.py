@@ -1,8 +1,9 @@
-"""How a value, a list of names and a near miss are written in messages: the user's words (YAML), not Python's."""
+"""How a value is written: in messages (the user's words, YAML's, not Python's), as plain JSON data, as a digest."""
 
 from __future__ import annotations
 
 import difflib
+import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -11,6 +12,22 @@ LONGEST = 80
 """Characters of a value that a message shows: enough to recognise it, too few to flood a terminal."""
 SHORT_WORD = 5
 """Up to this length one slip of the pen is a near miss, and two are another word (`lora` is not `lr`)."""
+
+
+def digest(value: Any) -> str:
+    """SHA-256 in hex of a JSON-able value; keys sorted, so equal values have equal digests."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def to_plain(value: Any) -> Any:
+    """As plain JSON data: tuples as lists."""
+    return json.loads(json.dumps(value))
+
+
+def to_tuples(value: Any) -> Any:
+    """Back: lists as tuples."""
+    return tuple(to_tuples(item) for item in value) if isinstance(value, list | tuple) else value
 
 
 def shown(value: Any) -> str:
@@ -23,7 +40,7 @@ def _written(value: Any) -> str:
     if value is None:
         return "nothing"
     if isinstance(value, bool):
-        return "true" if value else "false"
+        return str(value).lower()
     if isinstance(value, str):
         # repr escapes what could steer a terminal; JSON's quotes would make two kinds of quotes in one message.
         return repr(value[: LONGEST * 2])
@@ -35,13 +52,8 @@ def _written(value: Any) -> str:
 
 
 def got(value: Any) -> str:
-    """What was given, after `but got`: `no value`, or the value as `shown`."""
+    """A given value, after `but got`."""
     return "no value" if value is None else shown(value)
-
-
-def plain_json(value: Any) -> str:
-    """A value as compact JSON on one line: keeps 1 and "1" apart."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 def listed(names: Iterable[Any]) -> str:
@@ -56,7 +68,7 @@ def near(name: str, names: Iterable[str]) -> str:
 
 def near_names(name: str, names: Iterable[str], count: int = 3) -> list[str]:
     """The names that may have been meant, likeliest first."""
-    known = {known.lower(): known for known in names}
+    known = {one.lower(): one for one in names}
     name = name[:100].lower()
     close = difflib.get_close_matches(name, known, n=count, cutoff=0.7)
     return [known[one] for one in close if len(name) > SHORT_WORD or _one_slip(name, one)]

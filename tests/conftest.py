@@ -165,7 +165,7 @@ def save_delta(recipe, facts, images, path: Path, key: str = "", steps: int = 25
     import torch
     from safetensors.torch import save_file
 
-    from searchft.data import Preprocess
+    from searchft.data.transforms import Preprocess
     from searchft.models import build_model, freeze, set_modes
     from searchft.recipe import open_parameters
 

@@ -10,6 +10,8 @@ import pytest
 import searchft
 from searchft.errors import InputError
 from searchft.machine import Processor
+from searchft.recipe import rule_for
+from searchft.train.checkpoints import TrialFolder
 
 SPACE = """
 study: twice
@@ -42,15 +44,11 @@ def study(space_file: Path, shared_cache: Path) -> searchft.FinishedStudy:
 def test_fit_gives_the_very_numbers_and_the_key_of_the_studys_trial(
     space_file: Path, study: searchft.FinishedStudy, tmp_path: Path
 ) -> None:
-    from searchft.train.checkpoints import TrialFolder
-
     (record,) = study.records
     results = list(searchft.fit(space_file, folder=tmp_path))
     assert tuple(result.val_accuracy for result in results) == record.curve
     for name in ("train_loss", "train_accuracy", "val_loss"):
         assert [getattr(result, name) for result in results] == record.extra["curves"][name]
-    from searchft.recipe import rule_for
-
     assert rule_for(record.recipe, study.facts).numerics.pad_first, "not exact float32: `auto` has chosen"
     progress = TrialFolder(tmp_path, record.key).load()
     assert progress is not None and len(progress.results) == 2
@@ -61,14 +59,19 @@ def test_going_on_on_another_processor_keeps_the_numerics_and_says_so(
 ) -> None:
     other = Processor("cpu", "another processor", not study.facts.processor.native_bf16)
     monkeypatch.setattr("searchft.facts.find_processor", lambda kind: other)
-    told: list[Any] = []
-    again = searchft.run(space_file, studies=space_file.parent / "studies", devices="cpu", on_event=told.append)
+    events: list[Any] = []
+    again = searchft.run(space_file, studies=space_file.parent / "studies", devices="cpu", on_event=events.append)
     assert again.facts.processor == study.facts.processor
     assert again.records == study.records
-    (note,) = [event.text for event in told if "this study was created on" in getattr(event, "text", "")]
+    (note,) = [event.text for event in events if "this study was created on" in getattr(event, "text", "")]
     assert str(study.facts.processor) in note and "goes on on cpu (another processor" in note
 
 
-def test_fit_says_which_rows_there_are(space_file: Path) -> None:
-    with pytest.raises(InputError, match="must be an enqueued row"):
-        next(searchft.fit(space_file, row="Nobody"))
+def test_an_unknown_choice_or_row_is_refused(space_file: Path) -> None:
+    for chosen, row, words in (
+        ({"dropout": 0.4}, "", "dimensions: "),
+        ({"rate": 0.1}, "", "dimensions: "),
+        (None, "No", "row"),
+    ):
+        with pytest.raises(InputError, match=words):
+            next(searchft.fit(space_file, chosen, row=row))

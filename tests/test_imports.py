@@ -12,7 +12,7 @@ import searchft
 PACKAGE = Path(searchft.__file__).parent
 LEVELS = (
     {"_version", "errors", "wording"},
-    {"faults", "machine", "tuning"},
+    {"faults", "machine"},
     {"files"},
     {"cache", "recipe"},
     {"space", "models", "data"},
@@ -110,7 +110,7 @@ def test_no_file_is_long() -> None:
 
 def test_the_cheap_rooms_load_neither_torch_nor_optuna() -> None:
     code = (
-        "import sys, searchft.cli, searchft.space, searchft.recipe, searchft.search.prune, searchft.search.records;"
+        "import sys, searchft.cli, searchft.api, searchft.recipe, searchft.search.prune, searchft.search.records;"
         "print(sorted({'torch', 'torchvision', 'timm', 'optuna'} & set(sys.modules)))"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

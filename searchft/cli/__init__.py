@@ -1,8 +1,7 @@
-"""The command line: one small file per verb, found through the table in `verbs.py`.
+"""The command line: a verb is a file in this folder with a click command named `command`, and its line in VERBS.
 
 A verb's file is imported only when the verb is called, and imports torch and Optuna only inside its command's body:
-`searchft --help` and `--version` answer at once. This file holds what all verbs share: how a verb is found, and how
-an error becomes a message and an exit code.
+`searchft --help` and `--version` answer at once. This file finds the verb and turns errors into messages and exit codes.
 
     0  done                                     3  no trial completed
     1  a bug of ours (the log is named)         4  storage, disk, or trial after trial failed
@@ -19,47 +18,57 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import click
 
 from searchft._version import __version__
-from searchft.cli.masking import mask_passwords
-from searchft.cli.output import ReaderLeft, emit_json_error, say
+from searchft.cli.output import ReaderLeft, emit_json_error, mask_passwords, say
 from searchft.cli.signals import leave_undisturbed
-from searchft.cli.verbs import VERBS, verb_named
 from searchft.errors import SearchftError
-from searchft.tuning import collect_rarely, leave_quickly
+from searchft.machine import collect_rarely, leave_quickly
 from searchft.wording import near
 
-EXAMPLE = """\b
-Example:
-  searchft run spaces/quickstart.yaml
-  searchft show quickstart
-  searchft export quickstart --out winner
-  searchft predict winner photo.jpg"""
+VERBS = {
+    "init": "Look at a folder of images and write a space for it.",
+    "run": "Search a space for the best fine-tuning, or go on with a search.",
+    "plan": "Say what a run would do, and start nothing.",
+    "list": "List the studies of this folder.",
+    "show": "Show a study: the best trial, and every other.",
+    "report": "Write a study's report.",
+    "dashboard": "Look at a study in optuna-dashboard, also while it runs.",
+    "export": "Write the best trial as a checkpoint that plain PyTorch loads.",
+    "rm": "Remove a study and its checkpoints.",
+    "predict": "Classify images with an exported checkpoint.",
+    "evaluate": "Score an exported checkpoint on labelled images.",
+    "compare": "Show how far two checkpoints' layers lie apart, or one's from its start.",
+    "models": "List the backbones, or print the stages of one.",
+    "schema": "Print the JSON schema of a space, for editors.",
+    "cache": "Show what the shared cache holds, or clear it.",
+}
+"""Every verb, with its line in `searchft --help`."""
+FILES = {"list": "list_studies", "rm": "remove"}
+"""Files that are not named after their verb."""
 
 
 class VerbGroup(click.Group):
     """A click group that imports a verb's file only when the verb is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return [verb.name for verb in VERBS]
+        return list(VERBS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        verb = verb_named(cmd_name)
-        if verb is None:
+        if cmd_name not in VERBS:
             return None
-        command = importlib.import_module(f"searchft.cli.{verb.module}").command
+        command = importlib.import_module(f"searchft.cli.{FILES.get(cmd_name, cmd_name)}").command
         assert isinstance(command, click.Command)
         return command
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
         name = args[0]
-        if verb_named(name) is None and not name.startswith("-"):
-            known = [verb.name for verb in VERBS]
-            meant = near(name, known)
-            hint = f"did you mean '{meant}'?" if meant else f"the verbs are {', '.join(known)}."
+        if name not in VERBS and not name.startswith("-"):
+            meant = near(name, VERBS)
+            hint = f"did you mean '{meant}'?" if meant else f"the verbs are {', '.join(VERBS)}."
             if not meant and name.endswith((".yaml", ".yml")):
                 hint = f"did you mean 'searchft run {name}'?"
             raise click.UsageError(f"unknown verb '{name}', {hint}", ctx)
@@ -67,7 +76,15 @@ class VerbGroup(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Verbs"):
-            formatter.write_dl([(verb.name, verb.line) for verb in VERBS])
+            formatter.write_dl(list(VERBS.items()))
+
+
+EXAMPLE = """\b
+Example:
+  searchft run spaces/quickstart.yaml
+  searchft show quickstart
+  searchft export quickstart --out winner
+  searchft predict winner image.jpg"""
 
 
 @click.group(cls=VerbGroup, epilog=EXAMPLE, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -87,13 +104,13 @@ _REFUSALS = {
     errno.EDQUOT: "free some space and run again",
     errno.ENAMETOOLONG: "choose a shorter name",
 }
-"""What the operating system may refuse on a path, and what to do; anything else that it says is a bug of ours."""
+"""What the operating system may refuse on a path, and what to do; any other of its errors is a bug of ours."""
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Runs the command line and leaves the program with its exit code."""
     collect_rarely()
-    code = call(list(sys.argv[1:] if arguments is None else arguments))
+    code = call(sys.argv[1:] if arguments is None else arguments)
     leave_undisturbed(code)
     with contextlib.suppress(OSError, ValueError):
         sys.stdout.flush()
@@ -112,7 +129,8 @@ def call(arguments: Sequence[str]) -> int:
     except click.exceptions.Exit as leaving:
         return int(leaving.exit_code)
     except ReaderLeft:
-        _forget_stdout()
+        with contextlib.suppress(OSError, ValueError):  # the interpreter's last flush must not complain about the closed pipe
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (KeyboardInterrupt, click.Abort):
         return _print_error(as_json, "interrupted", "interrupted", "", 130)
@@ -153,33 +171,21 @@ def _print_error(as_json: bool, kind: str, message: str, where: str, code: int) 
 
 def _print_bug(as_json: bool, error: BaseException) -> int:
     """One line for the person, the traceback for us in a log file."""
-    log = _write_log(error)
-    message = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}".removesuffix(": ")
-    if not as_json:
-        message += f" (a bug of ours; {f'the traceback is in {log}' if log else 'no log could be written'})"
-    return _print_error(as_json, "internal", message, log, 1)
-
-
-def _write_log(error: BaseException) -> str:
-    """The path of a new file with the traceback; empty where none can be written."""
     import tempfile
     import time
     import traceback
 
     from searchft.files import cache_folder
 
-    text = mask_passwords("".join(traceback.format_exception(error)))
+    text, where = mask_passwords("".join(traceback.format_exception(error))), ""
     for folder in (cache_folder() / "logs", Path(tempfile.gettempdir())):
         log = folder / f"error-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
         with contextlib.suppress(OSError):
             folder.mkdir(parents=True, exist_ok=True)
             log.write_text(f"searchft {__version__}\n{text}", encoding="utf-8")
-            return str(log)
-    return ""
-
-
-def _forget_stdout() -> None:
-    """Points stdout at nothing, so that the interpreter's last flush does not complain about the closed pipe."""
-    with contextlib.suppress(OSError, ValueError):
-        nothing: Any = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nothing, sys.stdout.fileno())
+            where = str(log)
+            break
+    message = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}".removesuffix(": ")
+    if not as_json:
+        message += f" (a bug of ours; {f'the traceback is in {where}' if where else 'no log could be written'})"
+    return _print_error(as_json, "internal", message, where, 1)

@@ -4,28 +4,20 @@ from __future__ import annotations
 
 import re
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from searchft.cli.output import emit, emit_json, say
-from searchft.cli.studies import json_option
-from searchft.errors import InputError, StorageError
+from searchft.cli.output import emit, emit_json
+from searchft.cli.studies import confirm, examples, json_option, yes_option
+from searchft.errors import StorageError
 
 if TYPE_CHECKING:
     from searchft.cache import Cache
 
-EPILOG = """\b
-Example:
-  searchft cache
-  searchft cache --clear"""
-
-CACHES = ("images", "features")
-"""Folders of entries: see `searchft.cache`."""
-
+CACHES = ("images", "features")  # folders of entries: see `searchft.cache`
 OTHERS = {
     "images/hashes": re.compile(r"[0-9a-f]{24}\.json"),
     "weights": re.compile(r"[0-9a-f]{16}"),
@@ -36,11 +28,11 @@ OTHERS = {
 """What else is ours: names in folders. Anything else (data sets in `torchvision` too) was put there or asked for by a person."""
 
 
-@click.command("cache", epilog=EPILOG)
+@click.command("cache", epilog=examples("cache", "cache --clear"))
 @click.option(
     "--clear", is_flag=True, help="Remove what no running search uses, after asking. It is rebuilt when it is needed."
 )
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@yes_option
 @json_option
 def command(clear: bool, yes: bool, as_json: bool) -> None:
     """Show what the cache holds: decoded images, values of frozen layers, weights, logs. SEARCHFT_CACHE says where."""
@@ -55,27 +47,22 @@ def command(clear: bool, yes: bool, as_json: bool) -> None:
         part = path.relative_to(root).parts[0]
         parts[part] = parts.get(part, 0) + disk_bytes(path)
     total, freed = sum(parts.values()), 0
-    lines = [f"{size_text(size):>10}  {name}" for name, size in (*parts.items(), (f"in {root}", total))]
+    text = "\n".join(f"{size_text(size):>10}  {name}" for name, size in (*parts.items(), (f"in {root}", total)))
     if clear:
-        if not yes:
-            if as_json or not sys.stdin.isatty():
-                raise InputError("needs --yes where nobody can be asked", "searchft cache --clear")
-            say("\n".join(lines))
-            if not click.confirm("Remove these?", default=False, err=True):
-                say("nothing was removed")
-                return
+        if not confirm(f"{text}\nRemove these?", "cache --clear", yes=yes, as_json=as_json):
+            return
         freed = _clear(root, caches)
         used = f"; {size_text(total - freed)} stay, because a search uses them" if freed < total else ""
-        lines = [f"removed {', '.join(parts)} from {root}: {size_text(freed)}{used}"]
+        text = f"removed {', '.join(parts)} from {root}: {size_text(freed)}{used}"
     ours = {name.partition("/")[0] for name in (*CACHES, *OTHERS)}
     foreign = sorted(path.name for path in root.iterdir() if path.name not in ours) if root.is_dir() else []
     if as_json:
         answer = {"folder": str(root), "size_bytes": total, "parts": parts, "foreign": foreign}
         emit_json({**answer, "cleared": clear, "freed_bytes": freed})
         return
+    emit(text)
     if foreign:
-        lines.append(f"not ours, and never removed: {', '.join(foreign)}")
-    emit("\n".join(lines))
+        emit(f"not ours, and never removed: {', '.join(foreign)}")
 
 
 def _clear(root: Path, caches: list[Cache]) -> int:
@@ -97,7 +84,7 @@ def _clear(root: Path, caches: list[Cache]) -> int:
 
 
 def _lives(worker: Path) -> bool:
-    """Whether a Ray worker that this folder belongs to lives: it holds a lock there."""
+    """Whether the Ray worker of this folder lives: it holds a lock there."""
     from searchft.files import lock_file
 
     try:
@@ -111,6 +98,4 @@ def _others(root: Path) -> Iterator[Path]:
     """What lies beside the caches' entries and carries a name of ours. A link is never followed."""
     for folder, name in OTHERS.items():
         if (root / folder).is_dir():
-            yield from (
-                path for path in sorted((root / folder).iterdir()) if name.fullmatch(path.name) and not path.is_symlink()
-            )
+            yield from (p for p in sorted((root / folder).iterdir()) if name.fullmatch(p.name) and not p.is_symlink())

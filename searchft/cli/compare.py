@@ -8,19 +8,17 @@ from pathlib import Path
 import click
 
 from searchft.cli.output import emit, emit_json, emit_table, say
-from searchft.cli.studies import json_option
+from searchft.cli.studies import PATH, examples, json_option
 
-EPILOG = """\b
-Example:
-  searchft compare winner pretrained
-  searchft compare fine_tuned from_scratch --figure difference.svg
-  searchft compare a b --json"""
+EXAMPLES = examples(
+    "compare winner pretrained", "compare fine_tuned from_scratch --figure difference.svg", "compare a b --json"
+)
 
 
-@click.command("compare", epilog=EPILOG)
+@click.command("compare", epilog=EXAMPLES)
 @click.argument("a", metavar="A")
 @click.argument("b", metavar="B")
-@click.option("--figure", metavar="FILE", type=click.Path(path_type=Path), help="Draw it too: .png, .svg or .pdf.")
+@click.option("--figure", metavar="FILE", type=PATH, help="Draw it too: .png, .svg or .pdf.")
 @json_option
 def command(a: str, b: str, figure: Path | None, as_json: bool) -> None:
     """Compare the parameters of two exported folders, A and B, layer by layer.
@@ -36,22 +34,15 @@ def command(a: str, b: str, figure: Path | None, as_json: bool) -> None:
     if as_json:
         emit_json({**found.to_json(), "figure": str(figure) if figure else None})
         return
-    right = {"justify": "right"}
-    columns = [("layer", {"overflow": "fold"}), ("parameter", {})]
-    columns += [(title, right) for title in ("elements", "relative change", "cosine")]
-    cells = ([row.layer, row.kind, f"{row.size:,}", _text(row.relative_change), _text(row.cosine)] for row in found.rows)
-    emit_table(columns, cells)
-    for kind, numbers in found.summary().items():
-        if numbers["tensors"]:
-            emit(
-                f"median over {numbers['tensors']:.0f} {kind} tensors: relative change "
-                f"{_text(numbers['median_relative_change'])}, cosine {_text(numbers['median_cosine'])}"
-            )
-    for names, what in (
-        (found.only_in_a, f"only in {a}"),
-        (found.only_in_b, f"only in {b}"),
-        (found.other_shape, "of other shapes"),
-    ):
+    numbers = ("elements", "relative change", "cosine")
+    rows = ([row.layer, row.kind, f"{row.size:,}", _text(row.relative_change), _text(row.cosine)] for row in found.rows)
+    emit_table(["layer", "parameter", *numbers], rows, right=numbers, fold="layer")
+    for kind, median in found.summary().items():
+        if median["tensors"]:
+            change, cosine = _text(median["median_relative_change"]), _text(median["median_cosine"])
+            emit(f"median over {median['tensors']:.0f} {kind} tensors: relative change {change}, cosine {cosine}")
+    left_out = {f"only in {a}": found.only_in_a, f"only in {b}": found.only_in_b, "of other shapes": found.other_shape}
+    for what, names in left_out.items():
         if names:
             more = f" and {len(names) - 3} more" if len(names) > 3 else ""
             say(f"not compared, {what}: {', '.join(names[:3])}{more}")

@@ -1,36 +1,40 @@
 """`searchft dashboard`: the real optuna-dashboard on a study, also while it runs.
 
-Its WSGI application is served from here rather than by its own `run_server`: that one serves one request at a time (a
-browser's idle connection stops it), and swallows a Ctrl-C that comes during a request.
+Its own `run_server` serves one request at a time (a browser's idle connection stops it), and swallows a Ctrl-C in one.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hmac
+import os
+import re
+import secrets
+import sys
+import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from socketserver import ThreadingMixIn
+from typing import Any
+from urllib.parse import quote
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 import click
+from bottle import HTTPResponse, request
 
 from searchft.cli.output import say
 from searchft.cli.studies import find_study, storage_option, studies_option
 from searchft.errors import InputError
 
-if TYPE_CHECKING:
-    from wsgiref.simple_server import WSGIServer
-
 HOST = "127.0.0.1"
 """It is never offered to other machines: optuna-dashboard has no authentication, and ours is a token in an address."""
 
-OWN_NAMES = ("127.0.0.1", "localhost", "[::1]")
-"""Names by which a browser on this machine may ask."""
+OWN_NAMES = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:\d+)?", re.IGNORECASE)  # as a browser on this machine may ask
 
 STYLE = b"<style>body *{overflow-wrap:anywhere}p,td{white-space:normal!important}</style></head>"
 """A trial's attributes are long lines: without this they make the pages many screens wide."""
 
 DEFAULT_PORT = 8080
-TRIES = 20
-"""Ports that are tried from the default one upwards, if none was asked for."""
+TRIES = 20  # ports that are tried from the default one upwards, if none was asked for
 
 EPILOG = """\b
 Example:
@@ -46,25 +50,20 @@ Example:
 def command(study: str, port: int | None, studies: Path, storage: str) -> None:
     """Serve optuna-dashboard for STUDY on this machine only, until Ctrl-C. Works while the study runs."""
     found = find_study(study, studies, storage)
-    from searchft.search.storage import open_storage
-
-    storage_here = open_storage(found.url, found.folder, create=False)
-    known = {s.study_name: s._study_id for s in storage_here.get_all_studies()}
-    if found.name not in known:
-        raise InputError(f"there is no study '{found.name}' in this database", study)
-    import os
-    import secrets
-    import sys
-    import threading
-
     from optuna_dashboard import wsgi
 
     from searchft.cli.annotate import Annotator
     from searchft.report.notes import artifact_store
+    from searchft.search.storage import open_storage
 
+    opened = open_storage(found.url, found.folder, create=False)
+    known = {s.study_name: s._study_id for s in opened.get_all_studies()}
+    if found.name not in known:
+        raise InputError(f"there is no study '{found.name}' in this database", study)
     server, token = _listen(port), secrets.token_urlsafe(16)
-    application = with_lines_that_wrap(wsgi(storage_here, artifact_store=artifact_store(found.folder)))
-    server.set_app(only_for_this_user(application, token, server.server_port))
+    application: Any = wsgi(opened, artifact_store=artifact_store(found.folder))
+    protect(application, token, server.server_port)
+    server.set_app(application)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     with contextlib.suppress(OSError, AttributeError):
         os.nice(10)  # a search beside us goes first
@@ -88,93 +87,64 @@ def command(study: str, port: int | None, studies: Path, storage: str) -> None:
         server.server_close()
     annotating.join(1.0)
     if annotating.is_alive():
-        # It is in the middle of torch's own code, which an interpreter that shuts down cannot unwind: that ends in an abort. What
-        # it writes is written whole or not at all.
+        # An interpreter that shuts down cannot unwind torch's own code: it would abort. What the thread writes is written whole
+        # or not at all.
         sys.stderr.flush()
         os._exit(0)
 
 
-def only_for_this_user(application: Any, token: str, port: int) -> Any:
-    """A WSGI application that refuses (403) whoever does not know `token`, or does not come from this machine's own pages.
+def protect(application: Any, token: str, port: int) -> None:
+    """Makes a Bottle application refuse (403) whoever does not know `token`, or does not come from its own pages; adds STYLE.
 
     The token comes in the address once, and as a cookie afterwards: without it any user of this machine could delete the study.
     Binding to the loopback interface keeps other machines out, but not a page in the user's own browser whose name was pointed
     at 127.0.0.1 (DNS rebinding), nor one that posts forms here.
     """
-    import hmac
-    from http.cookies import CookieError, SimpleCookie
-    from urllib.parse import parse_qs, quote
-
     name = f"searchft-{port}"  # a browser's cookies are shared by all ports of a host
 
-    def refuse(start_response: Any, why: str) -> list[bytes]:
-        start_response("403 Forbidden", [("Content-Type", "text/plain; charset=utf-8")])
-        return [why.encode()]
-
-    def guarded(environ: dict[str, Any], start_response: Any) -> Any:
-        origin = environ.get("HTTP_ORIGIN", "")
-        if not _names_us(environ.get("HTTP_HOST", "")) or (origin and not _names_us(origin.partition("://")[2])):
+    @application.hook("before_request")
+    def check() -> None:
+        origin = request.get_header("Origin", "")
+        asked = [request.get_header("Host", ""), *([origin.partition("://")[2]] if origin else [])]
+        if not all(map(OWN_NAMES.fullmatch, asked)):
             why = "This dashboard answers to 127.0.0.1 and localhost only. To share it, put a proxy with a login before it.\n"
-            return refuse(start_response, why)
-        try:
-            cookie = SimpleCookie(environ.get("HTTP_COOKIE", "")).get(name)
-        except CookieError:
-            cookie = None
-        if cookie is not None and hmac.compare_digest(cookie.value.encode(), token.encode()):
-            return application(environ, start_response)
-        given = parse_qs(environ.get("QUERY_STRING", "")).get("token", [""])[0]
-        if environ.get("REQUEST_METHOD") == "GET" and hmac.compare_digest(given.encode(), token.encode()):
-            remember = ("Set-Cookie", f"{name}={token}; Path=/; HttpOnly; SameSite=Lax")
-            start_response("303 See Other", [("Location", "/" + quote(environ.get("PATH_INFO", "").lstrip("/"))), remember])
-            return [b""]
-        return refuse(start_response, "Open the whole address that searchft dashboard printed, with its token.\n")
+            raise HTTPResponse(why, 403)
+        cookies = request.get_header("Cookie", "").split("; ")
+        if any(hmac.compare_digest(cookie.encode(), f"{name}={token}".encode()) for cookie in cookies):
+            return
+        if request.method == "GET" and hmac.compare_digest(request.query.get("token", "").encode(), token.encode()):
+            answer = HTTPResponse(status=303, Location="/" + quote(request.path.lstrip("/")))
+            answer.set_cookie(name, token, path="/", httponly=True, samesite="lax")
+            raise answer
+        raise HTTPResponse("Open the whole address that searchft dashboard printed, with its token.\n", 403)
 
-    return guarded
+    def with_style(callback: Any) -> Any:
+        def styled(*args: Any, **kwargs: Any) -> Any:
+            page = callback(*args, **kwargs)
+            if isinstance(page, HTTPResponse) and page.content_type.startswith("text/html") and hasattr(page.body, "read"):
+                with page.body as file:
+                    page.body = file.read().replace(b"</head>", STYLE, 1)
+                page.set_header("Content-Length", len(page.body))
+            return page
 
+        return styled
 
-def with_lines_that_wrap(application: Any) -> Any:
-    """A WSGI application whose HTML pages carry STYLE."""
-
-    def styled(environ: dict[str, Any], start_response: Any) -> Any:
-        if environ.get("REQUEST_METHOD") != "GET" or not environ.get("PATH_INFO", "").startswith("/dashboard"):
-            return application(environ, start_response)
-        for name in ("HTTP_IF_MODIFIED_SINCE", "HTTP_IF_NONE_MATCH", "HTTP_RANGE", "HTTP_ACCEPT_ENCODING"):
-            environ.pop(name, None)  # the page comes whole and plain, not as "nothing new"
-        answer: list[Any] = []
-        body = application(environ, lambda status, headers, *rest: answer.extend([status, headers]))
-        try:
-            page = b"".join(body).replace(b"</head>", STYLE, 1)
-        finally:
-            getattr(body, "close", lambda: None)()
-        status, headers = answer
-        kept = [(name, value) for name, value in headers if name.lower() != "content-length"]
-        start_response(status, [*kept, ("Content-Length", str(len(page)))])
-        return [page]
-
-    return styled
+    application.install(with_style)
 
 
-def _names_us(host: str) -> bool:
-    """Whether `localhost:8080` and the like is this machine."""
-    name, colon, port = host.rpartition(":")
-    return (name if colon and port.isdigit() else host).lower() in OWN_NAMES
+class _Server(ThreadingMixIn, WSGIServer):
+    daemon_threads = True
+
+
+class _Handler(WSGIRequestHandler):
+    def log_message(self, format: str, *args: Any) -> None:
+        """A line per request is no news to anybody."""
 
 
 def _listen(asked: int | None) -> WSGIServer:
     """A server on the port asked for, or on the first free one from the default on. Raises InputError where it is taken."""
-    from socketserver import ThreadingMixIn
-    from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
-
-    class Server(ThreadingMixIn, WSGIServer):
-        daemon_threads = True
-        allow_reuse_address = True
-
-    class Handler(WSGIRequestHandler):
-        def log_message(self, format: str, *args: Any) -> None:
-            """A line per request is no news to anybody."""
-
     for port in [asked] if asked is not None else range(DEFAULT_PORT, DEFAULT_PORT + TRIES):
         with contextlib.suppress(OSError):
-            return Server((HOST, port), Handler)
+            return _Server((HOST, port), _Handler)
     taken = f"port {asked} is taken" if asked is not None else f"ports {DEFAULT_PORT} to {DEFAULT_PORT + TRIES - 1} are taken"
     raise InputError(f"{taken}: choose another", "--port")

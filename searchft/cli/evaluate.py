@@ -4,29 +4,29 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
 from searchft.cli.output import emit, emit_json, say, score_in_words
-from searchft.cli.studies import json_option, tta_option
+from searchft.cli.studies import PATH, examples, find_source, json_option, tta_option
 from searchft.errors import InputError
-from searchft.wording import near
+from searchft.wording import did_you_mean
 
 if TYPE_CHECKING:
     import numpy as np
 
     from searchft.recipe import DataSettings
 
-EPILOG = """\b
-Example:
-  searchft evaluate winner orl_faces
-  searchft evaluate winner photos/          (one sub-folder per class)
-  searchft evaluate winner csv:labels.csv --json"""
+EXAMPLES = examples(
+    "evaluate winner orl_faces",
+    "evaluate winner images/          (one sub-folder per class)",
+    "evaluate winner csv:labels.csv --json",
+)
 
 
-@click.command("evaluate", epilog=EPILOG)
-@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.command("evaluate", epilog=EXAMPLES)
+@click.argument("folder", metavar="DIR", type=PATH)
 @click.argument("data", metavar="DATA")
 @click.option("--split", type=click.Choice(["auto", "train", "val", "test", "all"]), default="auto", help="Which part of DATA.")
 @tta_option
@@ -43,46 +43,39 @@ def command(folder: Path, data: str, split: str, tta: str, as_json: bool) -> Non
 
     config = read_config(folder)
     settings = dataclasses.replace(DataSettings.from_json(config["data"]["settings"]), root=str(Path.cwd()))
-    read = _read_own_data if _is_its_own(data, settings.source) else _read_other_data
-    found = read(config, settings, data, split)
+    if _is_its_own(data, settings.source):
+        found = _read_own_data(settings, split, config["data"].get("fingerprint"))
+    else:
+        found = _read_other_data(settings, split, data)
     part = "" if found.part == "all" else found.part
     if not len(found.labels):
         raise InputError(f"has no readable {part}{part and ' '}images", data)
-    labels = _match_labels(found.labels, found.classes, config["classes"])
-    score = evaluate_split(folder, found.pixels, labels, tta)
+    classes = config["classes"]
+    score = evaluate_split(folder, found.pixels, _match_labels(found.labels, found.classes, classes), tta)
     if as_json:
-        emit_json(
-            {
-                "data": data,
-                "split": found.part,
-                "tta": tta,
-                "classes": config["classes"],
-                "unreadable": found.unreadable,
-                **score,
-            }
-        )
+        about = {"data": data, "split": found.part, "tta": tta, "classes": classes, "unreadable": found.unreadable}
+        emit_json({**about, **score})
         return
     for line in found.unreadable:
         say(f"left out: {line}")
     emit(score_in_words(score, part))
     emit(f"balanced accuracy {score['balanced_accuracy']:.4f}")
-    for count, truth, guess in _list_confusions(score["confusion"], config["classes"])[:5]:
-        emit(f"  {count} × {truth} taken for {guess}")
+    mistakes = {(t, g): count for t, row in enumerate(score["confusion"]) for g, count in enumerate(row) if t != g and count}
+    for truth, guess in sorted(mistakes, key=lambda pair: -mistakes[pair])[:5]:
+        emit(f"  {mistakes[truth, guess]} × {classes[truth]} taken for {classes[guess]}")
 
 
 class _Found(NamedTuple):
-    """What DATA holds."""
+    """What DATA holds: `pixels` uint8 [N, S, S, 3], `labels` int64 [N] of `classes`."""
 
     pixels: np.ndarray
-    """uint8 [N, S, S, 3]."""
     labels: np.ndarray
-    """int64 [N], of `classes`."""
     classes: tuple[str, ...]
     part: str
     unreadable: list[str]
 
 
-def _read_own_data(config: dict[str, Any], settings: DataSettings, data: str, split: str) -> _Found:
+def _read_own_data(settings: DataSettings, split: str, fingerprint: str | None) -> _Found:
     """The data that the checkpoint was made from, in the study's split."""
     import numpy as np
 
@@ -90,7 +83,7 @@ def _read_own_data(config: dict[str, Any], settings: DataSettings, data: str, sp
     from searchft.files import cache_folder
 
     own = open_images(dataclasses.replace(settings, max_unreadable=1.0), cache_folder())
-    if config["data"].get("fingerprint", own.facts.fingerprint) != own.facts.fingerprint:
+    if fingerprint not in (None, own.facts.fingerprint):
         say("note: these are no longer quite the study's images: some that the checkpoint was trained on may be among them")
     part = split if split != "auto" else "test" if len(own.split("test").labels) else "val"
     if part in ("train", "all"):
@@ -100,7 +93,7 @@ def _read_own_data(config: dict[str, Any], settings: DataSettings, data: str, sp
     return _Found(pixels, labels, own.classes, part, list(own.facts.unreadable))
 
 
-def _read_other_data(config: dict[str, Any], settings: DataSettings, data: str, split: str) -> _Found:
+def _read_other_data(settings: DataSettings, split: str, data: str) -> _Found:
     """Any other labelled images, decoded as the checkpoint's were."""
     import numpy as np
 
@@ -108,7 +101,7 @@ def _read_other_data(config: dict[str, Any], settings: DataSettings, data: str, 
     from searchft.data.sources import read_source
     from searchft.files import cache_folder
 
-    settings = dataclasses.replace(settings, source=_source_of(data), labels="", folders=())
+    settings = dataclasses.replace(settings, source=find_source(data), labels="", folders=())
     found = read_source(settings, cache_folder())
     part = split if split != "auto" else "test" if any(record.split == "test" for record in found.records) else "all"
     size = max(settings.store_size, settings.image_size)
@@ -120,10 +113,9 @@ def _read_other_data(config: dict[str, Any], settings: DataSettings, data: str, 
         content = record.content() if callable(record.content) else record.content
         try:
             pixels.append(decode_image(content, size, settings.resize, settings.interpolation)[None])
+            labels.append(record.label)
         except UnreadableImage as error:
             unreadable.append(f"{record.place}: {error.reason}")
-            continue
-        labels.append(record.label)
     return _Found(np.concatenate(pixels), np.array(labels, np.int64), found.classes, part, unreadable)
 
 
@@ -139,42 +131,14 @@ def _is_its_own(data: str, source: str) -> bool:
         return False
 
 
-def _source_of(data: str) -> str:
-    """DATA as a `data.source`: folders and CSV files may be given by their bare path."""
-    from searchft.data.sources import SOURCES
-
-    path = Path(data).expanduser()
-    if data.partition(":")[0] not in SOURCES and not path.exists():
-        rule = "must be a folder of images, a CSV table or a source such as orl_faces, but there is nothing here"
-        raise InputError(rule, data)
-    if path.is_dir():
-        return f"folder:{path.absolute()}"
-    if path.is_file() and path.suffix.lower() in (".csv", ".tsv"):
-        return f"csv:{path.absolute()}"
-    return data
-
-
 def _match_labels(labels: np.ndarray, classes: tuple[str, ...], known: list[str]) -> np.ndarray:
     """Labels in the checkpoint's class order. Raises InputError for classes that the checkpoint does not know."""
     import numpy as np
 
     unknown = sorted({classes[label] for label in set(labels.tolist())} - set(known))
     if unknown:
-        meant = near(unknown[0], known)
-        hint = f" (did you mean {meant!r}?)" if meant else ""
         more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
-        rule = f"must have only classes that the checkpoint knows (labels.txt) but has {unknown[0]!r}{hint}{more}"
-        raise InputError(rule, "DATA")
+        rule = f"must have only classes that the checkpoint knows (labels.txt) but has {unknown[0]!r}{more}"
+        raise InputError(rule + did_you_mean(unknown[0], known), "DATA")
     places = {name: index for index, name in enumerate(known)}
     return np.array([places.get(name, -1) for name in classes], np.int64)[labels]
-
-
-def _list_confusions(confusion: list[list[int]], classes: list[str]) -> list[tuple[int, str, str]]:
-    """(count, truth, guess) of wrong answers, most frequent first."""
-    wrong = [
-        (count, classes[truth], classes[guess])
-        for truth, row in enumerate(confusion)
-        for guess, count in enumerate(row)
-        if truth != guess and count
-    ]
-    return sorted(wrong, key=lambda entry: -entry[0])

@@ -1,7 +1,6 @@
 """`searchft export`: the best trial as a folder that plain PyTorch loads, scored as it stands there.
 
-The only place where the test images are looked at: for the winner, and for the enqueued rows that the report compares
-it with. They are scored after the choice is made.
+The test images are looked at here alone: for the winner and the enqueued rows that the report compares it with.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from searchft.cli.output import emit, emit_json, say, score_in_words
-from searchft.cli.studies import FoundStudy, find_study, json_option, say_if_read_only, storage_option, studies_option
+from searchft.cli.studies import PATH, FoundStudy, examples, find_study, json_option, say_if_read_only, study_options
 from searchft.errors import ChangedGroundError, InputError, NothingCompletedError
 from searchft.files import BEST_WEIGHTS
 
@@ -24,20 +23,13 @@ if TYPE_CHECKING:
     from searchft.search.records import TrialRecord
     from searchft.space import Space
 
-EPILOG = """\b
-Example:
-  searchft export quickstart --out winner
-  searchft export quickstart --trial 7 --out seventh"""
 
-
-@click.command("export", epilog=EPILOG)
-@click.argument("study")
-@click.option("--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Folder to write.")
-@click.option("--trial", "number", type=click.IntRange(min=0), default=None, metavar="N", help="This trial, not the best one.")
+@click.command("export", epilog=examples("export quickstart --out winner", "export quickstart --trial 7 --out seventh"))
+@click.option("--out", required=True, type=PATH, metavar="DIR", help="Folder to write.")
+@click.option("--trial", "number", type=click.IntRange(min=0), metavar="N", help="This trial, not the best one.")
 @click.option("--force", is_flag=True, help="Write into DIR even if it holds other things.")
 @click.option("--rows/--no-rows", default=True, help="Also score the enqueued rows on the test images, for the report.")
-@studies_option
-@storage_option
+@study_options
 @json_option
 def command(
     study: str, out: Path, number: int | None, force: bool, rows: bool, studies: Path, storage: str, as_json: bool
@@ -48,7 +40,7 @@ def command(
     """
     found = find_study(study, studies, storage)
     from searchft.data import open_images
-    from searchft.export.checkpoint import add_metrics, check_target, export_trial
+    from searchft.export.checkpoint import add_metrics, check_target
     from searchft.files import cache_folder
     from searchft.report.words import recipe_in_words, varying_fields
 
@@ -68,25 +60,21 @@ def command(
             raise ChangedGroundError(rule, facts.data.source)
         # 2. The folder, complete and usable; then its scores
         words = recipe_in_words(record.recipe, facts, varying_fields(space))
-        about = {"study": space.name, "trial": record.number, "name": record.name, "words": words}
-        metrics: dict[str, Any] = {"search_val_accuracy": record.value}
-        epoch = record.extra.get("best_epoch")
-        export_trial(record.recipe, facts, space.data, delta, out, metrics, about, epoch=epoch)
+        _export(record, space, facts, delta, out, words)
         metrics = {split: _score_split(out, images, split, found, record) for split in ("val", "test")}
         add_metrics(out, metrics)
         # 3. What the report compares it with
         if metrics["test"]:
             ledger.save_test_score(record.number, metrics["test"])
             if rows:
-                known = {record.number, *ledger.load_test_scores()}
-                _score_rows(found, ledger, space, facts, images, known)
+                _score_rows(found, ledger, space, facts, images)
     if as_json:
         emit_json({"study": space.name, "trial": record.number, "out": str(out), "recipe_in_words": words, "metrics": metrics})
         return
     emit(f"trial {record.number} of {space.name}: {words}")
     for title, split in (("validation", "val"), ("test", "test")):
-        if metrics[split]:
-            emit(f"{title} {score_in_words(metrics[split])}")
+        if score := metrics[split]:
+            emit(f"{title} {score_in_words(score)}")
     val = metrics["val"]
     if val and record.value is not None and abs(val["accuracy"] - record.value) * val["n"] >= 0.5:
         # bfloat16 rounds; a mix-up of files does worse
@@ -112,27 +100,29 @@ def _choose_trial(ledger: Ledger, number: int | None) -> TrialRecord:
     return records[number if answered_from is None else answered_from]
 
 
-def _score_split(out: Path, images: Images, split: str, found: FoundStudy, record: TrialRecord) -> dict[str, Any] | None:
-    """The exported folder's score on a split, without the confusion matrix; None: there are no such images.
+def _export(record: TrialRecord, space: Space, facts: SpaceFacts, delta: Path, out: Path, words: str) -> None:
+    from searchft.export.checkpoint import export_trial
 
-    What it said of each image is kept beside the trial, for the report.
-    """
-    from searchft.cli.trial_predictions import predict_split, save_predictions
+    about = {"study": space.name, "trial": record.number, "name": record.name, "words": words}
+    metrics, epoch = {"search_val_accuracy": record.value}, record.extra.get("best_epoch")
+    export_trial(record.recipe, facts, space.data, delta, out, metrics, about, epoch=epoch)
+
+
+def _score_split(out: Path, images: Images, split: str, found: FoundStudy, record: TrialRecord) -> dict[str, Any] | None:
+    """The exported folder's score on a split (None: it is empty); its predictions are kept beside the trial, for the report."""
+    from searchft.cli.gather import predict_split
     from searchft.export.score import scores
 
-    said = predict_split(out, images, split)
-    if said is None:
+    predictions = predict_split(found, record, out, images, split)
+    if predictions is None:
         return None
-    save_predictions(found, record, said)
-    score = scores(said.guess, said.truth, len(images.classes))
+    score = scores(predictions.guess, predictions.truth, len(images.classes))
     return {key: value for key, value in score.items() if key != "confusion"}
 
 
-def _score_rows(found: FoundStudy, ledger: Ledger, space: Space, facts: SpaceFacts, images: Images, known: set[int]) -> None:
+def _score_rows(found: FoundStudy, ledger: Ledger, space: Space, facts: SpaceFacts, images: Images) -> None:
     """Scores on the test images the enqueued rows whose weights are still there; says which are not."""
-    from searchft.export.checkpoint import export_trial
-
-    gone = []
+    gone, known = [], ledger.load_test_scores()
     for row in ledger.records():
         if not row.name or row.state != "complete" or row.answered_from is not None or row.number in known:
             continue
@@ -141,8 +131,7 @@ def _score_rows(found: FoundStudy, ledger: Ledger, space: Space, facts: SpaceFac
             gone.append(row.name)
             continue
         with tempfile.TemporaryDirectory(prefix="searchft-") as folder:
-            epoch = row.extra.get("best_epoch")
-            export_trial(row.recipe, facts, space.data, delta, Path(folder), {}, epoch=epoch)
+            _export(row, space, facts, delta, Path(folder), "")
             score = _score_split(Path(folder), images, "test", found, row)
         if score is not None:
             ledger.save_test_score(row.number, score)

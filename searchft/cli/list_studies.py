@@ -6,16 +6,13 @@ from pathlib import Path
 
 import click
 
-from searchft.cli.output import emit, emit_json, emit_renderable
-from searchft.cli.studies import json_option, studies_option
+from searchft.cli.output import emit, emit_json, emit_table
+from searchft.cli.studies import examples, json_option, studies_option
 
-EPILOG = """\b
-Example:
-  searchft list
-  searchft list --json"""
+COUNTS = ("complete", "pruned", "failed", "running")
 
 
-@click.command("list", epilog=EPILOG)
+@click.command("list", epilog=examples("list", "list --json"))
 @studies_option
 @json_option
 def command(studies: Path, as_json: bool) -> None:
@@ -23,7 +20,7 @@ def command(studies: Path, as_json: bool) -> None:
 
     Studies kept on a database server have no file here and are not listed.
     """
-    from searchft.search.listing import list_studies
+    from searchft.search.databases import list_studies
 
     found = list_studies(studies)
     if as_json:
@@ -36,26 +33,15 @@ def command(studies: Path, as_json: bool) -> None:
         return
     import datetime
 
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
     from searchft.report.formats import accuracy_text
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("study", overflow="fold", min_width=12)
-    table.add_column("best", justify="right", no_wrap=True)
-    for title in ("complete", "pruned", "failed", "running"):
-        table.add_column(title, justify="right", no_wrap=True)
-    table.add_column("changed", no_wrap=True)
+    rows = []
     for s in found:
-        changed = datetime.datetime.fromtimestamp(s.changed).strftime("%Y-%m-%d %H:%M")
-        if s.problem:
-            table.add_row(Text(s.name), Text("cannot be read", style="red"), "", "", "", "", changed)
-        else:
-            numbers = [str(s.counts[state]) for state in ("complete", "pruned", "failed", "running")]
-            table.add_row(Text(s.name), accuracy_text(s.best), *numbers, changed)
-    emit_renderable(table)
+        known = (
+            ["cannot be read", "", "", "", ""] if s.problem else [accuracy_text(s.best), *(str(s.counts[c]) for c in COUNTS)]
+        )
+        rows.append([s.name, *known, f"{datetime.datetime.fromtimestamp(s.changed):%Y-%m-%d %H:%M}"])
+    emit_table(["study", "best", *COUNTS, "changed"], rows, right=("best", *COUNTS), fold="study")
     for s in found:
         if s.problem:
             emit(f"{s.name} cannot be read: {s.problem}")

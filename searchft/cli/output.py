@@ -1,8 +1,4 @@
-"""What goes to stdout: the answer, and nothing else. Progress, questions and errors go to stderr.
-
-Under `--json` an answer is exactly one object. A reader that leaves early (`searchft list | head -1`) is not an error;
-it is told apart from a broken pipe inside the program by an exception of its own.
-"""
+"""What goes to stdout: the answer, and nothing else (under `--json` exactly one object). Progress, questions and errors go to stderr."""
 
 from __future__ import annotations
 
@@ -10,16 +6,22 @@ import errno
 import io
 import json
 import math
+import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 SCHEMA_VERSION = 1
 """Of every JSON answer. Raised when a key changes its meaning or goes; new keys do not raise it."""
 
+# user:password@ of a URL. The password may hold anything but blanks and quotes, also a raw "@" or "/".
+_IN_URL = re.compile(r"(?P<start>[A-Za-z][A-Za-z0-9+.\-]*://[^\s:/@'\"]*:)[^\s'\"]+(?=@)")
+# password=… of a URL's query, of libpq's connection strings and of a repr().
+_AS_KEY = re.compile(r"(?i)(?P<start>\b(?:password|passwd|pgpassword)['\"]?\s*[=:]\s*)(?:'[^']*'|\"[^\"]*\"|[^\s&,;)'\"]+)")
+
 
 class ReaderLeft(Exception):
-    """Whoever read our stdout closed it. The program ends quietly."""
+    """Whoever read our stdout closed it (`searchft list | head -1`). The program ends quietly."""
 
 
 def emit(text: str) -> None:
@@ -27,16 +29,13 @@ def emit(text: str) -> None:
     try:
         sys.stdout.write(text + "\n")
         sys.stdout.flush()
-    except BrokenPipeError as error:
-        raise ReaderLeft from error
-    except OSError as error:
-        if error.errno == errno.EIO:  # the terminal is gone
-            raise ReaderLeft from error
-        raise
     except UnicodeEncodeError:  # a terminal that knows only ASCII: rather "?" than no answer
         encoding = sys.stdout.encoding or "ascii"
-        sys.stdout.write(text.encode(encoding, "replace").decode(encoding) + "\n")
-        sys.stdout.flush()
+        emit(text.encode(encoding, "replace").decode(encoding))
+    except OSError as error:
+        if error.errno in (errno.EPIPE, errno.EIO):  # EIO: the terminal is gone
+            raise ReaderLeft from error
+        raise
 
 
 def emit_json(answer: Mapping[str, Any]) -> None:
@@ -49,31 +48,23 @@ def emit_json_error(kind: str, message: str, where: str) -> None:
     emit(json.dumps({"error": {"kind": kind, "message": message, "where": where}}, ensure_ascii=False))
 
 
-def say(text: str) -> None:
-    """Writes a line for people to stderr; never fails."""
-    try:
-        print(text, file=sys.stderr, flush=True)
-    except OSError:
-        return
-
-
-def score_in_words(score: Mapping[str, Any], part: str = "") -> str:
-    """`accuracy 0.9750 on 200 test images (95 % interval 0.9426 to 0.9893)`, of what `export.score.scores` gives."""
-    low, high = score["interval_95"]
-    images = f"{part} images" if part else "images"
-    return f"accuracy {score['accuracy']:.4f} on {score['n']} {images} (95 % interval {low:.4f} to {high:.4f})"
-
-
-def emit_table(columns: Sequence[tuple[str, Mapping[str, Any]]], rows: Iterable[Sequence[Any]]) -> None:
-    """Draws a table on stdout: titles with rich's column settings, then the rows' cells."""
+def emit_table(titles: Sequence[str], rows: Iterable[Sequence[Any]], *, right: Collection[str], fold: str) -> None:
+    """Draws a table on stdout: the columns named in `right` are right-aligned, and the column `fold` alone breaks its lines."""
     from rich import box
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for title, settings in columns:
-        table.add_column(title, **settings)
+    for title in titles:
+        table.add_column(
+            title,
+            justify="right" if title in right else "left",
+            no_wrap=title != fold,
+            overflow="fold" if title == fold else "ellipsis",
+            min_width=12 if title == fold else None,
+        )
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in row))  # brackets are no markup
     emit_renderable(table)
 
 
@@ -91,6 +82,30 @@ def emit_renderable(renderable: Any) -> None:
     with console.capture() as capture:
         console.print(renderable)
     emit(capture.get().rstrip("\n"))
+
+
+def say(text: str) -> None:
+    """Writes a line for people to stderr; never fails."""
+    try:
+        print(text, file=sys.stderr, flush=True)
+    except OSError:
+        return
+
+
+def score_in_words(score: Mapping[str, Any], part: str = "") -> str:
+    """`accuracy 0.9750 on 200 test images (95 % interval 0.9426 to 0.9893)`, of what `export.score.scores` gives."""
+    low, high = score["interval_95"]
+    images = f"{part} images" if part else "images"
+    return f"accuracy {score['accuracy']:.4f} on {score['n']} {images} (95 % interval {low:.4f} to {high:.4f})"
+
+
+def mask_passwords(text: str) -> str:
+    """`text` with every password of a URL or connection string replaced by `***`: database drivers repeat it in their errors.
+
+    >>> mask_passwords("postgresql://ann:s3cret@db/studies is down")
+    'postgresql://ann:***@db/studies is down'
+    """
+    return _AS_KEY.sub(r"\g<start>***", _IN_URL.sub(r"\g<start>***", text))
 
 
 def _finite(value: Any) -> Any:

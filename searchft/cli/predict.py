@@ -7,19 +7,19 @@ from pathlib import Path
 import click
 
 from searchft.cli.output import emit, emit_json, say
-from searchft.cli.studies import json_option, tta_option
+from searchft.cli.studies import PATH, examples, json_option, tta_option
 from searchft.errors import InputError, Problem
 
-EPILOG = """\b
-Example:
-  searchft predict winner photo.jpg
-  searchft predict winner photo.jpg --tta five-crop --top-k 5
-  searchft predict winner holiday/*.jpg --top-k 3 --json"""
+EXAMPLES = examples(
+    "predict winner image.jpg",
+    "predict winner image.jpg --tta five-crop --top-k 5",
+    "predict winner new/*.jpg --top-k 3 --json",
+)
 
 
-@click.command("predict", epilog=EPILOG)
-@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
-@click.argument("images", metavar="IMAGE...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.command("predict", epilog=EXAMPLES)
+@click.argument("folder", metavar="DIR", type=PATH)
+@click.argument("images", metavar="IMAGE...", nargs=-1, required=True, type=PATH)
 @click.option(
     "--top-k", type=click.IntRange(min=1), default=1, show_default=True, metavar="K", help="How many classes to name."
 )

@@ -12,55 +12,50 @@ import click
 
 from searchft.cli.output import ReaderLeft, emit_json, emit_renderable, say
 from searchft.cli.signals import Stopping, listening
-from searchft.cli.studies import check_writable, storage_option, studies_option
+from searchft.cli.studies import (
+    PATH,
+    check_writable,
+    code_option,
+    examples,
+    json_option,
+    read_space,
+    set_option,
+    storage_option,
+    studies_option,
+)
 from searchft.errors import Interrupted, NothingCompletedError, SearchftError, WorkersFailedError
+from searchft.search.databases import mask_url
 
 if TYPE_CHECKING:
     from searchft.search.session import Session
 
-EPILOG = """\b
-Example:
-  searchft run spaces/face_resnet18.yaml
-  searchft run spaces/quickstart.yaml --set recipe.epochs=5 --set search.trials=10
-  searchft run pets.yaml --workers 2 --storage postgresql://me@localhost/searchft"""
-
-
-@click.command("run", epilog=EPILOG)
-@click.argument("space_file", metavar="SPACE", type=click.Path(path_type=Path))
-@click.option(
-    "--set", "overrides", metavar="KEY=VALUE", multiple=True, help="Override a value of the space, e.g. recipe.epochs=5."
+EXAMPLES = examples(
+    "run spaces/face_resnet18.yaml",
+    "run spaces/quickstart.yaml --set recipe.epochs=5 --set search.trials=10",
+    "run pets.yaml --workers 2 --storage postgresql://me@localhost/searchft",
 )
+PER_DEVICE_HELP = "Small trials may share a device; one waits if its memory would not suffice."
+RAY_HELP = "Workers on a Ray cluster: the one that runs here or at this address; else Ray is started on this machine."
+GPUS_HELP = "With --ray: GPUs, or a share of one such as 0.5, for each worker."
+
+
+@click.command("run", epilog=EXAMPLES)
+@click.argument("space_file", metavar="SPACE", type=PATH)
+@set_option
 @studies_option
 @storage_option
 @click.option("--devices", metavar="LIST", default="auto", help="auto, cpu, or e.g. cuda:0,cuda:1.")
 @click.option("--workers", metavar="N", type=click.IntRange(min=1), help="Trials at once; default one per device.")
-@click.option(
-    "--workers-per-device",
-    metavar="N",
-    type=click.IntRange(min=1),
-    default=1,
-    help="Small trials may share a device; one waits if its memory would not suffice.",
-)
-@click.option(
-    "--ray",
-    metavar="[HOST:PORT]",
-    is_flag=False,
-    flag_value="auto",
-    help="Workers on a Ray cluster: the one that runs here or at this address; else Ray is started on this machine.",
-)
-@click.option(
-    "--gpus-per-worker",
-    metavar="SHARE",
-    type=click.FloatRange(min=0),
-    help="With --ray: GPUs, or a share of one such as 0.5, for each worker.",
-)
+@click.option("--workers-per-device", metavar="N", type=click.IntRange(min=1), default=1, help=PER_DEVICE_HELP)
+@click.option("--ray", metavar="[HOST:PORT]", is_flag=False, flag_value="auto", help=RAY_HELP)
+@click.option("--gpus-per-worker", metavar="SHARE", type=click.FloatRange(min=0), help=GPUS_HELP)
 @click.option("--fresh", is_flag=True, help="Begin anew; an existing study of that name is put aside.")
 @click.option("--extend", is_flag=True, help="Where the space gained choices: fork the study with its trials.")
-@click.option("--allow-code", is_flag=True, help="Run the Python files that the space names as backbones.")
+@code_option
 @click.option("--no-store", is_flag=True, help="Compute the frozen part for every batch instead of once.")
 @click.option("--tensorboard", is_flag=True, help="Also write curves and hparams to the study's tensorboard/ folder.")
 @click.option("--quiet", is_flag=True, help="Only warnings and the result.")
-@click.option("--json", "as_json", is_flag=True, help="The study as one JSON object on stdout at the end.")
+@json_option
 def command(
     space_file: Path,
     overrides: tuple[str, ...],
@@ -83,20 +78,15 @@ def command(
     """
     # Workers never open the storage: its URL, which may hold a password, is not handed down to them.
     os.environ.pop("SEARCHFT_STORAGE", None)
-    _warn_of_password(storage)
+    if _is_typed("storage") and mask_url(storage) != storage:
+        say("warning: every user of this machine can read the password in --storage (ps): set SEARCHFT_STORAGE instead")
     with listening() as stopping:
-        from searchft.space import load_space
-
         check_writable(studies)
         if space_file.is_dir():  # of images: look at it and write its space first
             from searchft.cli.init import space_of_folder
 
             space_file = space_of_folder(space_file)
-        space = load_space(space_file, overrides)
-        if allow_code:
-            from searchft.models.code import permit
-
-            permit(space_file.parent)  # before the workers start: they inherit it
+        space = read_space(space_file, overrides, allow_code)
 
         from searchft.search.session import Placement, open_session
 
@@ -121,9 +111,9 @@ def command(
         finally:
             if trouble:
                 raise click.exceptions.Exit(trouble.exit_code)
-    if trouble:
+    elif trouble:
         raise trouble
-    if not as_json and not quiet:
+    elif not quiet:
         name = study.space.name if str(studies) == "studies" and not storage else shlex.quote(str(study.folder))
         say(f"next: searchft export {name} --out winner   |   searchft dashboard {name}")
 
@@ -134,7 +124,6 @@ def _search(
     """Runs the study and draws it; returns its summary, and what to leave with where that is not success."""
     from searchft.report.leaderboard import leaderboard, summary_json
     from searchft.report.live import choose_view
-    from searchft.report.notes import write_notes
     from searchft.search.events import Note, StopReason, StudyFinished
     from searchft.search.records import best
 
@@ -158,8 +147,10 @@ def _search(
         for view in views:
             view.close()
     assert finished is not None
-    records = list(finished.records)
+    records, name = list(finished.records), study.space.name
     with contextlib.suppress(Exception):  # notes, for whoever opens the study with plain optuna-dashboard: no reason to fail
+        from searchft.report.notes import write_notes
+
         write_notes(study.ledger.optuna_study, study.space, study.facts, records)
     if not as_json and records:
         with contextlib.suppress(ReaderLeft):  # how the search ended matters more than who saw it
@@ -171,14 +162,12 @@ def _search(
         failed = "trial after trial failed, each in two processes, for the reason above; the rest of the budget is unspent"
         trouble = WorkersFailedError(f"{failed}. Mend the machine, or the space, and go on: {again}")
     elif best(records) is None:
-        name = study.space.name
         trouble = NothingCompletedError(f"no trial of {name} completed: `searchft show {name}` says why")
-    return summary_json(study.space, study.facts, records, study.ledger.url), trouble
+    return summary_json(study.space, records, study.ledger.url), trouble
 
 
 def _again(space_file: Path) -> str:
     """The command that goes on with this run: as it was given, without what begins anew or holds a password."""
-    from searchft.search.urls import mask_url
 
     words = ["searchft", "run", str(space_file)]
     context = click.get_current_context()
@@ -190,15 +179,6 @@ def _again(space_file: Path) -> str:
         for one in value if isinstance(value, tuple) else (value,):
             words += [flag] if isinstance(one, bool) else [flag, str(one)]
     return shlex.join(words)
-
-
-def _warn_of_password(storage: str) -> None:
-    """`ps` shows every user of this machine what stands on a command line."""
-    if _is_typed("storage"):
-        from searchft.search.urls import mask_url
-
-        if mask_url(storage) != storage:
-            say("warning: every user of this machine can read the password in --storage (ps): set SEARCHFT_STORAGE instead")
 
 
 def _is_typed(name: str) -> bool:

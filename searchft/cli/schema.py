@@ -7,27 +7,20 @@ from pathlib import Path
 import click
 
 from searchft.cli.output import emit
-
-EPILOG = """\b
-Example:
-  searchft schema --out space.schema.json"""
+from searchft.cli.studies import PATH, examples
 
 
-@click.command("schema", epilog=EPILOG)
-@click.option(
-    "--out", type=click.Path(path_type=Path), default=None, metavar="FILE", help="Write it there instead of printing it."
-)
+@click.command("schema", epilog=examples("schema --out space.schema.json"))
+@click.option("--out", type=PATH, metavar="FILE", help="Write it there instead of printing it.")
 def command(out: Path | None) -> None:
     """Print the JSON schema of a space file: every key with its meaning, values and default.
 
     A space whose first line is `# yaml-language-server: $schema=space.schema.json` is completed and checked by VS Code's
     YAML extension and every other editor that speaks to yaml-language-server.
     """
-    import json
+    from searchft.space.schema import schema_text
 
-    from searchft.space.schema import space_schema
-
-    text = json.dumps(space_schema(), indent=1, ensure_ascii=False)
+    text = schema_text()
     if out is None:
         emit(text)
     else:

@@ -1,9 +1,8 @@
 """SIGINT, SIGTERM and SIGHUP: stop in order, within ten seconds; a second one leaves at once.
 
-The first signal sets a flag that the driver looks at twice a second; before there is a search to stop it raises
-KeyboardInterrupt. A thread of its own receives signals even while the main thread is deep inside a database or an
-arithmetic library: it ends the process at the second signal, or where stopping in order takes too long. That is safe,
-because being killed is: workers die with their driver, checkpoints and database stand.
+The first signal sets a flag that the driver looks at; before there is a search it raises KeyboardInterrupt. A thread of its
+own receives signals even while the main thread is deep inside a library: it ends the process at the second signal, or where
+stopping takes too long. That is safe, because being killed is: workers die with their driver, checkpoints and database stand.
 """
 
 from __future__ import annotations
@@ -17,28 +16,22 @@ import time
 from collections.abc import Iterator
 from types import FrameType
 
-PATIENCE_S = 8.0
-"""How long stopping in order may take: a server that is away, a slow disk."""
-
-ONE_KEYPRESS_S = 0.25
-"""Signals closer together are one: `timeout` and some schedulers send each of them twice."""
-
+PATIENCE_S = 8.0  # how long stopping in order may take: a server that is away, a slow disk
+ONE_KEYPRESS_S = 0.25  # signals closer together are one: `timeout` and some schedulers send each of them twice
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Stopping:
-    """Whether somebody asked us to stop. Called: the answer."""
+    """Called: whether somebody asked us to stop. `searching`: whether the driver runs and looks at this."""
 
     def __init__(self) -> None:
         self.asked = False
         self.searching = False
-        """Whether the driver runs and looks at this; before that a signal raises KeyboardInterrupt."""
 
     def __call__(self) -> bool:
         return self.asked
 
     def handle(self, number: int, frame: FrameType | None) -> None:
-        """The handler, in the main thread."""
         first, self.asked = not self.asked, True
         if first and not self.searching:
             raise KeyboardInterrupt
@@ -65,10 +58,7 @@ def listening() -> Iterator[Stopping]:
 
 
 def leave_undisturbed(code: int) -> None:
-    """The command has finished: a later signal must not change its exit code. It makes the process leave at once.
-
-    The interpreter takes up to a second to leave with torch loaded; a signal then would end a success with a traceback.
-    """
+    """The command has finished: a later signal makes the process leave at once with its exit code, not with a traceback."""
 
     def leave(number: int, frame: FrameType | None) -> None:
         for stream in (sys.stdout, sys.stderr):

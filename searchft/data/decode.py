@@ -1,18 +1,18 @@
 """The one decoder: whatever a phone, scanner or web site wrote becomes uint8 RGB of one size. Also used for predictions.
 
-- EXIF orientation is applied; damaged EXIF data are ignored.
+- EXIF orientation is applied; damaged EXIF data are ignored. Truncated files are unreadable.
 - Transparency is laid over white: colours hidden below full transparency (often black or noise) must not reach the network.
 - Grey of 16 bits is scaled by its full range. Grey of 32 bits has no known range unless its values fit 16 bits; floating-point
   grey is read where it lies in [0, 1]. Anything else is refused.
-- CMYK goes through Pillow's conversion (Adobe's inverted CMYK JPEGs come out right); colour profiles are ignored, as
-  torchvision's and timm's loaders do.
-- Truncated files are unreadable. JPEG's reduced-size decoding is not used: it gives other pixels than the reference pipelines.
-- Resizing is Pillow's (antialiased), with the rounding of torchvision's `Resize` and `CenterCrop`.
+- CMYK goes through Pillow's conversion; colour profiles are ignored, as torchvision's and timm's loaders do.
+- Resizing is Pillow's (antialiased), rounded as torchvision's `Resize` and `CenterCrop`; never JPEG's reduced-size decoding.
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
+import re
 import threading
 import warnings
 from pathlib import Path
@@ -21,29 +21,37 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from searchft.data.formats import FOREIGN, PILLOW_FORMATS, what_it_is
 from searchft.data.records import printable
 from searchft.errors import InputError, Problem
 
-DECODER_VERSION = 1
-"""Raised whenever a change here alters pixels: old stores and fingerprints then stop being answers."""
-
+DECODER_VERSION = 1  # raised whenever a change here alters pixels: old stores and fingerprints then stop being answers
 MAX_PIXELS = 89_478_485
 """Pillow's own limit for an image that is not suspicious: a quarter of a gigabyte in RGB. Holds while resizing too."""
-
-MAX_FILE_BYTES = 512 * 1024 * 1024
-"""Larger files are not read into memory."""
-
-INTERPOLATIONS = {
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "lanczos": Image.Resampling.LANCZOS,
-    "nearest": Image.Resampling.NEAREST,
-}
+MAX_FILE_BYTES = 512 * 1024 * 1024  # larger files are not read into memory
+INTERPOLATIONS = {name: Image.Resampling[name.upper()] for name in ("bilinear", "bicubic", "lanczos", "nearest")}
 """Values of `data.interpolation`: Pillow's filters."""
-
-RESIZES = ("squash", "crop", "pad")
-"""Values of `data.resize`."""
+RESIZES = ("squash", "crop", "pad")  # values of `data.resize`
+PILLOW_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "PPM", "TIFF")
+"""What Pillow may try, whatever a file calls itself: each plug-in more is another parser for untrusted bytes. JPEG includes
+the MPO files of phones (the first image is taken)."""
+_READABLE = ".jpg .jpeg .jpe .jfif .mpo .png .webp .bmp .dib .ppm .pgm .pbm .pnm .tif .tiff"
+READABLE = frozenset(_READABLE.split())  # suffixes, in lower case, of files that are opened
+_FOREIGN = (
+    ".heic .heif .hif .avif .gif .svg .psd .psb .raw .cr2 .cr3 .crw .nef .nrw .arw .srf .sr2 .dng .orf .rw2 .raf .pef "
+    ".srw .x3f .jxl .jp2 .j2k .jpx .ico .icns .tga .pcx .eps .ai .xcf .exr .hdr .dds .apng .qoi .sgi .fits .dcm"
+)
+FOREIGN = frozenset(_FOREIGN.split())
+"""Suffixes, in lower case, of images that are not read: they count as unreadable and are named."""
+_BEGINNINGS = (
+    (rb"....ftyp(heic|heix|hevc)", "an HEIC image"),
+    (rb"....ftyp(mif1|msf1)", "an HEIF image"),
+    (rb"....ftypavif", "an AVIF image"),
+    (rb"GIF8[79]a", "a GIF image"),
+    (rb"8BPS", "a Photoshop file"),
+    (rb"(?i)\s*<(html|!doc)", "a web page, perhaps what a failed download left"),
+    (rb"(?i)\s*<(svg|\?xm)", "an SVG or XML file"),
+)
+"""What files that Pillow refuses begin with, and what they are."""
 
 _opening = threading.Lock()
 """Warning filters belong to the whole process: one thread at a time reads headers under ours. Pixels decode in parallel."""
@@ -76,16 +84,26 @@ def decode_image(source: Path | bytes | np.ndarray | Image.Image, size: int, res
             image = Image.fromarray(source)
         else:
             image = source
-        return np.array(_resize(_to_rgb(_upright(image)), size, resize, INTERPOLATIONS[interpolation]), dtype=np.uint8)
+        image.load()
+        with contextlib.suppress(
+            Exception
+        ):  # damaged EXIF data: any parser error may come out, and the image is good all the same
+            image = ImageOps.exif_transpose(image)
+        return np.array(_resize(_to_rgb(image), size, resize, INTERPOLATIONS[interpolation]), dtype=np.uint8)
     except UnreadableImage as error:
         if isinstance(source, Path):
-            raise UnreadableImage(error.reason, printable(str(source))) from error
+            raise UnreadableImage(error.reason, printable(source)) from error
         raise
     except MemoryError as error:
         raise UnreadableImage("does not fit in memory") from error
     except Exception as error:
         # Pillow's parsers raise nearly anything on damaged files (struct.error, IndexError, SyntaxError, zlib.error …).
         raise UnreadableImage(f"is damaged or cut short: {error or type(error).__name__}") from error
+
+
+def foreign_reason(suffix: str) -> str:
+    """Why an image with a suffix of FOREIGN is not read, and what to do."""
+    return f"{suffix.lower().lstrip('.').upper()} is not a format that searchft reads; convert it to JPEG or PNG"
 
 
 def _read(path: Path) -> bytes:
@@ -101,39 +119,24 @@ def _read(path: Path) -> bytes:
         raise UnreadableImage(f"cannot be read: {error.strerror or error}") from error
 
 
-def foreign_reason(suffix: str) -> str:
-    """Why an image with a suffix of FOREIGN is not read, and what to do."""
-    return f"{suffix.lower().lstrip('.').upper()} is not a format that searchft reads; convert it to JPEG or PNG"
-
-
 def _open(content: bytes) -> Image.Image:
+    if not content:
+        raise UnreadableImage("is an empty file: copy it again, or remove it")
     with _opening, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
             image = Image.open(io.BytesIO(content), formats=PILLOW_FORMATS)
         except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-            raise UnreadableImage(
-                f"claims more than {MAX_PIXELS:,} pixels, as decompression bombs do; scale it down"
-            ) from error
+            reason = f"claims more than {MAX_PIXELS:,} pixels, as decompression bombs do; scale it down"
+            raise UnreadableImage(reason) from error
         except Image.UnidentifiedImageError as error:
-            if not content:
-                raise UnreadableImage("is an empty file: copy it again, or remove it") from error
-            really = what_it_is(content[:64])
-            raise UnreadableImage(
-                f"is {really}; convert it to JPEG or PNG" if really else f"is none of {', '.join(PILLOW_FORMATS)}, or damaged"
-            ) from error
+            really = next((what for pattern, what in _BEGINNINGS if re.match(pattern, content[:64], re.DOTALL)), "")
+            fallback = f"is none of {', '.join(PILLOW_FORMATS)}, or damaged"
+            raise UnreadableImage(f"is {really}; convert it to JPEG or PNG" if really else fallback) from error
     if image.width * image.height > MAX_PIXELS:
         raise UnreadableImage(f"has {image.width:,} × {image.height:,} pixels, more than {MAX_PIXELS:,}; scale it down")
     return image
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    image.load()
-    try:
-        return ImageOps.exif_transpose(image)
-    except Exception:  # damaged EXIF data: any parser error may come out, and the image is good all the same
-        return image
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -5,20 +5,17 @@ from __future__ import annotations
 import json
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from searchft.data.csv_table import read_csv
-from searchft.data.fashion_mnist import read_fashion_mnist
 from searchft.data.folder import read_folder
-from searchft.data.orl_faces import read_orl_faces
-from searchft.data.places import find_place
-from searchft.data.records import Records, some
+from searchft.data.packaged import read_fashion_mnist, read_orl_faces
+from searchft.data.records import Records, find_place, refusal, some
 from searchft.data.torchvision_sets import read_torchvision
-from searchft.errors import InputError, Problem
 from searchft.recipe import DataSettings
 from searchft.wording import near
 
@@ -27,8 +24,7 @@ from searchft.wording import near
 class Source:
     """One kind of source."""
 
-    argument: str
-    """What stands after the colon (`PATH`), or an empty string."""
+    argument: str  # what stands after the colon (`PATH`), or an empty string
     read: Callable[[DataSettings, str, Path], Records]
     """From settings, argument and cache folder to what is there. Raises InputError."""
 
@@ -52,8 +48,7 @@ def read_source(settings: DataSettings, cache: Path) -> Records:
         known = {name: f"{name}:{row.argument}" if row.argument else name for name, row in SOURCES.items()}
         meant = near(kind, SOURCES)
         hint = f", did you mean {known[meant]!r}?" if meant else ""
-        rule = f"must be one of {', '.join(known.values())} but got {settings.source!r}{hint}"
-        raise InputError(Problem(settings.source, "data.source", rule))
+        raise refusal(settings.source, f"must be one of {', '.join(known.values())} but got {settings.source!r}{hint}")
     records = source.read(settings, argument, cache)
     if settings.labels:
         _rename(records, settings)
@@ -61,18 +56,17 @@ def read_source(settings: DataSettings, cache: Path) -> Records:
     odd = [name for name in records.classes if any(unicodedata.category(c) in ("Cc", "Zl", "Zp") for c in name)]
     if odd:
         rule = f"must have class names of one line without control characters but got {some(map(repr, odd))}: rename them"
-        raise InputError(Problem(records.where, "data.source", rule))
+        raise refusal(records.where, rule)
     return records
 
 
 def _rename(records: Records, settings: DataSettings) -> None:
     """Applies the JSON file that maps the source's class names to better ones."""
-    place = find_place(settings.labels, settings.root, "data.labels", "file")
+    place = find_place(settings.labels, settings.root, "file", "data.labels")
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        twice = [key for key, n in Counter(key for key, _ in pairs).items() if n > 1]
-        if twice:
-            raise ValueError(f"holds a name twice: {some(map(repr, twice))}")
+        if twice := _repeated(key for key, _ in pairs):
+            raise ValueError(f"holds a name twice: {twice}")
         return dict(pairs)
 
     try:
@@ -81,13 +75,15 @@ def _rename(records: Records, settings: DataSettings) -> None:
             raise ValueError("is not one object with text values")
     except (ValueError, RecursionError, OSError) as error:
         rule = f'must be a JSON object from folder name to class name ({{"n01440764": "tench"}}) but {error}'
-        raise InputError(Problem(str(place), "data.labels", rule)) from error
+        raise refusal(place, rule, "data.labels") from error
     classes = tuple(names.get(name, name) for name in records.classes)
-    twice = [name for name, n in Counter(classes).items() if n > 1]
-    if twice:
-        rule = f"must give each class a name of its own, but two have the same: {some(map(repr, twice))}"
-        raise InputError(Problem(str(place), "data.labels", rule))
+    if twice := _repeated(classes):
+        raise refusal(place, f"must give each class a name of its own, but two have the same: {twice}", "data.labels")
     unnamed = [name for name in records.classes if name not in names]
     if unnamed:
         records.notes.append(f"{len(unnamed)} classes are not in {place.name} and keep their names: {some(unnamed, 5)}")
     records.classes = classes
+
+
+def _repeated(names: Iterable[str]) -> str:
+    return some(repr(name) for name, count in Counter(names).items() if count > 1)

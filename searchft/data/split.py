@@ -1,7 +1,6 @@
 """Divides images into train, val and test: stratified, seeded, and independent of the order in which files are found.
 
-Each image has a rank, the digest of (seed, class, name); a class's images are dealt out in the order of their ranks. So
-the split depends on nothing but names and seed, and an image that comes or goes moves few others.
+A class's images are dealt out in the order of their ranks, the digests of (seed, class, name): one that comes or goes moves few others.
 """
 
 from __future__ import annotations
@@ -11,8 +10,7 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
-from searchft.data.records import SPLITS, some
-from searchft.errors import InputError, Problem
+from searchft.data.records import SPLITS, refusal, some
 
 
 def split_images(
@@ -27,12 +25,11 @@ def split_images(
 ) -> list[str | None]:
     """The split of each image: `train`, `val`, `test`, or None where counts leave it over.
 
-    With counts, every class gives exactly so many images to each split. With fractions, each class is divided by the
-    largest remainder, after one image each for train, val and test, in this order, as far as its images go: a class
-    with one image has it in train. With `keep_test` the source has a test set of its own: test gets nothing here, and
+    Amounts are counts if any of them is at least 1: every class gives exactly so many images to each split. With fractions,
+    each class is divided by `shares`. With `keep_test` the source has a test set of its own: test gets nothing here, and
     fractions of train and val are taken of each other (0.7 and 0.15 become 0.82 and 0.18).
 
-    Amounts are counts if any of them is at least 1. Raises InputError if a class has fewer images than the counts ask for.
+    Raises InputError if a class has fewer images than the counts ask for.
     """
     amounts = dict.fromkeys(SPLITS, 0.0) | dict(split)
     counts = any(amount >= 1 for amount in amounts.values())
@@ -44,36 +41,25 @@ def split_images(
     members: dict[int, list[int]] = defaultdict(list)
     for index, label in enumerate(labels):
         members[label].append(index)
-    short = []
+    asked = [int(amounts[name]) for name in SPLITS if amounts[name]]
+    short = [(classes[label], len(mine)) for label, mine in sorted(members.items()) if counts and len(mine) < sum(asked)]
+    if short:
+        few = some(f"{name!r} has {size}" for name, size in short)
+        rule = f"asks for {' + '.join(map(str, asked))} = {sum(asked)} images of each class but {few}. "
+        raise refusal(where, rule + "Lower the counts, use fractions, or add images", "data.split")
     found: list[str | None] = [None] * len(names)
-    for label, indices in members.items():
-        if counts:
-            sizes = {name: int(amount) for name, amount in amounts.items()}
-            if sum(sizes.values()) > len(indices):
-                short.append((label, len(indices)))
-                continue
-        else:
-            sizes = shares(len(indices), amounts)
-        dealt = iter(sorted(indices, key=lambda i: (_rank(seed, classes[labels[i]], names[i]), names[i], i)))
+    for label, mine in members.items():
+        sizes = {name: int(amount) for name, amount in amounts.items()} if counts else shares(len(mine), amounts)
+        ranks = {i: f"{seed}\0{classes[label]}\0{names[i]}".encode("utf-8", "surrogateescape") for i in mine}
+        dealt = iter(sorted(mine, key=lambda i: (hashlib.sha256(ranks[i]).digest(), names[i], i)))
         for name in SPLITS:
             for _ in range(sizes[name]):
                 found[next(dealt)] = name
-    if short:
-        asked = [int(amounts[name]) for name in SPLITS if amounts[name]]
-        few = some(f"{classes[label]!r} has {size}" for label, size in sorted(short))
-        raise InputError(
-            Problem(
-                where,
-                "data.split",
-                f"asks for {' + '.join(map(str, asked))} = {sum(asked)} images of each class but {few}. "
-                "Lower the counts, use fractions, or add images",
-            )
-        )
     return found
 
 
 def shares(count: int, fractions: Mapping[str, float]) -> dict[str, int]:
-    """How many of `count` images of one class each split gets (see `split_images`)."""
+    """How many of `count` images of one class each split gets: by largest remainder, after one each, train before val before test."""
     sizes = dict.fromkeys(fractions, 0)
     wanted = [name for name in SPLITS if fractions.get(name, 0) > 0]
     for name in wanted[:count]:
@@ -86,7 +72,3 @@ def shares(count: int, fractions: Mapping[str, float]) -> dict[str, int]:
         # What is still missing goes to whoever is furthest below its quota; train before val before test on a tie.
         sizes[max(wanted, key=lambda name: (round(quotas[name] - sizes[name], 9), -wanted.index(name)))] += 1
     return sizes
-
-
-def _rank(seed: int, class_name: str, name: str) -> bytes:
-    return hashlib.sha256(f"{seed}\0{class_name}\0{name}".encode("utf-8", "surrogateescape")).digest()

@@ -1,38 +1,32 @@
 """`torchvision:NAME`: every classification set that torchvision knows by name, indexed through its own class.
 
-Files are looked for beside the space and in the cache folder, then downloaded into the cache folder by torchvision
-itself. A set with a test but no validation split gives a part of train to val (see split.py); one with neither is split
-whole. torchvision is imported only when such a set is read.
+Files are looked for beside the space and in the cache folder, then downloaded into the cache folder by torchvision itself,
+which is imported only when such a set is read.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import socket
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
-from searchft.data.records import Content, Record, Records, printable
-from searchft.errors import InputError, Problem, first_line
-from searchft.files import lock_file
+from searchft.data.records import Content, Record, Records, printable, refusal
+from searchft.errors import first_line
+from searchft.files import lock_file, socket_timeout
 from searchft.recipe import DataSettings
 from searchft.wording import near
 
-KEY = "data.source"
-
-DOWNLOAD_TIMEOUT_S = 30.0
-"""A server that says nothing for so long has failed."""
-
-Pairs = Iterable[tuple[Any, Any]]
-"""(content, label) of each image of one split; a label is None where the set keeps it secret."""
+DOWNLOAD_TIMEOUT_S = 30.0  # a server that says nothing for so long has failed
+Pairs = Iterable[tuple[Any, Any]]  # (content, label) of each image of one split; a label is None where the set keeps it secret
 
 
 def _indexed(dataset: Any) -> Pairs:
@@ -45,65 +39,60 @@ def _indexed(dataset: Any) -> Pairs:
 
 def _pcam(dataset: Any) -> Pairs:
     with dataset.h5py.File(dataset._base_folder / dataset._FILES[dataset._split]["targets"][0]) as file:
-        labels = np.asarray(file["y"]).reshape(-1)
-    return [(_Fetch(dataset, i), label) for i, label in enumerate(labels)]
+        return _fetched(dataset, np.asarray(file["y"]).reshape(-1))
 
 
 def _lsun(dataset: Any) -> Pairs:
-    labels = np.repeat(range(len(dataset.indices)), np.diff([0, *dataset.indices]))
-    return [(_Fetch(dataset, i), label) for i, label in enumerate(labels)]
+    return _fetched(dataset, np.repeat(range(len(dataset.indices)), np.diff([0, *dataset.indices])))
 
 
-@dataclass(frozen=True)
-class _Fetch:
-    """An image of a set too large to be read at once. One thread at a time: LSUN allows a single reader."""
+def _fetched(dataset: Any, labels: np.ndarray) -> Pairs:
+    """Images of a set too large to be read at once, each fetched when it is needed, by one thread at a time: LSUN has one reader."""
+    fetching = threading.Lock()
 
-    dataset: Any
-    index: int
+    def fetch(i: int) -> Any:
+        with fetching:
+            return dataset[i][0]
 
-    def __call__(self) -> Any:
-        with _fetching:
-            return self.dataset[self.index][0]
-
-
-_fetching = threading.Lock()
+    return [(partial(fetch, i), label) for i, label in enumerate(labels)]
 
 
-_TRAIN_TEST = (("train", {"train": True}), ("test", {"train": False}))
-_SPLIT_TRAIN_TEST = (("train", {"split": "train"}), ("test", {"split": "test"}))
-_SPLIT_TRAIN_VAL = (("train", {"split": "train"}), ("val", {"split": "val"}))
-_SPLIT_ALL = (*_SPLIT_TRAIN_VAL, ("test", {"split": "test"}))
-_COUNTRY_SPLITS = (("train", {"split": "train"}), ("val", {"split": "valid"}), ("test", {"split": "test"}))
-_PET_SPLITS = (("train", {"split": "trainval"}), ("test", {"split": "test"}))
-_NATURALIST_SPLITS = (("train", {"version": "2021_train_mini"}), ("val", {"version": "2021_valid"}))
-_LSUN_SPLITS = (("train", {"classes": "train"}), ("val", {"classes": "val"}))
-_PLACES_SPLITS = (("train", {"split": "train-standard"}), ("val", {"split": "val"}))
-_WHOLE: tuple[tuple[str | None, Mapping[str, Any]], ...] = ((None, {}),)
+Splits = tuple[tuple[str | None, Mapping[str, Any]], ...]  # (our split or None for a set to split, keyword arguments)
+
+
+def _by(keyword: str, **values: Any) -> Splits:
+    """The splits of a set whose class takes `keyword`, by our name for each."""
+    return tuple((split, {keyword: value}) for split, value in values.items())
+
+
+_TRAIN_TEST = _by("train", train=True, test=False)
+_SPLIT_TRAIN_TEST = _by("split", train="train", test="test")
+_SPLIT_TRAIN_VAL = _by("split", train="train", val="val")
+_SPLIT_ALL = _by("split", train="train", val="val", test="test")
+_PETS = _by("split", train="trainval", test="test")
+_PLACES = _by("split", train="train-standard", val="val")
+_NATURE = _by("version", train="2021_train_mini", val="2021_valid")
+_WHOLE: Splits = ((None, {}),)
 
 
 @dataclass(frozen=True)
 class TorchvisionSet:
     """What has to be known of one of torchvision's sets beside its class."""
 
-    splits: tuple[tuple[str | None, Mapping[str, Any]], ...]
-    """(our split or None for a set to split, keyword arguments)."""
-    folder: str
-    """What lies in the root once the set is there (a folder or a file), for messages."""
+    splits: Splits
+    folder: str  # what lies in the root once the set is there (folders or files), for messages
     classes: str = "classes"
     """Attribute with the class names: a sequence, or a mapping from name to label; empty: labels are the names."""
-    files: bool = False
-    """Whether it takes a `loader`: then indexing gives paths, and no image is decoded to learn its label."""
+    files: bool = False  # whether it takes a `loader`: then indexing gives paths, and no image is decoded to learn its label
     pairs: Callable[[Any], Pairs] = _indexed
-    download: bool = True
-    """Whether torchvision can get it."""
-    root: str = ""
-    """Sub-folder of the usual root to use as root, for sets that would fill it with bare files."""
-    extra: Mapping[str, Any] = field(default_factory=dict)
-    """Keyword arguments for every split."""
+    download: bool = True  # whether torchvision can get it
+    root: str = ""  # sub-folder of the usual root to use as root, for sets that would fill it with bare files
+    extra: Mapping[str, Any] = field(default_factory=dict)  # keyword arguments for every split
     takes_root: bool = True
 
 
 _Set = TorchvisionSet
+_ILSVRC = "the ILSVRC2012 archives, or train, val and meta.bin"
 TORCHVISION_SETS: Mapping[str, TorchvisionSet] = MappingProxyType(
     {
         "CIFAR10": _Set(_TRAIN_TEST, "cifar-10-batches-py"),
@@ -111,7 +100,7 @@ TORCHVISION_SETS: Mapping[str, TorchvisionSet] = MappingProxyType(
         "CLEVRClassification": _Set(_SPLIT_TRAIN_VAL, "clevr", "", files=True),
         "Caltech101": _Set(_WHOLE, "caltech101", "categories"),
         "Caltech256": _Set(_WHOLE, "caltech256", "categories"),
-        "Country211": _Set(_COUNTRY_SPLITS, "country211", files=True),
+        "Country211": _Set(_by("split", train="train", val="valid", test="test"), "country211", files=True),
         "DTD": _Set(_SPLIT_ALL, "dtd", files=True),
         "EMNIST": _Set(_TRAIN_TEST, "EMNIST/raw", extra={"split": "balanced"}),
         "EuroSAT": _Set(_WHOLE, "eurosat", files=True),
@@ -123,29 +112,18 @@ TORCHVISION_SETS: Mapping[str, TorchvisionSet] = MappingProxyType(
         "Food101": _Set(_SPLIT_TRAIN_TEST, "food-101", files=True),
         "GTSRB": _Set(_SPLIT_TRAIN_TEST, "gtsrb", "", pairs=lambda d: [(Path(file), label) for file, label in d._samples]),
         "INaturalist": _Set(
-            _NATURALIST_SPLITS,
-            "2021_train_mini and 2021_valid",
-            "all_categories",
-            files=True,
-            download=False,
-            root="inaturalist",
+            _NATURE, "2021_train_mini and 2021_valid", "all_categories", files=True, download=False, root="inaturalist"
         ),
-        "ImageNet": _Set(
-            _SPLIT_TRAIN_VAL,
-            "the ILSVRC2012 archives, or train, val and meta.bin",
-            files=True,
-            download=False,
-            root="imagenet",
-        ),
+        "ImageNet": _Set(_SPLIT_TRAIN_VAL, _ILSVRC, files=True, download=False, root="imagenet"),
         "Imagenette": _Set(_SPLIT_TRAIN_VAL, "imagenette2", files=True),
         "KMNIST": _Set(_TRAIN_TEST, "KMNIST/raw"),
         "LFWPeople": _Set(_WHOLE, "lfw-py", "class_to_idx", files=True, download=False),
-        "LSUN": _Set(_LSUN_SPLITS, "*_lmdb", pairs=_lsun, download=False, root="lsun"),
+        "LSUN": _Set(_by("classes", train="train", val="val"), "*_lmdb", pairs=_lsun, download=False, root="lsun"),
         "MNIST": _Set(_TRAIN_TEST, "MNIST/raw"),
         "Omniglot": _Set(_WHOLE, "omniglot-py", "_characters", files=True),
-        "OxfordIIITPet": _Set(_PET_SPLITS, "oxford-iiit-pet", pairs=lambda d: zip(d._images, d._labels, strict=True)),
+        "OxfordIIITPet": _Set(_PETS, "oxford-iiit-pet", pairs=lambda d: zip(d._images, d._labels, strict=True)),
         "PCAM": _Set(_SPLIT_ALL, "pcam", "", pairs=_pcam),
-        "Places365": _Set(_PLACES_SPLITS, "data_256_standard and val_256", files=True, root="places365", extra={"small": True}),
+        "Places365": _Set(_PLACES, "data_256_standard and val_256", files=True, root="places365", extra={"small": True}),
         "QMNIST": _Set(_TRAIN_TEST, "QMNIST/raw"),
         "RenderedSST2": _Set(_SPLIT_ALL, "rendered-sst2", files=True),
         "SEMEION": _Set(_WHOLE, "semeion.data", ""),
@@ -174,60 +152,39 @@ def read_torchvision(settings: DataSettings, written: str, cache: Path) -> Recor
     row = TORCHVISION_SETS.get(written)
     where = f"torchvision:{written}"
     if row is None:
-        raise InputError(Problem(where, KEY, _unknown(written)))
-    roots = [Path(settings.root) / row.root] if settings.root else []
-    # Only the usual root may be created: a space's folder is not ours to fill.
-    roots = [root for root in roots if not row.takes_root or _holds(root, row)] + [cache / "torchvision" / row.root]
+        meant = near(written.replace("-", "").replace("_", ""), TORCHVISION_SETS)
+        hint = f", did you mean {meant}?" if meant else "."
+        rule = (
+            f"must name one of torchvision's classification sets but got {written!r}{hint} Known: {', '.join(TORCHVISION_SETS)}"
+        )
+        if written in NOT_CLASSIFICATION:
+            rule = f"must name a classification set, but {written} has {NOT_CLASSIFICATION[written]}"
+        raise refusal(where, rule)
+    usual = cache / "torchvision" / row.root
+    beside = [Path(settings.root) / row.root] if settings.root else []
     error: Exception | None = None
-    for root in roots:
+    for root in [*beside, usual]:
+        # Only the usual root may be created: a space's folder is not ours to fill.
+        there = root.is_dir() if row.root else any((root / part).exists() for part in row.folder.split(" and "))
+        if root != usual and row.takes_root and not there:
+            continue
         try:
             return _read(written, row, root, download=False)
         except Exception as caught:  # torchvision raises RuntimeError, ValueError, OSError, ImportError … for a missing set
             error = error or caught
             if isinstance(caught, ModuleNotFoundError):
-                rule = f"needs the package {caught.name}: pip install {caught.name}"
-                raise InputError(Problem(where, KEY, rule)) from caught
+                raise refusal(where, f"needs the package {caught.name}: pip install {caught.name}") from caught
             if "pip install" in str(caught):
-                raise InputError(Problem(where, KEY, f"cannot be read: {first_line(caught)}")) from caught
+                raise refusal(where, f"cannot be read: {first_line(caught)}") from caught
     if row.download:
         try:
-            with lock_file(roots[-1] / f".{written}.lock"):
-                return _read(written, row, roots[-1], download=True)
+            with lock_file(usual / f".{written}.lock"):
+                return _read(written, row, usual, download=True)
         except Exception as caught:
             error = caught
     verb = "cannot be downloaded" if row.download else "cannot be downloaded by torchvision"
-    places = " or ".join(
-        map(str, [cache / "torchvision" / row.root, *([Path(settings.root) / row.root] if settings.root else [])])
-    )
-    rule = f"is not here and {verb} ({first_line(error)}). Put {row.folder} into {places}"
-    raise InputError(Problem(where, KEY, rule)) from error
-
-
-def _unknown(name: str) -> str:
-    if name in NOT_CLASSIFICATION:
-        return f"must name a classification set, but {name} has {NOT_CLASSIFICATION[name]}"
-    meant = near(name.replace("-", "").replace("_", ""), TORCHVISION_SETS)
-    hint = f", did you mean {meant}?" if meant else "."
-    return f"must name one of torchvision's classification sets but got {name!r}{hint} Known: {', '.join(TORCHVISION_SETS)}"
-
-
-def _holds(root: Path, row: TorchvisionSet) -> bool:
-    """Whether any of the row's files lie in the root."""
-    if row.root:
-        return root.is_dir()
-    return any((root / part).exists() for part in row.folder.split(" and "))
-
-
-@contextlib.contextmanager
-def _quietly() -> Iterator[None]:
-    """torchvision's prints go to stderr (stdout belongs to the command's answer), and sockets give up in time."""
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(DOWNLOAD_TIMEOUT_S)
-    try:
-        with contextlib.redirect_stdout(sys.stderr):
-            yield
-    finally:
-        socket.setdefaulttimeout(before)
+    places = " or ".join(map(str, [usual, *beside]))
+    raise refusal(where, f"is not here and {verb} ({first_line(error)}). Put {row.folder} into {places}") from error
 
 
 def _read(name: str, row: TorchvisionSet, root: Path, download: bool) -> Records:
@@ -246,16 +203,14 @@ def _read(name: str, row: TorchvisionSet, root: Path, download: bool) -> Records
         common["loader"] = Path
     records: list[Record] = []
     classes: tuple[str, ...] = ()
-    with _quietly():
+    # torchvision's prints go to stderr: stdout belongs to the command's answer.
+    with socket_timeout(DOWNLOAD_TIMEOUT_S), contextlib.redirect_stdout(sys.stderr):
         for split, keywords in row.splits:
-            if name == "FER2013" and split == "test" and not _fer_has_test(root):
-                continue
             dataset = build(**common, **keywords)
             classes = classes or _class_names(dataset, row)
             known = [(content, int(label)) for content, label in row.pairs(dataset) if label is not None]
-            records += [
-                Record(_name(content, root, split, i), label, split, content) for i, (content, label) in enumerate(known)
-            ]
+            for i, (content, label) in enumerate(known):
+                records.append(Record(_name(content, root, split, i), label, split, content))
     used = sorted({record.label for record in records})
     index = {label: i for i, label in enumerate(used)}  # some sets' lists of names hold more than the images
     records = [replace(record, label=index[record.label]) for record in records]
@@ -263,22 +218,16 @@ def _read(name: str, row: TorchvisionSet, root: Path, download: bool) -> Records
     return Records(where, tuple(classes[label] if classes else str(label) for label in used), records)
 
 
-def _fer_has_test(root: Path) -> bool:
-    return any((root / "fer2013" / name).exists() for name in ("fer2013.csv", "icml_face_data.csv"))
-
-
 def _class_names(dataset: Any, row: TorchvisionSet) -> tuple[str, ...]:
     named = getattr(dataset, row.classes, None) if row.classes else None
-    if named is None:
-        return ()
     if isinstance(named, Mapping):
         return tuple(sorted(named, key=lambda key: named[key]))
-    names = [", ".join(n) if isinstance(n, tuple | list) else str(n) for n in named]
+    names = [", ".join(n) if isinstance(n, tuple | list) else str(n) for n in named or ()]
     # ImageNet has two kinds of crane and two of maillot: class names must stay different.
     return tuple(f"{n} ({i})" if names.count(n) > 1 else n for i, n in enumerate(names))
 
 
 def _name(content: Content, root: Path, split: str | None, index: int) -> str:
     if isinstance(content, Path):
-        return printable(Path(os.path.relpath(content, root)).as_posix())
+        return printable(os.path.relpath(content, root))
     return f"{split}/{index:06d}" if split else f"{index:06d}"

@@ -1,8 +1,7 @@
 """From stored pixels to what the network sees: augmentation and normalisation of whole batches, on the device they are on.
 
-Both take uint8 batches [B, S, S, 3] as they lie in the store. `Augment` gives uint8 [B, H, H, 3] back, so that what
-follows does not care whether it ran. Every image has its own random values, all drawn at once from one generator: the
-same generator state gives the same images, on any device.
+Every image has its own random values, all drawn at once from one generator: the same generator state gives the same images,
+on any device.
 """
 
 from __future__ import annotations
@@ -18,9 +17,7 @@ from torchvision.transforms.v2 import functional as F
 from searchft.recipe import Recipe
 
 BILINEAR = F.InterpolationMode.BILINEAR
-
-ASPECT = 4 / 3
-"""Random resized crops have aspect ratios between 3:4 and 4:3 (Szegedy et al. 2014), as torchvision's."""
+ASPECT = 4 / 3  # random resized crops have aspect ratios between 3:4 and 4:3 (Szegedy et al. 2014), as torchvision's.
 
 
 class Preprocess:
@@ -35,11 +32,7 @@ class Preprocess:
         dtype: torch.dtype = torch.float32,
         channels_last: bool = False,
     ) -> None:
-        """`mean` and `std` per channel in [0, 1]; the result has `dtype` and lies on `device`.
-
-        The arithmetic is float32 whatever `dtype` is, so that bfloat16 rounds once, at the end. It divides by 255 as
-        `ToTensor`, timm and the weights' own transforms do (v2's `ToDtype` multiplies by 1/255, which differs by 4e-7).
-        """
+        """`mean` and `std` per channel in [0, 1]. The arithmetic is float32 whatever `dtype` is: bfloat16 rounds once, at the end."""
         self.image_size = image_size
         self.device = torch.device(device)
         self.dtype = dtype
@@ -48,18 +41,16 @@ class Preprocess:
         self.std = torch.tensor(std, dtype=torch.float32, device=self.device)
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Normalised images. `images` is uint8 [B, S, S, 3] with S of at least image_size."""
+        """Raises ValueError where S is less than `image_size`."""
         planes = images.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
+        # Divided by 255 as `ToTensor`, timm and the weights' own transforms do: v2's `ToDtype` multiplies by 1/255.
         values = centre_crop(planes, self.image_size).to(torch.float32).div(255)
         values = values.sub_(self.mean.view(3, 1, 1)).div_(self.std.view(3, 1, 1))
         return values.to(self.dtype).contiguous(memory_format=self.memory_format)
 
 
 class Augment:
-    """The recipe's random augmentations (STEPS): uint8 [B, S, S, 3] to uint8 [B, image_size, image_size, 3].
-
-    Between the steps values are float32, rounded to uint8 at the end.
-    """
+    """The recipe's random augmentations (STEPS): uint8 [B, S, S, 3] to uint8 [B, image_size, image_size, 3]."""
 
     def __init__(self, recipe: Recipe, image_size: int) -> None:
         self.strengths = [getattr(recipe, field) for field, _, _ in STEPS]
@@ -137,8 +128,7 @@ def centre_crop(planes: Tensor, size: int) -> Tensor:
 def crop_box(side: int, smallest: float, draws: Sequence[float]) -> tuple[int, int, int, int]:
     """(top, left, height, width) of a random crop of a square, from four values in [0, 1).
 
-    The area is at least `smallest` of the whole (up to rounding). The aspect ratio is drawn among those that fit, so
-    nothing has to be drawn again.
+    The area is at least `smallest` of the whole (up to rounding); the aspect ratio is drawn among those that fit.
     """
     share = smallest + (1 - smallest) * draws[0]
     widest = min(math.log(ASPECT), -math.log(share)) if share < 1 else 0.0

@@ -7,7 +7,7 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
@@ -15,8 +15,17 @@ from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
 from searchft.errors import InputError
-from searchft.execution.protocol import OUTLIVING, EpochDone, Job, JobFailed, Message, WorkerDied, WorkerReady, WorkerSetup
-from searchft.execution.room import Room
+from searchft.execution.protocol import (
+    REPLACED_AFTER,
+    DeviceMemory,
+    EpochDone,
+    Job,
+    JobFailed,
+    Message,
+    WorkerDied,
+    WorkerReady,
+    WorkerSetup,
+)
 from searchft.execution.worker import main
 
 
@@ -55,16 +64,11 @@ def plan_slots(devices: str, workers: int, per_device: int = 1) -> list[Slot]:
     return [Slot(name, threads) for name in chosen]
 
 
-_ACCELERATORS = ("nvidia*", "nvhost*", "dxg", "kfd")
-"""Under /dev: NVIDIA's cards, its boards, cards under WSL, AMD's."""
+_ACCELERATORS = ("nvidia*", "nvhost*", "dxg", "kfd")  # under /dev: NVIDIA's cards, its boards, cards under WSL, AMD's
 
 
 def _devices_of_this_machine() -> list[str]:
-    """Every CUDA device, or Apple's, or the processor.
-
-    A Linux machine without a device file of any card is known not to have one without importing torch: its worker starts two
-    seconds earlier, and imports torch while the driver does.
-    """
+    """Every CUDA device, or Apple's, or the processor. On Linux /dev shows whether there is a card without 2 s for torch."""
     if sys.platform == "linux" and not any(True for pattern in _ACCELERATORS for _ in Path("/dev").glob(pattern)):
         return ["cpu"]
     import torch
@@ -92,38 +96,31 @@ class _Worker:
 
     process: SpawnProcess
     connection: Connection
-    job: int | None = None
-    """Number of the trial that it has."""
+    job: int | None = None  # its trial's number
 
     def send(self, message: object) -> None:
         """Sends, unless the worker is dead: `wait` will say so, with its job's number."""
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             self.connection.send(message)
 
-    def end(self) -> None:
-        self.process.kill()
-        self.process.join(timeout=5)
-        self.connection.close()
-
 
 class LocalExecutor:
     """Spawns one process per slot and keeps it warm between jobs; a dead one is replaced at the next `submit`."""
 
-    def __init__(self, slots: Sequence[Slot], main: Callable[[Connection, str, int, int], None] = main) -> None:
+    def __init__(self, slots: Sequence[Slot]) -> None:
         self.slots = tuple(slots)
         self.devices = tuple(map(str, self.slots))
         self.kind = self.slots[0].device.partition(":")[0]
-        self._main = main
         self._context = multiprocessing.get_context("spawn")
         self._workers: list[_Worker | None] = [self._spawn(slot) for slot in self.slots]
         self._setup: WorkerSetup | None = None
         self._oom_kills = _count_oom_kills()
-        self._room = Room()
+        self._memory = DeviceMemory()
 
     def _spawn(self, slot: Slot) -> _Worker:
         ours, theirs = self._context.Pipe()
         arguments = (theirs, slot.device, slot.threads, os.getpid())
-        process = self._context.Process(target=self._main, args=arguments, daemon=True)
+        process = self._context.Process(target=main, args=arguments, daemon=True)
         with _signals_held():
             process.start()
         theirs.close()
@@ -136,10 +133,10 @@ class LocalExecutor:
                 worker.send(setup)
 
     def accepts(self, slot: int, memory_bytes: int) -> bool:
-        return self._room.fits(self.slots[slot].device, memory_bytes)
+        return self._memory.fits(self.slots[slot].device, memory_bytes)
 
     def submit(self, slot: int, job: Job) -> None:
-        self._room.take(slot, self.slots[slot].device, job.memory_bytes)
+        self._memory.reserve(slot, self.slots[slot].device, job.memory_bytes)
         worker = self._workers[slot]
         if worker is None or not worker.process.is_alive():
             self._end(slot)
@@ -159,12 +156,12 @@ class LocalExecutor:
             except (EOFError, ConnectionResetError):
                 message = self._bury(slot, worker)
             if isinstance(message, WorkerReady):
-                self._room.has(self.slots[slot].device, message.memory_bytes)
+                self._memory.set_size(self.slots[slot].device, message.memory_bytes)
                 continue
             if not isinstance(message, EpochDone):
                 worker.job = None
-                self._room.leave(slot)
-            if isinstance(message, JobFailed) and message.kind in OUTLIVING:
+                self._memory.release(slot)
+            if isinstance(message, JobFailed) and message.kind in REPLACED_AFTER:
                 self._end(slot)  # the only sure way to give everything back; another starts with the next job
             messages.append((slot, message))
         return messages
@@ -191,16 +188,16 @@ class LocalExecutor:
             self._end(slot)
 
     def _end(self, slot: int) -> None:
-        worker = self._workers[slot]
+        worker, self._workers[slot] = self._workers[slot], None
         if worker is not None:
-            worker.end()
-            self._workers[slot] = None
+            worker.process.kill()
+            worker.process.join(timeout=5)
+            worker.connection.close()
 
 
 @contextlib.contextmanager
 def _signals_held() -> Iterator[None]:
-    """A process started within begins with these signals blocked: Ctrl-C in a terminal reaches the whole group, also a worker
-    that has not come to ignoring it. Ours are delivered afterwards."""
+    """Blocks signals in a process started within: Ctrl-C reaches the whole group, also a worker that cannot ignore it yet."""
     resource_tracker.ensure_running()  # it would lift the block while it starts
     held = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
     before = signal.pthread_sigmask(signal.SIG_BLOCK, held)

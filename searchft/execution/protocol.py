@@ -1,8 +1,8 @@
-"""The words between a driver and its workers: plain data, the same for a local process and for a remote actor.
+"""The messages between a driver and its workers: plain data, the same for a local process and for a remote actor.
 
-Driver to worker: a `Job`, then after each `EpochDone` one answer, CONTINUE or STOP.
-Worker to driver: `WorkerReady` once; then for each job `EpochDone` after each epoch and exactly one of `JobDone` and
-`JobFailed`; `WorkerDied` is said by the executor on behalf of a worker that cannot.
+Driver to worker: a `WorkerSetup`, then jobs, and after each `EpochDone` one answer, CONTINUE or STOP. Worker to driver:
+`WorkerReady` once; for each job `EpochDone` after each epoch and exactly one of `JobDone` and `JobFailed`. `WorkerDied` comes from
+the executor, on behalf of a worker that cannot speak.
 """
 
 from __future__ import annotations
@@ -17,11 +17,10 @@ CONTINUE = "continue"
 STOP = "stop"
 
 WORKER_LOCK = "worker.lock"
-"""Held in a job's folder while it trains: an orphan that has not noticed its driver's death writes beside nobody."""
+"""Held in a job's folder while it trains, so that an orphan whose driver died never writes beside its successor."""
 
-OUTLIVING = ("memory", "error")
-"""Kinds of failure that may outlive their job (memory that is not given back, a CUDA context that is dead): an executor
-replaces the worker, never reuses it."""
+REPLACED_AFTER = ("memory", "error")
+"""Failures that may outlive their job (memory not given back, a dead CUDA context): the executor replaces the worker."""
 
 
 @dataclass(frozen=True)
@@ -29,40 +28,29 @@ class Job:
     """One trial to train."""
 
     number: int
-    """The trial's number in the study."""
     recipe: Recipe
     key: str
-    folder: str
-    """The trial's folder: checkpoint and best weights. A path of the driver's machine."""
-    memory_bytes: int = 0
-    """Estimated peak of what it will hold on its device; 0: not known."""
+    folder: str  # for checkpoint and best weights; a path of the driver's machine
+    memory_bytes: int = 0  # estimated peak on its device; 0: not known
 
 
 @dataclass(frozen=True)
 class WorkerSetup:
     """What every worker of a study gets once, at its start. Paths are those of the worker's machine."""
 
-    facts: Mapping[str, Any]
-    """`SpaceFacts.to_json()`."""
-    images: str
-    """Folder of the decoded images."""
-    image_size: int
-    """Side of the square that the networks see, in pixels."""
-    store: str
-    """Folder of stored prefix values; empty: do not store."""
+    facts: Mapping[str, Any]  # `SpaceFacts.to_json()`
+    images: str  # folder of the decoded images
+    image_size: int  # side of the square that the networks see, in pixels
+    store: str  # folder of stored values of the frozen part; empty: do not store
     store_budget_bytes: int = 8 << 30
 
 
 @dataclass(frozen=True)
 class WorkerReady:
-    """The worker has taken its setup and waits for jobs: the first thing it says. For its executor; a driver never sees it."""
+    """The worker has its setup and waits for jobs. For its executor; a driver never sees it."""
 
-    host: str
-    """Its machine's name."""
-    memory_bytes: int
-    """What its device could give to trials when it came up; 0: it cannot say."""
-    unfit: str = ""
-    """Why it cannot train: every job would end with this. Empty: it can."""
+    memory_bytes: int  # what its device could give to trials when it came up; 0: not known
+    unfit: str = ""  # why every job would fail here; empty: the worker can train
 
 
 @dataclass(frozen=True)
@@ -85,9 +73,7 @@ class JobFailed:
     """The job ended in an error."""
 
     number: int
-    kind: str
-    """`memory`, `diverged`, `storage`, `held` (another process has the trial's folder), `input`, or `error` (an exception of the
-    code's own)."""
+    kind: str  # `memory`, `diverged`, `storage`, `held` (by another process), `input`, or `error` (any other exception)
     message: str
     traceback: str = ""
 
@@ -98,8 +84,7 @@ class WorkerDied:
 
     number: int | None
     reason: str
-    out_of_memory: bool = False
-    """Whether the kernel ended it for lack of memory."""
+    out_of_memory: bool = False  # whether the kernel ended it for lack of memory
 
 
 Message = EpochDone | JobDone | JobFailed | WorkerDied
@@ -113,17 +98,15 @@ def held_folder(job: Job) -> JobFailed:
 class Executor(Protocol):
     """Places jobs on workers. One job per slot at a time."""
 
-    devices: tuple[str, ...]
-    """One line for people per slot."""
-    kind: str
-    """What the workers train on: `cpu`, `cuda` or `mps`."""
+    devices: tuple[str, ...]  # a line for people per slot
+    kind: str  # what the workers train on: `cpu`, `cuda` or `mps`
 
     def start(self, setup: WorkerSetup) -> None:
         """Gives the workers what they will train on. Called once before the first `submit`."""
 
     def accepts(self, slot: int, memory_bytes: int) -> bool:
-        """Whether a free slot could begin a trial of that estimated peak (0: not known) now: its worker is to be had, and its
-        device has room beside the trials that run there. With none running there it accepts any: an estimate is no verdict."""
+        """Whether a free slot could begin a trial of that estimated peak (0: not known) now: its worker is ready and its device
+        has memory left beside the trials that run there. With none running it accepts any: an estimate is no verdict."""
 
     def submit(self, slot: int, job: Job) -> None:
         """Gives a free slot a job."""
@@ -136,3 +119,34 @@ class Executor(Protocol):
 
     def close(self) -> None:
         """Ends all workers at once; their checkpoints stand. Safe to call twice."""
+
+
+class DeviceMemory:
+    """What an executor's trials have reserved on each device (any name that tells devices apart).
+
+    Estimates err, so a device on which nothing runs takes any trial (whose failure would be recorded as out of memory), and a
+    device of unknown size takes all that come.
+    """
+
+    SHARE = 0.9  # of a device that estimates may add up to: allocators round up, and libraries keep workspaces
+
+    def __init__(self) -> None:
+        self._sizes: dict[str, int] = {}
+        self._reserved: dict[int, tuple[str, int]] = {}
+
+    def set_size(self, device: str, size_bytes: int) -> None:
+        """Notes what a device could give when it was free; the largest figure of several workers counts."""
+        self._sizes[device] = max(size_bytes, self._sizes.get(device, 0))
+
+    def fits(self, device: str, memory_bytes: int) -> bool:
+        """Whether a trial of that peak may begin there now."""
+        there = [reserved for place, reserved in self._reserved.values() if place == device]
+        size = self._sizes.get(device, 0)
+        return not there or not size or sum(there) + memory_bytes <= self.SHARE * size
+
+    def reserve(self, slot: int, device: str, memory_bytes: int) -> None:
+        self._reserved[slot] = (device, memory_bytes)
+
+    def release(self, slot: int) -> None:
+        """The slot's trial ended; a second call changes nothing."""
+        self._reserved.pop(slot, None)

@@ -9,7 +9,6 @@ import contextlib
 import logging
 import os
 import queue
-import signal
 import socket
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,15 +19,11 @@ from searchft.errors import InputError
 
 FLAG = "--ray"
 
-_CONNECT_TIMEOUT_S = 5.0
-"""How long the head node may take to accept a connection."""
-
-_INIT_TIMEOUT_S = 120.0
-"""How long Ray may take to join a cluster whose head answers, or to start on this machine (20 s to over a minute on a busy one)."""
-
+_CONNECT_TIMEOUT_S = 5.0  # for the head node to accept a connection
+_INIT_TIMEOUT_S = 120.0  # for Ray to join a cluster whose head answers, or to start here (over a minute on a busy machine)
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_IGNORE_UNHANDLED_ERRORS": "1",  # what a dead actor got last is no news
+    "RAY_IGNORE_UNHANDLED_ERRORS": "1",  # the last call of a dead actor
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # else a warning about a change to come
     "RAY_LOG_TO_DRIVER": "0",
     "RAY_TQDM": "0",
@@ -61,8 +56,8 @@ def plan_shares(nodes: Sequence[Mapping[str, float]], workers: int | None, gpus_
         workers: how many; None: as many as the GPUs give room for, or one per node on processors.
         gpus_per_worker: share of a GPU, or several of them; None: one where the cluster has any.
 
-    Without GPUs the processors are divided: as many for each as leave room for all the workers, at least one. Raises
-    InputError where the number of workers has to be said, or the share makes no sense.
+    Without GPUs each gets as many processors as leave room for all, at least one. Raises InputError where the number of workers
+    has to be given, or the share makes no sense.
     """
     gpus = [int(node.get("GPU", 0)) for node in nodes]
     cpus = [int(node.get("CPU", 0)) for node in nodes if node.get("CPU", 0) >= 1]
@@ -83,41 +78,37 @@ def plan_shares(nodes: Sequence[Mapping[str, float]], workers: int | None, gpus_
 
 
 def connect(address: str) -> bool:
-    """Joins a cluster, or starts Ray on this machine where `auto` finds none; returns whether Ray is to be left again.
+    """Joins the cluster at `address` (`auto`, or HOST:PORT of the head node), of which this machine must be a node.
 
-    Args:
-        address: `auto`, or HOST:PORT of the head node. This machine must be a node of that cluster.
-
-    Raises InputError, within seconds, where Ray is not installed, nothing answers, or it cannot be joined.
+    Where `auto` finds none, Ray is started on this machine. Returns whether Ray is to be left again. Raises InputError, within
+    seconds, where Ray is not installed, nothing answers, or it cannot be joined.
     """
-    os.environ.update({name: os.environ.get(name, value) for name, value in _ENVIRONMENT.items()})
-    with _signals_kept():
-        try:
-            import ray
-        except ImportError as error:
-            raise InputError("needs Ray: pip install 'searchft[ray]'", FLAG) from error
-        if ray.is_initialized():  # whoever did that has told it how to behave, and leaves it
-            return False
-        logging.getLogger("ray").setLevel(logging.CRITICAL)
-        with contextlib.suppress(Exception):
-            # No public way: Ray prints what its daemons say about dead nodes to our stdout, where answers go
-            from ray._private import worker
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    try:
+        import ray
+    except ImportError as error:
+        raise InputError("needs Ray: pip install 'searchft[ray]'", FLAG) from error
+    if ray.is_initialized():  # by somebody else, who also leaves it
+        return False
+    logging.getLogger("ray").setLevel(logging.CRITICAL)
+    with contextlib.suppress(Exception):
+        # No public way: Ray prints what its daemons say about dead nodes to our stdout, where answers go
+        from ray._private import worker
 
-            worker._worker_logs_enabled = False
-        address = os.environ.get("RAY_ADDRESS", "") or "auto" if address == "auto" else address
-        if address != "auto":
-            _check_address(address)
-            _init(address=address)
-            return True
-        try:
-            _init(address="auto")
-        except ConnectionError:  # nothing runs here
-            _init(address="local", include_dashboard=False)
-        return True
+        worker._worker_logs_enabled = False
+    address = os.environ.get("RAY_ADDRESS", "") or "auto" if address == "auto" else address
+    if address != "auto":
+        _check_address(address)
+    try:
+        _init(address=address)
+    except ConnectionError:  # `auto`, and nothing runs here
+        _init(address="local", include_dashboard=False)
+    return True
 
 
 def _init(**settings: Any) -> None:
-    """`ray.init` with a bound. In a thread: it would wait for minutes, and Ctrl-C with it."""
+    """`ray.init` with a bound, in a thread: it would wait for minutes, and Ctrl-C with it; there it cannot set signal handlers."""
     import ray
 
     answers: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
@@ -147,11 +138,10 @@ def _init(**settings: Any) -> None:
 
 
 def _check_address(address: str) -> None:
-    """Whether Ray listens there: it would itself try for a minute, aloud."""
+    """Raises InputError unless Ray listens there: it would itself try for a minute, aloud."""
     if "://" in address:
-        raise InputError(
-            f"must be HOST:PORT of a head node that this machine has joined (no Ray Client) but got {address}", FLAG
-        )
+        rule = f"must be HOST:PORT of a head node that this machine has joined (no Ray Client) but got {address}"
+        raise InputError(rule, FLAG)
     if not all(address.rpartition(":")) or not address.rpartition(":")[2].isdigit():
         raise InputError(f"must be HOST:PORT of the cluster's head node (usually HOST:6379) but got {address!r}", FLAG)
     try:
@@ -189,19 +179,6 @@ def _stderr_held() -> Iterator[None]:
         os.dup2(kept, 2)
         os.close(kept)
         os.close(nothing)
-
-
-@contextlib.contextmanager
-def _signals_kept() -> Iterator[None]:
-    """Ray puts a SIGTERM handler of its own in place."""
-    ours = threading.current_thread() is threading.main_thread()
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)} if ours else {}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            if handler is not None:
-                signal.signal(number, handler)
 
 
 def living_nodes() -> list[Mapping[str, float]]:

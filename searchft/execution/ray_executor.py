@@ -3,14 +3,14 @@
 What differs from `local.LocalExecutor`: a worker has to be placed before its slot accepts a trial, and Ray may place it anew
 on another node; the trial's folder stays here, locked by this process, and its files travel with the messages (`ray_files`).
 
-What the driver knows is never ahead of the trial's folder: the files that an epoch changed arrive with it, and are in place
-before the driver hears of it. A lost node therefore costs at most the epoch under way. A worker that only seems lost (the
-network was down) can do no harm: nobody listens to it any more, and it writes to nothing but its own node.
+The files that an epoch changed are in place before the driver receives it, so a lost node costs at most the epoch under way. A
+worker that only seems lost does no harm: nobody receives from it any more, and it writes to nothing but its own node.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import time
 from collections.abc import Callable
@@ -22,10 +22,10 @@ import filelock
 
 from searchft._version import __version__
 from searchft.errors import InputError, StorageError
-from searchft.execution.analytic_worker import VARIABLE as ANALYTIC
 from searchft.execution.protocol import (
-    OUTLIVING,
+    REPLACED_AFTER,
     WORKER_LOCK,
+    DeviceMemory,
     EpochDone,
     Job,
     JobFailed,
@@ -55,26 +55,14 @@ from searchft.execution.ray_files import (
     write_checkpoint,
 )
 from searchft.execution.ray_worker import Placed, RayWorker
-from searchft.execution.room import Room
 from searchft.files import lock_file, remove_leftovers
 
-NOTICE_AFTER_S = 30.0
-"""How long workers may wait for a place before people are told."""
-
-_PLACING_S = 3.0
-"""How long `start` waits for Ray to say where the workers are, so that the first lines can name their nodes."""
-
-_LOCK_WAIT_S = 2.0
-"""How long a folder may be held by a local worker whose driver was killed: it looks every half second."""
-
-_HEAD_EVERY_S, _HEAD_AWAY_S = 5.0, 40.0
-"""How often the head node is asked whether it is there, and how long it may be away: Ray gives up after 60 s."""
-
-_TRIES = 5
-"""How often in a row a worker may fail to come up, before its slot is given up."""
-
-_OUT_OF_MEMORY = ("memory pressure", "(OOM)", "OutOfMemory")
-"""How Ray says that its memory monitor ended a worker before the kernel would have to."""
+NOTICE_AFTER_S = 30.0  # how long workers may wait for a place before a line says so
+_PLACING_S = 3.0  # how long `start` waits for Ray to place the workers, so that the first lines can name their nodes
+_LOCK_WAIT_S = 2.0  # how long a local worker whose driver was killed may hold a folder: it looks every half second
+_HEAD_EVERY_S, _HEAD_AWAY_S = 5.0, 40.0  # between looks for the head node; how long it may be away (Ray gives up after 60 s)
+_TRIES = 5  # how often in a row a worker may fail to come up, before its slot is given up
+_OUT_OF_MEMORY = ("memory pressure", "(OOM)", "OutOfMemory")  # in errors of workers that Ray's memory monitor ended
 
 
 @dataclass
@@ -82,17 +70,13 @@ class _Seat:
     """A slot's worker of the moment."""
 
     actor: Any
-    receiving: Any
-    """The outstanding call of `receive`."""
-    failures: int = 0
-    """Workers of this slot that never came up, in a row."""
+    receiving: Any  # the outstanding call of `receive`
+    failures: int = 0  # workers of this slot that never came up, in a row
     placed: Placed | None = None
     ready: bool = False
-    unfit: str = ""
-    """Why it can never train."""
+    unfit: str = ""  # why it can never train
     job: Job | None = None
-    given: bool = False
-    """Whether the worker has the job (or it waits until there is one)."""
+    sent: bool = False  # whether the worker has the job (or it waits until there is one)
     lock: filelock.BaseFileLock | None = None
 
     @property
@@ -106,7 +90,7 @@ class _Seat:
 
 
 def start_on_ray(address: str, workers: int | None, gpus_per_worker: float | None, say: Callable[[str], None]) -> RayExecutor:
-    """Connects to a cluster (see `ray_cluster.connect`) and asks it for workers (see `plan_shares`). Raises InputError."""
+    """Connects to a cluster (`ray_cluster.connect`) and asks it for workers (`plan_shares`). Raises InputError."""
     ours = connect(address)
     try:
         return RayExecutor(plan_shares(living_nodes(), workers, gpus_per_worker), say, ours)
@@ -123,7 +107,7 @@ class RayExecutor:
 
     Args:
         share: how many workers, and what each asks for.
-        say: told what people must know beside the driver's events: that no node has room, that a node is not fit.
+        say: gets what people must know beside the driver's events: that no node has room, that a node is not fit.
         leave: whether `close` disconnects from Ray, too.
     """
 
@@ -136,13 +120,10 @@ class RayExecutor:
         own = ("SEARCHFT_CACHE", "SEARCHFT_STORAGE")  # the node's own; a secret
         self._environment = {n: v for n, v in os.environ.items() if n.startswith("SEARCHFT_") and n not in own}
         self._environment["OMP_NUM_THREADS"] = str(share.cpus)
-        self._analytic = bool(os.environ.get(ANALYTIC))
         self._needs: NodeSetup | None = None
-        self._pieces: dict[tuple[str, int], Any] = {}
-        """Pieces of large files in Ray's object store, where some node asked for them."""
-        self._room = Room()
-        self._early: list[tuple[int, Message]] = []
-        """What the driver hears at its next `wait`."""
+        self._pieces: dict[tuple[str, int], Any] = {}  # of large files, in Ray's object store, once some node asked for them
+        self._memory = DeviceMemory()
+        self._early: list[tuple[int, Message]] = []  # what the driver receives at its next `wait`
         self._seats = [self._spawn() for _ in range(share.workers)]
         self.devices = (f"Ray worker, {self._describe_device()}",) * share.workers
         self.kind = "cuda" if share.gpus else "cpu"
@@ -164,13 +145,13 @@ class RayExecutor:
             max_concurrency=2,
             max_restarts=0,  # its successor must be given everything anew
             scheduling_strategy="SPREAD",
-        ).remote(self._environment, self.share.cpus, self._analytic)
+        ).remote(self._environment, self.share.cpus)
         if self._needs is not None:
             actor.send.remote(self._needs)
         return _Seat(actor, actor.receive.remote(), failures)
 
     def start(self, setup: WorkerSetup) -> None:
-        self._needs = NodeSetup(setup, None) if self._analytic else find_needs(setup)
+        self._needs = find_needs(setup)
         for seat in self._seats:
             if seat.actor is not None:
                 seat.actor.send.remote(self._needs)
@@ -194,7 +175,7 @@ class RayExecutor:
 
     def accepts(self, slot: int, memory_bytes: int) -> bool:
         seat = self._seats[slot]
-        return seat.ready and seat.job is None and self._room.fits(seat.device, memory_bytes)
+        return seat.ready and seat.job is None and self._memory.fits(seat.device, memory_bytes)
 
     def submit(self, slot: int, job: Job) -> None:
         seat = self._seats[slot]
@@ -204,26 +185,26 @@ class RayExecutor:
         except filelock.Timeout:
             self._early.append((slot, held_folder(job)))
             return
-        seat.job, seat.given, seat.lock = job, False, lock
+        seat.job, seat.sent, seat.lock = job, False, lock
         remove_leftovers(Path(job.folder))
-        self._room.take(slot, seat.device, job.memory_bytes)
-        self._give_job(seat)
+        self._memory.reserve(slot, seat.device, job.memory_bytes)
+        self._send_job(seat)
 
-    def _give_job(self, seat: _Seat) -> None:
-        """Hands the slot's job to its worker, once there is one that is ready."""
-        if seat.job is not None and seat.ready and not seat.given:
+    def _send_job(self, seat: _Seat) -> None:
+        """Sends the slot's job to its worker, once there is one that is ready."""
+        if seat.job is not None and seat.ready and not seat.sent:
             seat.actor.send.remote(WithFiles(seat.job, read_checkpoint(Path(seat.job.folder))))
-            seat.given = True
+            seat.sent = True
 
     def answer(self, slot: int, word: str) -> None:
-        if self._seats[slot].given:
+        if self._seats[slot].sent:
             self._seats[slot].actor.send.remote(word)
 
     def _end_job(self, slot: int, seat: _Seat) -> None:
-        self._room.leave(slot)
+        self._memory.release(slot)
         if seat.lock is not None:
             seat.lock.release()
-        seat.job, seat.given, seat.lock = None, False, None
+        seat.job, seat.sent, seat.lock = None, False, None
 
     # Messages
 
@@ -241,14 +222,16 @@ class RayExecutor:
             try:
                 received: list[WithFiles] = self._ray.get(reference)
             except self._ray.exceptions.RayError as error:
-                messages += [(slot, message) for message in self._replace_lost(slot, seat, error)]
+                messages += self._replace_lost(slot, seat, error)
                 continue
             seat.receiving = seat.actor.receive.remote()
-            messages += [(slot, m) for one in received if (m := self._handle(slot, seat, one.message, one.files)) is not None]
+            for one in received:
+                messages += self._handle(slot, seat, one)
         return messages
 
-    def _handle(self, slot: int, seat: _Seat, message: Any, files: Any) -> Message | None:
-        """What the driver is to hear of a message."""
+    def _handle(self, slot: int, seat: _Seat, received: WithFiles) -> list[tuple[int, Message]]:
+        """What the driver receives of a worker's message."""
+        message = received.message
         if isinstance(message, Placed):
             seat.placed = message
             line = f"node {message.host}, {self._describe_device(message.gpu)}"
@@ -260,29 +243,27 @@ class RayExecutor:
                 self._give_up(seat, message.unfit)
             elif not seat.unfit:
                 seat.ready, seat.failures = True, 0
-                self._room.has(seat.device, message.memory_bytes)
-                self._give_job(seat)
+                self._memory.set_size(seat.device, message.memory_bytes)
+                self._send_job(seat)
         elif isinstance(message, PieceRequest):
             seat.actor.send.remote(self._find_piece(message))
         elif seat.job is not None and message.number == seat.job.number:
-            write_checkpoint(Path(seat.job.folder), files)  # before the driver hears of it
+            write_checkpoint(Path(seat.job.folder), received.files)  # before the driver receives the message
             if not isinstance(message, EpochDone):
                 self._end_job(slot, seat)
-            if isinstance(message, JobFailed) and message.kind in OUTLIVING:
+            if isinstance(message, JobFailed) and message.kind in REPLACED_AFTER:
                 self._ray.kill(seat.actor)
                 self._seats[slot] = self._spawn()
             if isinstance(message, JobFailed) and message.kind == "storage":
-                return JobFailed(message.number, message.kind, f"{seat.name}: {message.message}", message.traceback)
-            return message
-        return None
+                message = dataclasses.replace(message, message=f"{seat.name}: {message.message}")
+            return [(slot, message)]
+        return []
 
     def _find_piece(self, request: PieceRequest) -> Any:
         """A reference: Ray brings the bytes to whoever is sent it."""
         key = request.sha256, request.piece
         if key not in self._pieces:
-            assert self._needs is not None
-            files = [weights.file for weights in self._needs.weights]
-            files += [self._needs.images.pixels] if self._needs.images is not None else []
+            files = self._needs.files if self._needs is not None else ()
             path = next(file.path for file in files if file.sha256 == request.sha256)
             with open(path, "rb") as file:
                 file.seek(request.piece * PIECE_BYTES)
@@ -291,8 +272,8 @@ class RayExecutor:
 
     # Losses
 
-    def _replace_lost(self, slot: int, seat: _Seat, error: Exception) -> list[Message]:
-        """A worker is gone: asks for another in its place; returns what the driver hears."""
+    def _replace_lost(self, slot: int, seat: _Seat, error: Exception) -> list[tuple[int, Message]]:
+        """A worker is gone: asks for another in its place; returns what the driver receives."""
         text = str(error)
         with contextlib.suppress(Exception):
             self._ray.kill(seat.actor)  # where it lives after all, cut off from us
@@ -302,7 +283,7 @@ class RayExecutor:
             self._give_up(seat, (text.strip().splitlines() or [type(error).__name__])[-1].strip())
             return []
         new = self._seats[slot] = self._spawn(failures)
-        if seat.job is not None and not seat.given:  # it never had it: its successor will
+        if seat.job is not None and not seat.sent:  # it never had it: its successor will
             new.job, new.lock = seat.job, seat.lock
             return []
         if seat.placed is None:
@@ -310,13 +291,11 @@ class RayExecutor:
         number = seat.job.number if seat.job is not None else None
         self._end_job(slot, seat)
         memory = isinstance(error, self._ray.exceptions.OutOfMemoryError) or any(words in text for words in _OUT_OF_MEMORY)
-        return [
-            WorkerDied(number, f"{seat.name} ended {'with its node' if 'node has died' in text else 'unexpectedly'}", memory)
-        ]
+        how = "with its node" if "node has died" in text else "unexpectedly"
+        return [(slot, WorkerDied(number, f"{seat.name} ended {how}", memory))]
 
     def _give_up(self, seat: _Seat, why: str) -> None:
-        """Leaves a slot empty whose worker cannot train; it keeps its place, so that no other is put there. Raises InputError if
-        none is left."""
+        """Leaves a slot empty; its worker keeps its place, so that no other is put there. Raises InputError if none is left."""
         seat.unfit = why
         if all(other.unfit for other in self._seats):
             raise InputError(f"no worker can train. On {seat.name}: {why}", FLAG)
@@ -334,8 +313,7 @@ class RayExecutor:
                 self._say(f"{waiting} of {len(self._seats)} workers wait for a place: {asked}")
 
     def _check_head(self) -> None:
-        """Raises StorageError once the head node has been away for too long: Ray itself would end this process, without a word to
-        whoever watches. A cluster that restarts its head within that time goes on."""
+        """Raises StorageError once the head node has been away for too long: Ray itself would end this process without a word."""
         now = time.monotonic()
         if now - self._head_asked < _HEAD_EVERY_S:
             return

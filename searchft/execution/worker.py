@@ -1,16 +1,14 @@
 """A worker: one process bound to one device. Trains jobs one after another, stays warm in between, never sees the storage.
 
-It dies with its driver: the kernel kills it (Linux), and a thread looks every half second whether its parent is still
-the one that started it (everywhere). While it trains it holds a lock on the trial's folder, so that an orphan that has
-not yet noticed never writes beside its successor.
+It dies with its driver: the kernel kills it (Linux), and a thread compares its parent every half second (everywhere).
 """
 
 from __future__ import annotations
 
 import ctypes
+import importlib
 import os
 import signal
-import socket
 import sys
 import threading
 import time
@@ -37,15 +35,14 @@ from searchft.execution.protocol import (
 )
 from searchft.faults import fault
 from searchft.files import is_disk_error, lock_file, remove_leftovers
-from searchft.machine import main_memory_bytes
-from searchft.tuning import collect_rarely, give_back_memory, keep_freed_memory
+from searchft.machine import collect_rarely, give_back_memory, keep_freed_memory, main_memory_bytes
+from searchft.train.results import DivergedError, EpochResult
 
-_LOCK_WAIT_S = 30.0
-"""How long a successor waits for an orphan to notice that its driver is gone."""
+STAND_IN = "SEARCHFT_ANALYTIC"
+"""Environment variable of tests: a module whose `train` and `GROUND` take the place of networks and data (tests/analytic.py)."""
 
-_PLENTY = 2
-"""A worker keeps its freed memory for the next trial where the machine could still give so many times what it holds."""
-
+_LOCK_WAIT_S = 30.0  # how long a successor waits for an orphan to notice that its driver is gone
+_PLENTY = 2  # freed memory is kept for the next trial where the machine could still give so many times what the worker holds
 _REFUSALS = (
     "can't allocate memory",
     "std::bad_alloc",
@@ -53,38 +50,26 @@ _REFUSALS = (
     "Cannot allocate memory",
     "could not create a memory",
 )
-"""What allocators on a CPU say when they refuse: plain RuntimeErrors, whose text is the only mark they bear."""
+"""How allocators on a CPU refuse: plain RuntimeErrors that only their text tells apart."""
 
 
 class Channel(Protocol):
-    """Where a worker hears its driver and speaks to it; raises EOFError or ConnectionError once the driver has closed it."""
+    """A worker's end of the line to its driver; raises EOFError or ConnectionError once the driver has closed it."""
 
     def recv(self) -> Any: ...
 
     def send(self, obj: Any, /) -> None: ...
 
 
-class Epoch(Protocol):
-    """One epoch's result, as `train.results.EpochResult` is."""
-
-    @property
-    def replayed(self) -> bool: ...
-
-    @property
-    def epoch(self) -> int: ...
-
-    def to_json(self) -> dict[str, object]: ...
-
-
-Train = Callable[[Job], Iterator[Epoch]]
+Train = Callable[[Job], Iterator[EpochResult]]
 """Trains a job, epoch by epoch; closed to stop."""
 
 Prepare = Callable[[Any], Train]
-"""Makes a Train of what the driver says first: a WorkerSetup, or what an executor sends in its place."""
+"""Makes a Train of the driver's first message: a WorkerSetup, or what an executor sends in its place."""
 
 
 def main(connection: Connection, device: str, threads: int, parent: int) -> None:
-    """Trains real networks until the connection closes. Called in a fresh process.
+    """Trains until the connection closes. Called in a fresh process.
 
     Args:
         connection: speaks `execution.protocol` with the driver; a WorkerSetup comes first.
@@ -94,14 +79,14 @@ def main(connection: Connection, device: str, threads: int, parent: int) -> None
     """
     collect_rarely()
     live_and_die_with(parent)
-    serve(connection, *training(device, threads))
+    serve(connection, *load_training(device, threads))
 
 
-def training(device: str, threads: int) -> tuple[Prepare, int]:
-    """How this process makes a Train of its setup, and what memory its device has to give, in bytes. Imports torch.
-
-    Called in the thread that is to train. Arguments as those of `main`.
-    """
+def load_training(device: str, threads: int) -> tuple[Prepare, int]:
+    """How to make a Train of a setup, and what memory the device has to give, in bytes. Call it in the thread that is to train."""
+    if name := os.environ.get(STAND_IN):
+        train: Train = importlib.import_module(name).train
+        return lambda setup: train, 0
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
     keep_freed_memory()
     import torch
@@ -120,12 +105,8 @@ def training(device: str, threads: int) -> tuple[Prepare, int]:
     def prepare(setup: WorkerSetup) -> Train:
         store = FeatureStore(Path(setup.store), setup.store_budget_bytes) if setup.store else None
         facts = SpaceFacts.from_json(setup.facts)
-        data = TrainingData(
-            images=reopen_images(Path(setup.images)),
-            image_size=setup.image_size,
-            store=store,
-            device=torch.device(device),
-        )
+        images = reopen_images(Path(setup.images))
+        data = TrainingData(images=images, image_size=setup.image_size, store=store, device=torch.device(device))
         return lambda job: fit(resolve(job.recipe, facts), data, TrialFolder(Path(job.folder), job.key))
 
     memory_bytes = main_memory_bytes()
@@ -141,10 +122,10 @@ def serve(connection: Channel, prepare: Prepare, memory_bytes: int = 0) -> None:
         trouble: Exception | None = None
         try:
             train = prepare(setup)
-        except Exception as error:  # nobody has asked yet: each job is answered with it
+        except Exception as error:  # each job is answered with it
             trouble = error
         unfit = "" if trouble is None else str(trouble) or type(trouble).__name__
-        connection.send(WorkerReady(socket.gethostname(), memory_bytes, unfit))
+        connection.send(WorkerReady(memory_bytes, unfit))
         while True:
             job: Job = connection.recv()
             fault("worker.job", f"{job.number}")
@@ -156,7 +137,7 @@ def serve(connection: Channel, prepare: Prepare, memory_bytes: int = 0) -> None:
 
 
 def run_job(connection: Channel, job: Job, train: Train) -> JobDone | JobFailed:
-    """Trains one job, speaking after every epoch; returns how it ended. Never raises but for a closed connection."""
+    """Trains one job, sending every epoch; returns how it ended. Raises only where the connection is closed."""
     folder = Path(job.folder)
     try:
         with lock_file(folder / WORKER_LOCK).acquire(timeout=_LOCK_WAIT_S):
@@ -179,18 +160,17 @@ def run_job(connection: Channel, job: Job, train: Train) -> JobDone | JobFailed:
 
 def _failure(job: Job, error: Exception) -> JobFailed:
     """What an exception means for its trial."""
-    text, name = str(error) or type(error).__name__, type(error).__name__
+    name = type(error).__name__
+    text = str(error) or name
     if isinstance(error, filelock.Timeout):
         return held_folder(job)
-    if name == "DivergedError":
+    if isinstance(error, DivergedError):
         return JobFailed(job.number, "diverged", text)
     refused = isinstance(error, RuntimeError | OSError) and any(words in text for words in _REFUSALS)
     if refused or isinstance(error, MemoryError) or name == "OutOfMemoryError":
         return JobFailed(job.number, "memory", f"out of memory: {text.strip().splitlines()[0]}")
-    if isinstance(error, StorageError):
-        return JobFailed(job.number, "storage", text)
     if isinstance(error, SearchftError):
-        return JobFailed(job.number, "input", text)
+        return JobFailed(job.number, "storage" if isinstance(error, StorageError) else "input", text)
     if isinstance(error, OSError) and is_disk_error(error):
         return JobFailed(job.number, "storage", f"{error}. Free some space and run again.")
     return JobFailed(job.number, "error", f"{name}: {text}", "".join(traceback.format_exception(error)))

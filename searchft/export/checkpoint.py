@@ -5,10 +5,8 @@
     README.md           the model card, with the snippet that loads this folder without searchft
     config.json         architecture, classes, preprocessing, recipe, where the weights came from, metrics, versions
 
-config.json is written last and holds the SHA-256 of the weights: a folder cut short or mixed up is noticed on loading.
-
-A trial keeps only its delta against the pretrained network. It must be complete: every parameter that the recipe opens
-and the whole head. A delta that is not (a checkpoint of something else) is refused, never filled up with initial values.
+config.json is written last and holds the SHA-256 of the weights: a folder cut short or mixed up is noticed on loading. A trial
+keeps only its delta against the pretrained network; one that lacks something is refused, never filled up with initial values.
 """
 
 from __future__ import annotations
@@ -54,15 +52,13 @@ def export_trial(
     *,
     epoch: int | None = None,
 ) -> Path:
-    """Writes the trial whose best epoch's delta is `delta` into the folder `out`, and returns `out`.
+    """Writes a trial into the folder `out`, and returns `out`.
 
     Args:
-        recipe: what the trial ran.
-        facts: the study's.
-        settings: the study's `data:` section, which decides the preprocessing.
-        delta: the trial's best weights.
+        recipe, facts, settings: what the trial ran; the study's; its `data:` section, which decides the preprocessing.
+        delta: the weights of the trial's best epoch.
         metrics: kept in config.json as they are; `add_metrics` adds to them later.
-        about: what people should know beside it: `study`, `trial`, `words` (the recipe in words).
+        about: for the model card: `study`, `trial`, `words` (the recipe in words).
         epoch: the trial's best epoch in the record; None: not known.
 
     Raises InputError for a delta that is not this trial's, StorageError where the disk refuses.
@@ -71,27 +67,25 @@ def export_trial(
 
     from searchft.models import architecture_of, build_model
 
-    # 1. The trained network: the pretrained one, with the delta over it.
+    # 1. The trained network: the pretrained one with the delta over it.
     backbone = facts.backbones[recipe.architecture()]
     classes = list(facts.data.classes)
     model = build_model(recipe, backbone, len(classes), head_seed=recipe.seed)
     state = dict(model.state_dict())
-    trained = _load_delta(delta, state, recipe, backbone, recipe.key(facts), epoch)
-    for name, tensor in trained.items():
+    opened = set(open_parameters(recipe, backbone).parameters)
+    opened |= {name for name in state if name.startswith(f"{backbone.head}.")}
+    for name, tensor in _load_delta(delta, state, opened, recipe.key(facts), epoch).items():
         state[name] = tensor.to(state[name].dtype)
     # 2. As the library builds it, without the auxiliary heads that serve training only. What JSON cannot say raises here.
     architecture = json.loads(json.dumps(architecture_of(recipe, backbone, len(classes)), allow_nan=False))
     exported = build_exported(architecture)
-    state = {name: state[name] for name in exported.state_dict()}
+    state = {name: state[name].clone().contiguous() for name in exported.state_dict()}
     exported.load_state_dict(state)
     # 3. Over an earlier export the weights come first: until the configuration is replaced too, its checksum tells that the
     #    two do not belong together.
-    out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    tensors = {name: tensor.clone().contiguous() for name, tensor in state.items()}
-    write_atomic(out / MODEL, save(tensors, metadata={"format": "pt"}))
+    write_atomic(out / MODEL, save(state, metadata={"format": "pt"}))
     write_atomic(out / LABELS, ("\n".join(classes) + "\n").encode())
-    weights = {"asked": recipe.weights, "loaded": backbone.weights, "source": backbone.weights_source}
     config = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
@@ -99,7 +93,13 @@ def export_trial(
         "classes": classes,
         "preprocessing": preprocessing_of(settings, backbone),
         "recipe": recipe.to_json(),
-        "weights": {**weights, "sha256": backbone.weights_sha256, "fell_back": backbone.fell_back},
+        "weights": {
+            "asked": recipe.weights,
+            "loaded": backbone.weights,
+            "source": backbone.weights_source,
+            "sha256": backbone.weights_sha256,
+            "fell_back": backbone.fell_back,
+        },
         "data": {
             "source": facts.data.source,
             "fingerprint": facts.data.fingerprint,
@@ -109,7 +109,11 @@ def export_trial(
         "about": dict(about or {}),
         "metrics": dict(metrics),
         "model_sha256": sha256_of(out / MODEL),
-        "versions": _versions(),
+        "versions": {
+            "searchft": __version__,
+            "python": platform.python_version(),
+            **{package: importlib.metadata.version(package) for package in _VERSIONS_OF},
+        },
     }
     _write_config(out, config)
     return out
@@ -122,7 +126,7 @@ def add_metrics(out: Path, metrics: Mapping[str, Any]) -> None:
 
 
 def preprocessing_of(settings: DataSettings, backbone: BackboneFacts) -> dict[str, Any]:
-    """From an image to the network's input, in full: the steps of data/decode.py and data's Preprocess as plain numbers."""
+    """From an image to the network's input, in full, as plain numbers."""
     stored = max(settings.store_size, settings.image_size)
     first = round((stored - settings.image_size) / 2)  # as data.transforms.centre_crop
     return {
@@ -137,10 +141,8 @@ def preprocessing_of(settings: DataSettings, backbone: BackboneFacts) -> dict[st
     }
 
 
-def _load_delta(
-    delta: Path, state: Mapping[str, Any], recipe: Recipe, backbone: BackboneFacts, key: str, epoch: int | None
-) -> dict[str, Any]:
-    """The delta's tensors, found whole, fitting, complete, and of this trial's best epoch."""
+def _load_delta(delta: Path, state: Mapping[str, Any], opened: set[str], key: str, epoch: int | None) -> dict[str, Any]:
+    """The delta's tensors, found whole, fitting, complete (all of `opened`), and of this trial's best epoch."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -154,15 +156,11 @@ def _load_delta(
     except SafetensorError as error:
         raise StorageError(f"{delta} is damaged: {error}", str(delta)) from error
     wrong = [name for name, tensor in trained.items() if name not in state or tensor.shape != state[name].shape]
-    opened = set(open_parameters(recipe, backbone).parameters)
-    opened |= {name for name in state if name.startswith(f"{backbone.head}.")}
-    for names, fault in (
-        (wrong, "does not fit the recipe's network"),
-        (sorted(opened - set(trained)), "lacks what the recipe trains"),
-    ):
-        if names:
-            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-            raise InputError(f"{fault}: {', '.join(names[:3])}{more}", str(delta))
+    missing = sorted(opened - set(trained))
+    if names := wrong or missing:
+        fault = "does not fit the recipe's network" if wrong else "lacks what the recipe trains"
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        raise InputError(f"{fault}: {', '.join(names[:3])}{more}", str(delta))
     if made.get("key") != key or (epoch is not None and made.get("epoch") != str(epoch)):
         held = f"key {made.get('key', 'none')[:12]}, epoch {made.get('epoch', 'none')}"
         wanted = f"key {key[:12]}" + (f", epoch {epoch}" if epoch is not None else "")
@@ -173,13 +171,3 @@ def _load_delta(
 def _write_config(out: Path, config: Mapping[str, Any]) -> None:
     write_atomic(out / CARD, card_text(dict(config), shown_as=out.name).encode())
     write_json(out / CONFIG, config)
-
-
-def _versions() -> dict[str, str]:
-    versions = {"searchft": __version__, "python": platform.python_version()}
-    for package in _VERSIONS_OF:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return versions

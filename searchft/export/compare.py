@@ -1,17 +1,13 @@
-"""How far two networks' parameters lie apart, layer by layer: relative change and cosine similarity.
+"""How far two networks' parameters lie apart, tensor by tensor: relative change |b - a| / |a|, and the cosine between a and b.
 
-For each weight and bias: |b - a| / |a| (Euclidean norms) and the cosine of the angle between a and b, both over all
-elements. Two exports are compared by name; one export against `pretrained` is compared with the weights it started from,
-whose own head is not there: the new head's rows are left out, since nothing came before it.
-
-Running statistics of BatchNorms are not parameters and are not compared.
+Two exports are compared by name; against `pretrained`, an export is compared with the weights it started from, which have no head.
 """
 
 from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -28,12 +24,10 @@ PRETRAINED = "pretrained"
 
 @dataclass(frozen=True)
 class Row:
-    """One parameter tensor."""
+    """One parameter tensor, `layer.kind` by name."""
 
     layer: str
-    """Its module."""
     kind: str
-    """`weight`, `bias` or the parameter's own name."""
     size: int
     relative_change: float
     """|b - a| / |a|; infinite where a is zero and b is not."""
@@ -43,7 +37,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All rows in the order of the network, and what could not be compared."""
+    """All rows in the order of the network, and the names that could not be compared."""
 
     a: str
     b: str
@@ -54,15 +48,15 @@ class Comparison:
 
     def summary(self) -> dict[str, dict[str, float]]:
         """Median relative change and cosine of weights and of biases, where they are numbers."""
-        found = {}
-        for kind in ("weight", "bias"):
-            rows = [row for row in self.rows if row.kind == kind]
-            found[kind] = {
+        kinds = {kind: [row for row in self.rows if row.kind == kind] for kind in ("weight", "bias")}
+        return {
+            kind: {
                 "tensors": float(len(rows)),
-                "median_relative_change": _median([row.relative_change for row in rows]),
-                "median_cosine": _median([row.cosine for row in rows]),
+                "median_relative_change": _median(row.relative_change for row in rows),
+                "median_cosine": _median(row.cosine for row in rows),
             }
-        return found
+            for kind, rows in kinds.items()
+        }
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON data; infinities and NaN become null on output."""
@@ -76,34 +70,27 @@ def compare(a: str, b: str) -> Comparison:
     """
     if a == PRETRAINED and b == PRETRAINED:
         raise InputError("must name at least one exported folder beside pretrained", "A B")
-    first, second = _parameters(a, b), _parameters(b, a)
-    return compare_parameters(first, second, a, b)
+    return compare_parameters(_load_parameters(a, b), _load_parameters(b, a), a, b)
 
 
 def compare_parameters(first: Mapping[str, Tensor], second: Mapping[str, Tensor], a: str = "a", b: str = "b") -> Comparison:
     """As `compare`, from tensors by name; the order is the first's."""
     common = [name for name in first if name in second]
     other = [name for name in common if first[name].shape != second[name].shape]
-    rows = []
-    for name in common:
-        if name not in other:
-            layer, _, kind = name.rpartition(".")
-            rows.append(Row(layer, kind, first[name].numel(), *_distance(first[name], second[name])))
+    rows = [_compare_tensors(name, first[name], second[name]) for name in common if name not in other]
     only_in_a, only_in_b = (tuple(n for n in x if n not in y) for x, y in ((first, second), (second, first)))
     return Comparison(a, b, tuple(rows), only_in_a, only_in_b, tuple(other))
 
 
-def _distance(a: Tensor, b: Tensor) -> tuple[float, float]:
+def _compare_tensors(name: str, a: Tensor, b: Tensor) -> Row:
+    layer, _, kind = name.rpartition(".")
     x, y = a.detach().double().flatten(), b.detach().double().flatten()
     size_x, size_y, apart = float(x.norm()), float(y.norm()), float((y - x).norm())
-    if size_x == 0:
-        return (0.0 if apart == 0 else math.inf), math.nan
-    if size_y == 0:
-        return apart / size_x, math.nan
-    return apart / size_x, float(torch.dot(x / size_x, y / size_y))
+    change = apart / size_x if size_x else math.inf if apart else 0.0
+    return Row(layer, kind, a.numel(), change, float(torch.dot(x / size_x, y / size_y)) if size_x and size_y else math.nan)
 
 
-def _parameters(side: str, other: str) -> dict[str, Tensor]:
+def _load_parameters(side: str, other: str) -> dict[str, Tensor]:
     """Parameters by name of an export, or of the weights that the other one started from."""
     if side != PRETRAINED:
         model, _ = load_exported(Path(side))
@@ -123,7 +110,7 @@ def _parameters(side: str, other: str) -> dict[str, Tensor]:
     return {name: p.detach() for name, p in model.named_parameters() if not name.startswith(facts.head + ".")}
 
 
-def _median(values: Sequence[float]) -> float:
+def _median(values: Iterable[float]) -> float:
     finite = [value for value in values if math.isfinite(value)]
     return statistics.median(finite) if finite else math.nan
 
@@ -131,15 +118,10 @@ def _median(values: Sequence[float]) -> float:
 def draw(comparison: Comparison, path: Path) -> None:
     """Writes a figure: relative change and cosine of every layer's weights and biases, in order. PNG, SVG or PDF by name.
 
-    Raises InputError where matplotlib is missing or the file's kind is unknown.
+    Raises InputError where the file's kind is unknown.
     """
-    try:
-        import matplotlib
+    from matplotlib.figure import Figure
 
-        matplotlib.use("Agg")
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise InputError("needs matplotlib: pip install 'searchft[report]'", "--figure") from error
     if path.suffix.lower() not in (".png", ".svg", ".pdf"):
         raise InputError(f"must end in .png, .svg or .pdf but got {path.name!r}", "--figure")
     layers = list(dict.fromkeys(row.layer for row in comparison.rows))
@@ -151,11 +133,9 @@ def draw(comparison: Comparison, path: Path) -> None:
         places = [place[row.layer] for row in rows]
         top.plot(places, [row.relative_change for row in rows], mark, markersize=4, label=kind)
         bottom.plot(places, [row.cosine for row in rows], mark, markersize=4, label=kind)
-    top.set_ylabel("relative change")
-    top.set_title(f"{comparison.a} against {comparison.b}")
+    top.set(ylabel="relative change", title=f"{comparison.a} against {comparison.b}")
     top.legend()
-    bottom.set_ylabel("cosine similarity")
-    bottom.set_ylim(-1.05, 1.05)
+    bottom.set(ylabel="cosine similarity", ylim=(-1.05, 1.05))
     bottom.set_xticks(range(len(layers)), layers, rotation=90, fontsize=6)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)

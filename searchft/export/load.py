@@ -1,18 +1,11 @@
-"""Loading an exported folder with torch, torchvision or timm, and safetensors: no more than the model card's snippet uses.
-
-`load_exported` and the snippet (`snippet.py`) do the same steps in the same order, so their logits are equal bit for
-bit; a test holds this in a separate process. What is done beyond the snippet is checking: a folder that was mixed up
-or cut short is refused with a reason instead of predicting nonsense.
-"""
+"""Loading an exported folder by the snippet's own steps (`card.py`), so that logits are equal bit for bit, and checking it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from searchft.errors import InputError, StorageError
 from searchft.files import read_json, sha256_of
@@ -75,35 +68,27 @@ def build_exported(architecture: dict[str, Any]) -> nn.Module:
     elif library == "torch.nn":  # a table of layers is the whole network
         model = nn.Sequential()
     elif library == "python":
-        from searchft.models.code import build_own
+        from searchft.models.backbones import build_own
 
         model = build_own(f"python:{name}", architecture["num_classes"])
     else:
         raise InputError(f"is a network of {library!r}, which only its author's code can build", name)
+
+    def set_attribute(path: str, value: Any) -> None:
+        module, _, attribute = path.rpartition(".")
+        setattr(model.get_submodule(module), attribute, value)
+
     for path, count in architecture.get("kept", {}).items():
         model.set_submodule(path, model.get_submodule(path)[:count])
     for path, kind, arguments in architecture.get("new_layers", []):
-        _set_attribute(model, path, getattr(nn, kind)(**arguments))
+        set_attribute(path, getattr(nn, kind)(**arguments))
     if "adapters" in architecture:
         from searchft.models.adapters import attach_adapters
 
         attach_adapters(model, architecture["adapters"])
     for path, value in architecture["edits"].items():
-        _set_attribute(model, path, value)
+        set_attribute(path, value)
     layers = [getattr(nn, kind)(**arguments) for kind, arguments in architecture["head"]["layers"]]
     model.set_submodule(architecture["head"]["module"], nn.Sequential(*layers) if len(layers) > 1 else layers[0])
     assert isinstance(model, nn.Module)
     return model
-
-
-def _set_attribute(model: nn.Module, path: str, value: Any) -> None:
-    module, _, attribute = path.rpartition(".")
-    setattr(model.get_submodule(module), attribute, value)
-
-
-def normalize(images: Tensor, preprocessing: dict[str, Any], box: Sequence[int] = ()) -> Tensor:
-    """uint8 [B, S, S, 3] of the stored size to float32 [B, 3, H, W]: crop (or `box`), /255, mean and deviation, as the snippet."""
-    left, top, right, bottom = box or preprocessing["crop"]
-    pixels = images[:, top:bottom, left:right].permute(0, 3, 1, 2) / 255
-    mean, std = torch.tensor(preprocessing["mean"]).view(3, 1, 1), torch.tensor(preprocessing["std"]).view(3, 1, 1)
-    return (pixels - mean) / std

@@ -1,15 +1,12 @@
-"""Scoring an exported folder exactly as whoever takes it away will: plain float32, on the CPU, nothing folded or cached.
+"""Scoring an exported folder exactly as its next user will: plain float32, on the CPU, nothing folded or cached.
 
-The batch size is fixed and the last batch is filled up, because float32 values depend on the batch that they are computed
-in: with that an image's logits depend on nothing but the image. (Threads matter too in the last bit; classes do not.)
-
-Test-time augmentation averages the softmax of several looks at one image. `five-crop` is the centre and the four corners of
-what `data.store_size` keeps beyond `data.image_size`, `ten-crop` those and their mirror images, `flip` the centre and its own.
+Batches have a fixed size and the last one is filled up, because float32 values depend on the batch that they are computed in:
+with that an image's logits depend on nothing but the image (and, in the last bit, on the number of threads).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +17,11 @@ from torch import Tensor, nn
 from searchft.data.decode import UnreadableImage, decode_image
 from searchft.errors import InputError
 from searchft.export.interval import wilson_interval
-from searchft.export.load import load_exported, normalize, read_config
-
-SCORE_BATCH = 32
-"""Images per forward pass when scoring."""
+from searchft.export.load import load_exported, read_config
 
 LOOKS = ("none", "five-crop", "ten-crop", "flip")
+"""Test-time augmentation: averages the softmax over the centre and the four corners of what `data.store_size` keeps beyond
+`data.image_size`, over those and their mirror images, or over the centre and its own."""
 
 
 def evaluate_split(folder: Path, images: np.ndarray, labels: np.ndarray, tta: str = "none") -> dict[str, Any]:
@@ -108,34 +104,25 @@ def crop_boxes(preprocessing: dict[str, Any], tta: str) -> list[tuple[list[int],
     return boxes + [(box, True) for box, _ in boxes] if tta == "ten-crop" else boxes
 
 
-def look(images: Tensor, preprocessing: dict[str, Any], box: Sequence[int], mirrored: bool) -> Tensor:
-    """One look at uint8 images [B, S, S, 3] of the stored size: float32 [B, 3, H, W], ready for the network."""
-    out = normalize(images, preprocessing, box)
+def normalize(images: Tensor, preprocessing: dict[str, Any], box: Sequence[int] = (), mirrored: bool = False) -> Tensor:
+    """uint8 [B, S, S, 3] of the stored size to float32 [B, 3, H, W]: crop (or `box`), /255, mean and deviation, as the snippet."""
+    left, top, right, bottom = box or preprocessing["crop"]
+    pixels = images[:, top:bottom, left:right].permute(0, 3, 1, 2) / 255
+    mean, std = torch.tensor(preprocessing["mean"]).view(3, 1, 1), torch.tensor(preprocessing["std"]).view(3, 1, 1)
+    out = (pixels - mean) / std
     return out.flip(3) if mirrored else out
 
 
-def logits_of(model: nn.Module, images: np.ndarray, preprocessing: dict[str, Any], batch: int = SCORE_BATCH) -> Tensor:
-    """Logits float32 [N, C] of uint8 images [N, S, S, 3], in batches of exactly `batch` (the last one filled up)."""
-    return _in_batches(lambda chunk: model(normalize(chunk, preprocessing)), images, batch)
-
-
 def probabilities_of(
-    model: nn.Module, images: np.ndarray, preprocessing: dict[str, Any], tta: str = "none", batch: int = SCORE_BATCH
+    model: nn.Module, images: np.ndarray, preprocessing: dict[str, Any], tta: str = "none", batch: int = 32
 ) -> Tensor:
-    """Probabilities float32 [N, C], the mean of the looks' softmax; batches as in `logits_of`."""
+    """Probabilities float32 [N, C] of uint8 images [N, S, S, 3] (N > 0), the mean of the looks' softmax, `batch` at a time."""
     boxes = crop_boxes(preprocessing, tta)
-
-    def average(chunk: Tensor) -> Tensor:
-        return torch.stack([model(look(chunk, preprocessing, *one)).softmax(dim=1) for one in boxes]).mean(dim=0)
-
-    return _in_batches(average, images, batch)
-
-
-def _in_batches(forward: Callable[[Tensor], Tensor], images: np.ndarray, batch: int) -> Tensor:
     parts = []
     with torch.inference_mode():
         for first in range(0, len(images), batch):
             chunk = torch.from_numpy(np.array(images[first : first + batch]))
-            padding = torch.zeros(batch - len(chunk), *chunk.shape[1:], dtype=torch.uint8)
-            parts.append(forward(torch.cat([chunk, padding]))[: len(chunk)].clone())
+            padded = torch.cat([chunk, torch.zeros(batch - len(chunk), *chunk.shape[1:], dtype=torch.uint8)])
+            looks = [model(normalize(padded, preprocessing, *one)).softmax(dim=1) for one in boxes]
+            parts.append(torch.stack(looks).mean(dim=0)[: len(chunk)])
     return torch.cat(parts)

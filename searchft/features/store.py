@@ -1,7 +1,6 @@
 """Keeps frozen values on disk: computed once, by whoever comes first, and shared by every trial, worker and study.
 
-Values come back as torch tensors over `cache.Cache`'s maps. numpy has no bfloat16: files are raw bytes, so nothing is
-converted. 4-D values in channels_last lie on disk in that order and come back in it.
+Values come back as torch tensors over `cache.Cache`'s maps; channels_last ones lie on disk in that order and come back in it.
 """
 
 from __future__ import annotations
@@ -19,8 +18,7 @@ from torch import Tensor
 from searchft.cache import Cache, CacheRefusal
 from searchft.faults import fault
 
-CHUNK = 256
-"""Images computed and written together: whole micro-batches, so that only the last one is padded."""
+CHUNK = 256  # images computed and written together: whole micro-batches, so that only the last one is padded
 
 
 class FeatureStore(Cache):
@@ -28,18 +26,15 @@ class FeatureStore(Cache):
 
     def __init__(self, root: Path, budget_bytes: int) -> None:
         super().__init__(root, budget_bytes)
-        self.refusal = ""
-        """Why the last `values` gave None."""
-        self.computed_s: dict[str, float] = {}
-        """By key, of the values opened: how long computing them took, once."""
+        self.refusal = ""  # why the last `values` gave None
+        self.computed_s: dict[str, float] = {}  # by key, of the values opened: how long computing them took, once
 
     def values(self, key: str, count: int, compute: Callable[[int, int], tuple[Tensor, ...]] | None) -> list[Tensor] | None:
         """The values of `key`: CPU tensors [count, …], built by `compute` if they are not there.
 
-        `compute(start, stop)` gives the rows start … stop-1 of every value, each [stop-start, …]; it is called for ascending,
-        adjacent ranges while other processes wait. Gives None, with the reason in `refusal`, where the values do not fit the
-        budget or the disk (then compute them batch by batch), or where `compute` is None and nothing usable is there. Raises
-        ValueError for a malformed key, count or row, StorageError where the disk fails, and what `compute` raises.
+        `compute(start, stop)` gives the rows start … stop-1 of every value, each [stop-start, …], for ascending, adjacent ranges.
+        Gives None, with the reason in `refusal`, where the values do not fit the budget or the disk, or where `compute` is None and
+        nothing usable is there. Raises ValueError for a malformed key, count or row, StorageError where the disk fails.
         """
         if count < 1:
             raise ValueError(f"count must be at least 1 but got {count}")
@@ -89,22 +84,23 @@ def _write(reserve: Callable[[int], Path], count: int, compute: Callable[[int, i
 def _host(tensor: Tensor) -> Tensor:
     """On the CPU, in one of the two layouts that files know."""
     tensor = tensor.detach().cpu()
-    return tensor if _is_channels_last(tensor) else tensor.contiguous()
+    return tensor if _layout(tensor) == "channels_last" else tensor.contiguous()
 
 
-def _is_channels_last(tensor: Tensor) -> bool:
-    return tensor.ndim == 4 and not tensor.is_contiguous() and tensor.is_contiguous(memory_format=torch.channels_last)
+def _layout(tensor: Tensor) -> str:
+    last = tensor.ndim == 4 and not tensor.is_contiguous() and tensor.is_contiguous(memory_format=torch.channels_last)
+    return "channels_last" if last else "contiguous"
 
 
 def _describe(place: int, tensor: Tensor) -> dict[str, Any]:
     """A file of the manifest, but for the number of rows."""
-    layout = "channels_last" if _is_channels_last(tensor) else "contiguous"
     dtype = str(tensor.dtype).removeprefix("torch.")
-    return {"name": f"{place}.bin", "dtype": dtype, "shape": list(tensor.shape[1:]), "layout": layout}
+    return {"name": f"{place}.bin", "dtype": dtype, "shape": list(tensor.shape[1:]), "layout": _layout(tensor)}
 
 
 def _raw(tensor: Tensor) -> memoryview:
-    tensor = tensor.permute(0, 2, 3, 1) if _is_channels_last(tensor) else tensor
+    """The bytes, in the order of memory: numpy has no bfloat16."""
+    tensor = tensor.permute(0, 2, 3, 1) if _layout(tensor) == "channels_last" else tensor
     return tensor.reshape(-1).view(torch.uint8).numpy().data
 
 

@@ -1,13 +1,4 @@
-"""Networks: by name, with their weights, divided into stages, with our head, frozen as far as a recipe says.
-
-    facts = describe_backbone(recipe, seed=0)         # once, before a study exists; plain data
-    model = build_model(recipe, facts, num_classes=40, head_seed=7)
-    opening = open_parameters(recipe, facts)
-    freeze(model, facts, opening)
-    set_modes(model, facts, opening, training=True)   # never model.train()
-
-Importing this package imports torch; timm only where a timm name is used.
-"""
+"""Networks: by name, with their weights, divided into stages, with our head, frozen as far as a recipe says."""
 
 from __future__ import annotations
 

@@ -1,43 +1,45 @@
-"""Networks by name: `torchvision/resnet18`, `timm/vit_tiny_patch16_224`, `searchft/convnet5`, `python:mine.py:Net`.
+"""Networks by name: `torchvision/resnet18`, `timm/vit_tiny_patch16_224`, `searchft/convnet5`, `python:FILE.py:NAME`.
 
-Builds the bare network with a throw-away head of a few classes and initial values that follow from a seed alone.
-Weights, edits and our head come later (weights.py, edits.py, heads.py).
+Builds the bare network with a throw-away head and initial values that follow from a seed alone; weights, edits and our head follow.
+NAME of a user's file is called with the number of classes and returns an nn.Module: images [N, 3, H, W] to logits [N, C]. A space is
+data, and reading one must never run code: such a file is run only where the user said so with --allow-code.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
-from collections.abc import Sequence
+import hashlib
+import importlib.util
+import os
+import traceback
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import timm
+import torch
 import torchvision
 from torch import nn
 
 from searchft.errors import InputError, Problem
-from searchft.models.code import build_own, parts_of
-from searchft.models.convnets import PAIRS, build_convnet
-from searchft.models.families import Family, family_of
-from searchft.models.seeding import seeded
+from searchft.models.families import PAIRS, Family, add_rows, convnet_rows, family_of
 from searchft.wording import near_names
 
-LIBRARIES = ("torchvision", "timm", "searchft", "python")
+PERMISSION = "SEARCHFT_ALLOW_CODE"
+"""The environment variable that allows code: the folder of the space file. Processes that this one starts inherit it."""
 PLACEHOLDER_CLASSES = 7
-"""Classes of the head that ours replaces: few, so that nothing large is initialised in vain, and a number that no other
-layer has, so that a second head gives itself away."""
+"""Classes of the head that ours replaces: few, and a number that no other layer has, so that a second head gives itself away."""
 
 
 @dataclass(frozen=True)
 class BackboneName:
     """A backbone's name taken apart."""
 
-    library: str
-    """`torchvision`, `timm`, `searchft` (small networks of ours), or `python` (the user's own)."""
-    name: str
-    """The library's name of the architecture, without a timm tag; for `python` FILE.py:NAME."""
-    tag: str = ""
-    """timm's name of a set of weights, where the user wrote one: `a1_in1k` of `resnet18.a1_in1k`."""
+    library: str  # `torchvision`, `timm`, `searchft` (small networks of ours), or `python` (the user's own)
+    name: str  # the library's name of the architecture, without a timm tag; for `python` FILE.py:NAME
+    tag: str = ""  # timm's name of a set of weights, where the user wrote one: `a1_in1k` of `resnet18.a1_in1k`
 
     def __str__(self) -> str:
         return f"{self.library}{':' if self.library == 'python' else '/'}{self.full_name}"
@@ -58,6 +60,11 @@ class BackboneName:
         return tuple(module for module, _ in self.family.auxiliary) if self.family else ()
 
 
+def refusal(rule: str, key: str = "recipe.backbone", where: str = "") -> InputError:
+    """The error of a network that breaks a rule."""
+    return InputError(Problem(where, key, rule))
+
+
 def near(word: str, known: Sequence[str]) -> str:
     """`, did you mean 'x' or 'y'?` if something known is close to the word, else an empty string."""
     close = near_names(word, known)
@@ -66,34 +73,51 @@ def near(word: str, known: Sequence[str]) -> str:
 
 def parse_backbone(text: str) -> BackboneName:
     """Takes `torchvision/NAME`, `timm/NAME[.TAG]` … apart. Raises InputError with near misses for an unknown one."""
-
-    def refuse(rule: str) -> InputError:
-        return InputError(Problem("", "recipe.backbone", rule))
-
     if text.startswith("python:"):
         parts_of(text)  # raises without permission, or where there is no such file
         return BackboneName("python", text.removeprefix("python:"))
     library, _, name = text.partition("/")
-    if library not in LIBRARIES or not name:
-        raise refuse(f"must be torchvision/NAME or timm/NAME but got {text!r}{near(text, list_backbones(None))}")
+    if library not in ("torchvision", "timm", "searchft", "python") or not name:
+        raise refusal(f"must be torchvision/NAME or timm/NAME but got {text!r}{near(text, list_backbones(None))}")
     if library == "searchft" and name not in PAIRS:
-        known = list(PAIRS)
-        raise refuse(f"must name a network of searchft's own ({', '.join(known)}) but got {name!r}{near(name, known)}")
+        raise refusal(f"must name a network of searchft's own ({', '.join(PAIRS)}) but got {name!r}{near(name, list(PAIRS))}")
     if library == "torchvision":
         if name not in _torchvision_names():
-            raise refuse(f"must name a torchvision classifier but got {name!r}{near(name, _torchvision_names())}")
+            raise refusal(f"must name a torchvision classifier but got {name!r}{near(name, _torchvision_names())}")
         if family_of(name) is None:
-            raise refuse(f"must be of a family whose stages searchft knows but got {name!r}: take timm's version of it")
+            raise refusal(f"must be of a family whose stages searchft knows but got {name!r}: take timm's version of it")
     if library != "timm":
         return BackboneName(library, name)
     base, _, tag = name.partition(".")
     if not timm.is_model(base):
-        raise refuse(f"must name a timm model but got {name!r}{near(base, timm.list_models())}")
-    tags = timm_tags(base)
-    if tag and tag not in tags:
-        known_tags = ", ".join(tags) or "none"
-        raise refuse(f"must name weights of timm's {base} ({known_tags}) after the dot but got {tag!r}{near(tag, tags)}")
+        raise refusal(f"must name a timm model but got {name!r}{near(base, timm.list_models())}")
+    if tag and tag not in (tags := timm_tags(base)):
+        known = ", ".join(tags) or "none"
+        raise refusal(f"must name weights of timm's {base} ({known}) after the dot but got {tag!r}{near(tag, tags)}")
     return BackboneName(library, base, tag)
+
+
+def permit(folder: Path) -> None:
+    """Allows this process, and those it starts, to run the networks' files that a space in `folder` names."""
+    os.environ[PERMISSION] = str(Path(folder).absolute())
+
+
+def parts_of(text: str) -> tuple[Path, str]:
+    """FILE (absolute) and NAME of `python:FILE.py:NAME`. Raises InputError without permission or for another form."""
+    file, _, name = text.removeprefix("python:").rpartition(":")
+    if not file.endswith(".py") or not name.isidentifier():
+        raise refusal(f"must be python:FILE.py:NAME but got {text!r}")
+    if not os.environ.get(PERMISSION):
+        raise refusal(f"must not be code unless you allow it but got {text!r}: read {file}, then say --allow-code")
+    path = Path(os.environ[PERMISSION]) / Path(file).expanduser()
+    if not path.is_file():
+        raise refusal(f"must name a Python file that exists but {path} does not")
+    return path, name
+
+
+def digest_of(text: str) -> str:
+    """12 hex digits of the file's content: another text is another network. Raises as `parts_of`."""
+    return hashlib.sha256(parts_of(text)[0].read_bytes()).hexdigest()[:12]
 
 
 def list_backbones(pattern: str | None = None) -> list[str]:
@@ -115,6 +139,35 @@ def _torchvision_names() -> list[str]:
 def timm_tags(name: str) -> list[str]:
     """Tags of all pretrained weights that timm knows for an architecture, sorted; often none."""
     return [full.partition(".")[2] for full in timm.list_pretrained(f"{name}.*")]
+
+
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Within the block torch's CPU generator runs from `seed`; afterwards it is where it was before."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would also seed CUDA, which outlasts the block
+        yield
+
+
+def build_own(text: str, num_classes: int) -> nn.Module:
+    """Runs the file and calls NAME. Raises InputError naming the file, line and cause of whatever goes wrong there."""
+    path, name = parts_of(text)
+    spec = importlib.util.spec_from_file_location(f"searchft_user_{digest_of(text)}", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        factory = getattr(module, name, None)
+        model = factory(num_classes) if callable(factory) else None
+    except Exception as error:  # whatever the user's code raises
+        inside = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+        line = f", line {inside[-1]}" if inside else ""
+        raise refusal(f"must build a network but {path}{line}: {type(error).__name__}: {error}") from error
+    if not callable(factory):
+        raise refusal(f"must name a class or function of {path} but it has no {name!r}")
+    if not isinstance(model, nn.Module):
+        raise refusal(f"must give an nn.Module but {name} of {path} gives {type(model).__name__}")
+    return model
 
 
 def constructor_arguments(name: BackboneName, weights: str, auxiliary: bool = False) -> dict[str, Any]:
@@ -145,7 +198,8 @@ def build_backbone(name: BackboneName, weights: str, seed: int, auxiliary: bool 
         if name.library == "python":
             model = build_own(str(name), PLACEHOLDER_CLASSES)
         elif name.library == "searchft":
-            model = build_convnet(name.name, PLACEHOLDER_CLASSES)
+            model = nn.Sequential()
+            add_rows(model, convnet_rows(name.name, PLACEHOLDER_CLASSES))
         elif name.library == "timm":
             model = timm.create_model(name.full_name, pretrained=False, num_classes=PLACEHOLDER_CLASSES)
         else:
@@ -159,6 +213,5 @@ def build_backbone(name: BackboneName, weights: str, seed: int, auxiliary: bool 
 
 def auxiliary_heads(model: nn.Module, name: BackboneName) -> tuple[tuple[str, str], ...]:
     """(module, final layer) of the auxiliary heads that this model really has."""
-    family = name.family
-    rows = family.auxiliary if family else ()
+    rows = name.family.auxiliary if name.family else ()
     return tuple(row for row in rows if getattr(model, row[0], None) is not None)

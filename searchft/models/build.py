@@ -1,7 +1,4 @@
-"""From a recipe and recorded facts to a network: the same one in every process, whatever ran before.
-
-A worker builds many models of few architectures: finished backbones without their head are kept, a few at most, and copied.
-"""
+"""From a recipe and recorded facts to a network: the same one in every process, whatever ran before."""
 
 from __future__ import annotations
 
@@ -13,37 +10,37 @@ from typing import Any
 import torch
 from torch import nn
 
-from searchft.errors import ChangedGroundError, InputError, Problem, SearchftError, first_line
-from searchft.models.adapters import attach_adapters, check_adapters
-from searchft.models.backbones import BackboneName, auxiliary_heads, build_backbone, constructor_arguments, parse_backbone
-from searchft.models.convnets import Rows, convnet_rows
+from searchft.errors import ChangedGroundError, Problem, SearchftError, first_line
+from searchft.models.adapters import attach_adapters
+from searchft.models.backbones import (
+    BackboneName,
+    auxiliary_heads,
+    build_backbone,
+    constructor_arguments,
+    parse_backbone,
+    refusal,
+    seeded,
+)
 from searchft.models.edits import apply_edits, change_modules, is_structural
+from searchft.models.families import Rows, convnet_rows
 from searchft.models.heads import HeadSlot, assemble, find_head, head_layers, probe_head
-from searchft.models.seeding import seeded
 from searchft.models.weights import Source, find_weights, load_into, random_seed
 from searchft.recipe import BackboneFacts, Recipe
 
-KEPT_TEMPLATES = 3
-"""Backbones kept in memory per process."""
-
-SEED_UNDER_WEIGHTS = 0
-"""Seed of the values that a weights file then replaces; only auxiliary heads that it lacks keep them."""
+KEPT_TEMPLATES = 3  # backbones kept in memory per process
+SEED_UNDER_WEIGHTS = 0  # seed of the values that a weights file then replaces; only auxiliary heads that it lacks keep them
 
 
 @dataclass(frozen=True)
 class Template:
-    """A finished backbone; never trained, only copied."""
+    """A finished backbone; never trained, only copied: a worker builds many models of few architectures."""
 
-    model: nn.Module
-    """An empty nn.Identity stands where the head goes."""
+    model: nn.Module  # an empty nn.Identity stands where the head goes
     slot: HeadSlot
-    edits: dict[str, Any]
-    """What the edits set, in the modules' own form."""
+    edits: dict[str, Any]  # what the edits set, in the modules' own form
     notes: tuple[str, ...]
-    kept: dict[str, int]
-    """How many modules of which nn.Sequential were kept."""
-    new_layers: Rows
-    """Layers that edits appended or put in another's place."""
+    kept: dict[str, int]  # how many modules of which nn.Sequential were kept
+    new_layers: Rows  # layers that edits appended or put in another's place
 
 
 _templates: OrderedDict[tuple[Any, ...], Template] = OrderedDict()
@@ -67,33 +64,30 @@ def make_template(recipe: Recipe, name: BackboneName, source: Source, probe_size
     if fresh and source.path is not None:
         notes += (f"{', '.join(fresh)} of {name} are new: they begin at random values",)
     if probe_size:
-        slot = probed(model, slot, probe_size, bool(own))
+        slot = _probed(model, slot, probe_size, bool(own))
     with seeded(SEED_UNDER_WEIGHTS):
         attach_adapters(model, recipe.adapters)
-    for parameter in model.parameters():
-        parameter.requires_grad_(True)
+    model.requires_grad_(True)
     model.set_submodule(slot.module, nn.Identity())
     return Template(model, slot, edits, notes, kept, new_layers)
 
 
-def probed(model: nn.Module, slot: HeadSlot, size: int, edited: bool) -> HeadSlot:
+def _probed(model: nn.Module, slot: HeadSlot, size: int, edited: bool) -> HeadSlot:
     """The slot with `num_features` as two grey images of `size` pixels really bring them. Raises InputError if they cannot."""
     try:
         shape = probe_head(model, slot.module, torch.zeros(2, 3, size, size))
     except Exception as error:  # whatever a network says of sizes that do not fit
         key, what = ("recipe.edits", "with these edits") if edited else ("recipe.backbone", "as it is")
         rule = f"must leave a network that runs but {what} it fails on {size}×{size} pixels: {first_line(error)}"
-        raise InputError(Problem("", key, rule)) from error
+        raise refusal(rule, key) from error
     if len(shape) == 4 and not slot.convolution and not slot.before:
         raise SearchftError(f"the head {slot.module} would get maps of shape {shape}: please report this")
-    features = shape[1]
-    if len(shape) > 2 and not slot.convolution and "pool" not in slot.before:
-        features = int(torch.Size(shape[1:]).numel())
-    return replace(slot, num_features=features)
+    flat = len(shape) > 2 and not slot.convolution and "pool" not in slot.before
+    return replace(slot, num_features=torch.Size(shape[1:]).numel() if flat else shape[1])
 
 
-def source_of(backbone: BackboneFacts, name: BackboneName) -> Source:
-    """The recorded weights again. Raises ChangedGroundError if they are not the recorded ones any more."""
+def _find_again(backbone: BackboneFacts, name: BackboneName) -> Source:
+    """The recorded weights. Raises ChangedGroundError if they are not the recorded ones any more."""
     source = find_weights(name, backbone.weights, random_seed(backbone.weights_sha256) or 0)
     if source.sha256 != backbone.weights_sha256:
         rule = f"must be the weights that this study was created with (SHA-256 {backbone.weights_sha256[:12]}) but the file is "
@@ -102,12 +96,12 @@ def source_of(backbone: BackboneFacts, name: BackboneName) -> Source:
     return source
 
 
-def template_of(recipe: Recipe, backbone: BackboneFacts) -> Template:
-    """The kept template of a recipe's architecture, made at first use. Raises what `make_template` and `source_of` raise."""
+def _template_of(recipe: Recipe, backbone: BackboneFacts) -> Template:
+    """The kept template of a recipe's architecture, made at first use."""
     key = _template_key(recipe, backbone)
     if key not in _templates:
         name = parse_backbone(recipe.backbone)
-        keep_template(recipe, backbone, make_template(recipe, name, source_of(backbone, name)))
+        keep_template(recipe, backbone, make_template(recipe, name, _find_again(backbone, name)))
     _templates.move_to_end(key)
     return _templates[key]
 
@@ -131,19 +125,15 @@ def forget_templates() -> None:
 def build_model(recipe: Recipe, backbone: BackboneFacts, num_classes: int, head_seed: int) -> nn.Module:
     """The network of a recipe: float32, on the CPU, every parameter with requires_grad, images [N, 3, H, W] -> logits [N, C].
 
-    Pretrained values come from the recorded source, random ones from the recorded seed; our head is initialised from
-    `head_seed` by torch's default rule. The same arguments give bit-equal values whatever ran before, and nobody's random
-    state is touched. Call `freeze` and `set_modes` next.
+    Pretrained values come from the recorded source, random ones from the recorded seed, our head's from `head_seed` by torch's
+    default rule: the same arguments give bit-equal values, and nobody's random state is touched. Call `freeze` and `set_modes` next.
 
     Raises ChangedGroundError if the weights file is not the recorded one any more, InputError if it is gone.
     """
-    check_adapters(recipe.adapters)
-    template = template_of(recipe, backbone)
-    model = copy.deepcopy(template.model)
-    name = parse_backbone(recipe.backbone)
+    model = copy.deepcopy(_template_of(recipe, backbone).model)
     model.set_submodule(backbone.head, new_head(recipe, backbone, num_classes, head_seed))
     with seeded(head_seed):
-        for module, last in auxiliary_heads(model, name):
+        for module, last in auxiliary_heads(model, parse_backbone(recipe.backbone)):
             old = model.get_submodule(f"{module}.{last}")
             assert isinstance(old, nn.Linear)
             model.set_submodule(f"{module}.{last}", nn.Linear(old.in_features, num_classes))
@@ -152,9 +142,9 @@ def build_model(recipe: Recipe, backbone: BackboneFacts, num_classes: int, head_
 
 def new_head(recipe: Recipe, backbone: BackboneFacts, num_classes: int, head_seed: int) -> nn.Module:
     """The head of a recipe alone, float32, on the CPU: bit-equal to the one that `build_model` puts into the network."""
-    slot = template_of(recipe, backbone).slot
+    slot = _template_of(recipe, backbone).slot
     with seeded(head_seed):
-        return assemble(_layers(recipe, backbone, slot, num_classes))
+        return assemble(head_layers(recipe, slot, backbone.num_features, num_classes))
 
 
 def architecture_of(recipe: Recipe, backbone: BackboneFacts, num_classes: int) -> dict[str, Any]:
@@ -169,8 +159,9 @@ def architecture_of(recipe: Recipe, backbone: BackboneFacts, num_classes: int) -
     nn.Sequential if there are several) at `head.module`. Auxiliary heads are not part of it: leave their values out.
     """
     name = parse_backbone(recipe.backbone)
-    template = template_of(recipe, backbone)
+    template = _template_of(recipe, backbone)
     rows = (convnet_rows(name.name, num_classes) if name.library == "searchft" else []) + template.new_layers
+    layers = head_layers(recipe, template.slot, backbone.num_features, num_classes)
     changed = {
         "kept": template.kept,
         "new_layers": [list(row) for row in rows],
@@ -182,21 +173,14 @@ def architecture_of(recipe: Recipe, backbone: BackboneFacts, num_classes: int) -
         "kwargs": constructor_arguments(name, backbone.weights),
         **{key: value for key, value in changed.items() if value},
         "edits": {path: list(v) if isinstance(v, tuple) else v for path, v in template.edits.items()},
-        "head": {
-            "module": backbone.head,
-            "layers": [list(layer) for layer in _layers(recipe, backbone, template.slot, num_classes)],
-        },
+        "head": {"module": backbone.head, "layers": [list(layer) for layer in layers]},
         "num_classes": num_classes,
     }
 
 
 def check_image_size(recipe: Recipe, backbone: BackboneFacts, image_size: int) -> str:
-    """Empty if the network runs on images of so many pixels, else the rule it breaks (for `data.image_size`).
-
-    Vision transformers take one size only, and small images vanish in deep networks. Costs one forward pass of two images.
-    """
-    model = build_model(recipe, backbone, 2, 0)
-    model.eval()
+    """Empty if the network runs on images of so many pixels, else the rule it breaks (for `data.image_size`)."""
+    model = build_model(recipe, backbone, 2, 0).eval()
     try:
         with torch.no_grad():
             model(torch.zeros(2, 3, image_size, image_size))
@@ -204,17 +188,3 @@ def check_image_size(recipe: Recipe, backbone: BackboneFacts, image_size: int) -
         sizes = f"{backbone.backbone} runs on (such as {backbone.input_size})"
         return f"must be a size that {sizes} but got {image_size}: {first_line(error)}"
     return ""
-
-
-def _layers(recipe: Recipe, backbone: BackboneFacts, slot: HeadSlot, num_classes: int) -> list[tuple[str, dict[str, Any]]]:
-    return head_layers(
-        backbone.num_features,
-        recipe.head_widths,
-        recipe.head_activation,
-        recipe.dropout,
-        recipe.input_dropout,
-        num_classes,
-        convolution=slot.convolution,
-        bias=slot.bias,
-        before=slot.before,
-    )

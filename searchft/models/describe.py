@@ -1,7 +1,4 @@
-"""What a backbone with given weights and edits really is: `BackboneFacts`, plain data kept with the study.
-
-Built once, looked at, and kept as the template of the models that follow in this process.
-"""
+"""What a backbone with given weights and edits really is: `BackboneFacts`, plain data kept with the study."""
 
 from __future__ import annotations
 
@@ -12,7 +9,7 @@ import torchvision
 from torch import nn
 
 from searchft.errors import InputError
-from searchft.models.adapters import BRANCH, check_adapters
+from searchft.models.adapters import BRANCH
 from searchft.models.backbones import BackboneName, parse_backbone, timm_tags
 from searchft.models.build import keep_template, make_template
 from searchft.models.stages import below, divide, is_norm, stage_of
@@ -20,31 +17,26 @@ from searchft.models.weights import Source, WeightsMissing, find_weights
 from searchft.recipe import BackboneFacts, ParameterFacts, Recipe, StageFacts
 
 Triple = tuple[float, float, float]
-
 IMAGENET: tuple[Triple, Triple] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 """Mean and standard deviation of the images that most weights saw."""
 
 
 def describe_backbone(recipe: Recipe, seed: int) -> BackboneFacts:
-    """Builds the backbone of a recipe once, with its weights and edits, and writes down what it is.
+    """Builds the backbone of a recipe once, with its weights and edits, writes down what it is, and keeps it for `build_model`.
 
-    `seed` makes random values where `weights` (or the fallback) is `none`. The fallback is taken only where weights cannot
-    be had, with the reason in `fell_back`. Raises InputError for everything a user can have wrong: the backbone's name,
-    weights that cannot be had or do not fit, edits, `head_replaces`, adapters.
+    `seed` makes random values where `weights` (or the fallback, taken only where weights cannot be had) is `none`. Raises InputError
+    for the backbone's name, weights that cannot be had or do not fit, edits, `head_replaces`, adapters.
     """
-    check_adapters(recipe.adapters)
     name = parse_backbone(recipe.backbone)
     source, fell_back = _find(recipe, name, seed)
-    mean, std, size = preprocessing(name, source.weights)
+    mean, std, size = _preprocessing(name, source.weights)
     if recipe.normalization == "none":
         mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
-    probe = size if recipe.own_edits() or recipe.head_replaces != "last" else 0
-    template = make_template(recipe, name, source, probe)
+    template = make_template(recipe, name, source, size if recipe.own_edits() or recipe.head_replaces != "last" else 0)
     model, slot = template.model, template.slot
-    auxiliary = name.auxiliary
-    stages = divide(model, name, slot.module, auxiliary)
-    heads = (slot.module, *auxiliary)
-    parameters = describe_parameters(model, stages, heads)
+    stages = divide(model, name, slot.module, name.auxiliary)
+    heads = (slot.module, *name.auxiliary)
+    parameters = _describe_parameters(model, stages, heads)
     facts = BackboneFacts(
         backbone=recipe.backbone,
         weights=source.weights,
@@ -53,15 +45,15 @@ def describe_backbone(recipe: Recipe, seed: int) -> BackboneFacts:
         fell_back=fell_back,
         stages=stages,
         parameters=parameters,
-        batch_norms=describe_batch_norms(model, stages, heads),
+        batch_norms=_describe_batch_norms(model, stages, heads),
         head=slot.module,
         num_features=slot.num_features,
         mean=mean,
         std=std,
         input_size=size,
-        has_auxiliary_heads=bool(auxiliary),
+        has_auxiliary_heads=bool(name.auxiliary),
         notes=source.notes + template.notes,
-        depthwise_weights=tuple(fact.name for fact in parameters if is_depthwise(model, fact.name)),
+        depthwise_weights=tuple(fact.name for fact in parameters if _is_depthwise(model, fact.name)),
     )
     keep_template(recipe, facts, template)
     return facts
@@ -74,18 +66,14 @@ def _find(recipe: Recipe, name: BackboneName, seed: int) -> tuple[Source, str]:
     except WeightsMissing as missing:
         if not recipe.weights_fallback:
             raise
-        reason = missing.problems[0].rule
         try:
-            return find_weights(name, recipe.weights_fallback, seed), reason
+            return find_weights(name, recipe.weights_fallback, seed), missing.problems[0].rule
         except WeightsMissing as also_missing:
             raise InputError([*missing.problems, *also_missing.problems]) from also_missing
 
 
-def preprocessing(name: BackboneName, weights: str) -> tuple[Triple, Triple, int]:
-    """Mean and standard deviation per channel (of values in [0, 1]) and the side in pixels that the weights were trained at.
-
-    torchvision: what the weights' own transforms say; without such weights ImageNet's. timm: its pretrained_cfg.
-    """
+def _preprocessing(name: BackboneName, weights: str) -> tuple[Triple, Triple, int]:
+    """Mean and standard deviation per channel (of values in [0, 1]) and the side in pixels that the weights were trained at."""
     if name.library == "timm":
         named = f"{name.name}.{weights}" if weights in timm_tags(name.name) else name.full_name
         config = timm.models.get_pretrained_cfg(named)
@@ -106,9 +94,10 @@ def _triples(source: Any) -> tuple[Triple, Triple]:
     return (float(r), float(g), float(b)), (float(red), float(green), float(blue))
 
 
-def describe_parameters(model: nn.Module, stages: tuple[StageFacts, ...], apart: tuple[str, ...]) -> tuple[ParameterFacts, ...]:
+def _describe_parameters(
+    model: nn.Module, stages: tuple[StageFacts, ...], apart: tuple[str, ...]
+) -> tuple[ParameterFacts, ...]:
     """Every parameter outside the heads, ordered by stage, then as in the model."""
-    modules = dict(model.named_modules())
     found = []
     for key, parameter in model.named_parameters():
         if below(key, apart):
@@ -116,40 +105,33 @@ def describe_parameters(model: nn.Module, stages: tuple[StageFacts, ...], apart:
         stage = stage_of(key, stages)
         assert stage is not None
         owner, _, own = key.rpartition(".")
-        kind = "adapter" if BRANCH in owner.split(".") else kind_of(modules[owner], own)
+        kind = next((kind for kind in ("weight", "bias") if own == kind or own.endswith(f"_{kind}")), "other")
+        if BRANCH in owner.split("."):
+            kind = "adapter"
+        elif kind != "other" and is_norm(model.get_submodule(owner)):
+            kind = f"norm_{kind}"
         found.append(ParameterFacts(key, parameter.numel(), stage, kind))
-    order = {stage.name: number for number, stage in enumerate(stages)}
-    return tuple(sorted(found, key=lambda fact: order[fact.stage]))
+    names = [stage.name for stage in stages]
+    return tuple(sorted(found, key=lambda fact: names.index(fact.stage)))
 
 
-def is_depthwise(model: nn.Module, parameter: str) -> bool:
+def _is_depthwise(model: nn.Module, parameter: str) -> bool:
     """Whether a parameter is the weight of a depthwise convolution: one with as many groups as input channels."""
     module, _, own = parameter.rpartition(".")
     owner = model.get_submodule(module)
     return own == "weight" and isinstance(owner, nn.Conv2d) and owner.groups == owner.in_channels > 1
 
 
-def kind_of(owner: nn.Module, own: str) -> str:
-    """`weight`, `bias`, `norm_weight`, `norm_bias` or `other`, from the module that owns a parameter and its name there."""
-    kind = next((kind for kind in ("weight", "bias") if own == kind or own.endswith(f"_{kind}")), "")
-    return f"norm_{kind}" if kind and is_norm(owner) else kind or "other"
-
-
-def describe_batch_norms(
+def _describe_batch_norms(
     model: nn.Module, stages: tuple[StageFacts, ...], apart: tuple[str, ...]
 ) -> tuple[tuple[str, str], ...]:
-    """(module, stage) of every BatchNorm with running statistics, ordered by stage, then as in the model.
-
-    One without parameters of its own, outside every stage, goes with the module before it.
-    """
+    """(module, stage) of every BatchNorm with running statistics, in the same order; one outside every stage goes with the one before."""
     found: list[tuple[str, str]] = []
-    here = stages[0].name
+    names = [stage.name for stage in stages]
+    here = names[0]
     for key, module in model.named_modules():
-        if not key or below(key, apart):
-            continue
-        here = stage_of(key, stages) or here
-        running: Any = getattr(module, "running_mean", None)
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and running is not None:
-            found.append((key, here))
-    order = {stage.name: number for number, stage in enumerate(stages)}
-    return tuple(sorted(found, key=lambda pair: order[pair[1]]))
+        if key and not below(key, apart):
+            here = stage_of(key, stages) or here
+            if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is not None:
+                found.append((key, here))
+    return tuple(sorted(found, key=lambda pair: names.index(pair[1])))

@@ -1,8 +1,8 @@
 """`edits`: changes to a network beside its head.
 
-Attributes of modules (strides, paddings, pooling sizes) are set before the weights are loaded and never change their shapes, so that
-the weights still fit. Modules are kept (the first n of an nn.Sequential), appended or replaced afterwards, so that what stays has its
-pretrained values; what is new has random ones, from a seed, and is a row of (path, class of torch.nn, arguments).
+Attributes of modules (strides, paddings, pooling sizes) are set before the weights are loaded and never change their shapes.
+Modules are kept (the first n of an nn.Sequential), appended or replaced afterwards: what stays has its pretrained values, what is
+new has random ones, from a seed.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from typing import Any
 from torch import nn
 
 from searchft.errors import InputError, Problem, first_line
-from searchft.models.backbones import near
-from searchft.models.convnets import Rows, add_rows
-from searchft.models.seeding import seeded
+from searchft.models.backbones import near, seeded
+from searchft.models.families import Rows, add_rows
 
+STRUCTURAL = ("keep", "append", "replace")  # last parts of a path that name a change of modules, not an attribute
+_OTHER_STREAM = 0x5EED  # new layers do not repeat the random values of the network's first ones
 _SIMPLE = (bool, int, float, str, tuple, list, type(None))
-
 _WEIGHT_SHAPES: tuple[tuple[type[nn.Module], tuple[str, ...]], ...] = (
     (nn.modules.conv._ConvNd, ("in_channels", "out_channels", "kernel_size", "groups", "transposed")),
     (nn.Linear, ("in_features", "out_features")),
@@ -32,49 +32,47 @@ _WEIGHT_SHAPES: tuple[tuple[type[nn.Module], tuple[str, ...]], ...] = (
 def apply_edits(model: nn.Module, edits: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     """Sets each (MODULE.ATTRIBUTE, value) on `model`; returns what was set, in the form the modules hold.
 
-    A number where the module holds a tuple of numbers is repeated: `conv1.stride: 1` sets (1, 1). Raises InputError with
-    every problem: unknown module or attribute (with near misses), a value of another kind or length, an attribute that
-    would change the shape of weights.
+    A number where the module holds a tuple of numbers is repeated: `conv1.stride: 1` sets (1, 1). Raises InputError with every problem.
     """
     modules = dict(model.named_modules())
     problems: list[Problem] = []
     done: dict[str, Any] = {}
     for path, value in edits:
-        key = f"recipe.edits.{path}"
         name, _, attribute = path.rpartition(".")
-        if not name or name not in modules:
-            wrong = repr(name) if name else f"no module in {path!r}"
-            rule = f"must be MODULE.ATTRIBUTE of a module of the backbone but got {wrong}"
-            problems.append(Problem("", key, rule + near(name or path, [m for m in modules if m])))
-            continue
-        module = modules[name]
-        known = editable(module)
-        if attribute not in known:
-            frozen = any(isinstance(module, kind) and attribute in names for kind, names in _WEIGHT_SHAPES)
-            rule = (
-                f"must leave the weights' shapes as they are but {attribute!r} of {type(module).__name__} would change them"
-                if frozen
-                else f"must name an attribute of {type(module).__name__} ({', '.join(known) or 'it has none to set'})"
-                f" but got {attribute!r}{near(attribute, known)}"
-            )
-            problems.append(Problem("", key, rule))
-            continue
         try:
-            done[path] = _converted(value, getattr(module, attribute))
+            if not name or name not in modules:
+                got = repr(name) if name else f"no module in {path!r}"
+                meant = near(name or path, [m for m in modules if m])
+                raise ValueError(f"must be MODULE.ATTRIBUTE of a module of the backbone but got {got}{meant}")
+            done[path] = _converted(value, _held(modules[name], attribute))
         except ValueError as error:
-            problems.append(Problem("", key, str(error)))
+            problems.append(Problem("", f"recipe.edits.{path}", str(error)))
     if problems:
         raise InputError(problems)
     for path, value in done.items():
-        set_attribute(model, path, value)
+        name, _, attribute = path.rpartition(".")
+        module = modules[name]
+        setattr(module, attribute, value)
+        if isinstance(module, nn.Conv2d) and attribute == "padding" and not isinstance(value, str):
+            module._reversed_padding_repeated_twice = [n for n in reversed(module.padding) for _ in "ab"]  # type: ignore[misc]
     return done
 
 
-STRUCTURAL = ("keep", "append", "replace")
-"""Last parts of a path that name a change of modules, not an attribute."""
-
-_OTHER_STREAM = 0x5EED
-"""New layers draw from a stream of their own, so that they do not repeat the random values of the network's first ones."""
+def _held(module: nn.Module, attribute: str) -> Any:
+    """What a module holds in a public, simple attribute that is not about its weights' shapes. Raises ValueError for another."""
+    kind = type(module).__name__
+    fixed = [name for owner, names in _WEIGHT_SHAPES if isinstance(module, owner) for name in names]
+    if attribute in fixed:
+        raise ValueError(f"must leave the weights' shapes as they are but {attribute!r} of {kind} would change them")
+    known = [
+        name
+        for name, value in vars(module).items()
+        if not name.startswith("_") and name != "training" and name not in fixed and isinstance(value, _SIMPLE)
+    ]
+    if attribute not in known:
+        names = ", ".join(known) or "it has none to set"
+        raise ValueError(f"must name an attribute of {kind} ({names}) but got {attribute!r}{near(attribute, known)}")
+    return getattr(module, attribute)
 
 
 def is_structural(path: str) -> bool:
@@ -83,11 +81,10 @@ def is_structural(path: str) -> bool:
 
 
 def change_modules(model: nn.Module, edits: Iterable[tuple[str, Any]], head: str, seed: int) -> tuple[dict[str, int], Rows]:
-    """Keeps, appends and replaces modules of `model` in place, in the order of their paths.
+    """Keeps, appends and replaces modules of `model` in place; returns counts kept by module, and rows of new layers.
 
-    Values: `MODULE.keep` a count, `MODULE.append` a tuple of layers, `MODULE.replace` one layer; a layer is (class of
-    torch.nn, ((argument, value), …)). Returns counts kept by module, and rows of new layers. Raises InputError with every
-    problem; the head (`head` and what is above it) cannot be replaced or cut off.
+    Values: `MODULE.keep` a count, `MODULE.append` a tuple of layers, `MODULE.replace` one layer; a layer is (class of torch.nn,
+    ((argument, value), …)). Raises InputError with every problem; the head (and what is above it) cannot be replaced or cut off.
     """
     problems: list[Problem] = []
     kept: dict[str, int] = {}
@@ -95,61 +92,43 @@ def change_modules(model: nn.Module, edits: Iterable[tuple[str, Any]], head: str
     # Cutting off comes first, so that what is appended follows what was kept.
     for path, value in sorted(edits, key=lambda edit: STRUCTURAL.index(edit[0].rpartition(".")[2])):
         name, _, verb = path.rpartition(".")
-
-        def refuse(rule: str, path: str = path) -> None:
-            problems.append(Problem("", f"recipe.edits.{path}", rule))
-
         modules = dict(model.named_modules())
-        if name not in modules:
-            refuse(f"must name a module of the backbone but got {name!r}{near(name, [m for m in modules if m])}")
-            continue
-        module = modules[name]
-        if verb == "replace":
-            if head == name or head.startswith(name + "."):
-                refuse(f"must leave the head ({head}) to head_widths and head_replaces")
-                continue
-            new: Rows = [(name, value[0], dict(value[1]))]
-        elif not isinstance(module, nn.Sequential):
-            refuse(f"must name an nn.Sequential for {verb} but {name} is a {type(module).__name__}")
-            continue
-        elif verb == "keep":
-            gone = [f"{name}.{child}" for child in list(dict(module.named_children()))[value:]]
-            if any(head == child or head.startswith(child + ".") for child in gone):
-                refuse(f"must keep the head ({head}) but got {value}")
-            elif value >= len(module):
-                refuse(f"must be less than {len(module)}, the modules of {name}, but got {value}")
-            else:
+        try:
+            if name not in modules:
+                raise ValueError(f"must name a module of the backbone but got {name!r}{near(name, [m for m in modules if m])}")
+            module = modules[name]
+            if verb == "replace":
+                if head == name or head.startswith(name + "."):
+                    raise ValueError(f"must leave the head ({head}) to head_widths and head_replaces")
+                new: Rows = [(name, value[0], dict(value[1]))]
+            elif not isinstance(module, nn.Sequential):
+                raise ValueError(f"must name an nn.Sequential for {verb} but {name} is a {type(module).__name__}")
+            elif verb == "keep":
+                gone = [f"{name}.{child}" for child in list(dict(module.named_children()))[value:]]
+                if any(head == child or head.startswith(child + ".") for child in gone):
+                    raise ValueError(f"must keep the head ({head}) but got {value}")
+                if value >= len(module):
+                    raise ValueError(f"must be less than {len(module)}, the modules of {name}, but got {value}")
                 model.set_submodule(name, module[:value])
                 kept[name] = value
-            continue
-        else:
-            new = [(f"{name}.{len(module) + i}", kind, dict(arguments)) for i, (kind, arguments) in enumerate(value)]
-        try:
-            with seeded((seed ^ _OTHER_STREAM) + len(rows)):
-                add_rows(model, new)
-        except (TypeError, ValueError, RuntimeError) as error:
-            refuse(f"must have arguments that torch.nn takes but: {first_line(error)}")
-            continue
-        rows += new
+                continue
+            else:
+                new = [(f"{name}.{len(module) + i}", kind, dict(arguments)) for i, (kind, arguments) in enumerate(value)]
+            _add(model, new, (seed ^ _OTHER_STREAM) + len(rows))
+            rows += new
+        except ValueError as error:
+            problems.append(Problem("", f"recipe.edits.{path}", str(error)))
     if problems:
         raise InputError(problems)
     return kept, rows
 
 
-def set_attribute(model: nn.Module, path: str, value: Any) -> None:
-    """Sets one attribute by dotted path; a convolution's hidden copy of its padding follows."""
-    name, _, attribute = path.rpartition(".")
-    module = model.get_submodule(name)
-    setattr(module, attribute, value)
-    if isinstance(module, nn.Conv2d) and attribute == "padding" and not isinstance(value, str):
-        module._reversed_padding_repeated_twice = [size for size in reversed(module.padding) for _ in range(2)]  # type: ignore[misc]
-
-
-def editable(module: nn.Module) -> list[str]:
-    """Attributes of a module that an edit may set: public, simple, and not about the shape of its weights."""
-    fixed = {"training", *(name for kind, names in _WEIGHT_SHAPES if isinstance(module, kind) for name in names)}
-    public = {name: value for name, value in vars(module).items() if not name.startswith("_") and name not in fixed}
-    return [name for name, value in public.items() if isinstance(value, _SIMPLE)]
+def _add(model: nn.Module, rows: Rows, seed: int) -> None:
+    try:
+        with seeded(seed):
+            add_rows(model, rows)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"must have arguments that torch.nn takes but: {first_line(error)}") from error
 
 
 def _converted(value: Any, held: Any) -> Any:

@@ -1,20 +1,22 @@
 """Divides a backbone into stages, stem first: what `unfrozen` counts from the end.
 
 torchvision families by the table in families.py, timm models by their own `group_matcher(coarse=True)`. Every parameter outside
-the head belongs to exactly one stage, norms in front of the head to the last one.
+the head belongs to exactly one stage, named by its first module (the first one `stem`).
 """
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import timm
 from torch import nn
 
-from searchft.errors import InputError, Problem, SearchftError
-from searchft.models.backbones import BackboneName
-from searchft.models.families import EachChild, Family
+from searchft.errors import SearchftError
+from searchft.models.backbones import BackboneName, refusal
+from searchft.models.families import Family
 from searchft.recipe import HEAD, StageFacts
 
 STEM = "stem"
@@ -59,13 +61,13 @@ def _by_table(model: nn.Module, family: Family, head: str) -> tuple[StageFacts, 
     groups: list[tuple[str, ...]] = []
     for part in family.parts:
         if isinstance(part, tuple):
-            if _exists(model, part[0]):  # small members of a family lack the last stages
+            parent, _, child = part[0].rpartition(".")
+            if hasattr(model.get_submodule(parent), child):  # small members of a family lack the last stages
                 groups.append(part)
             continue
-        cut = isinstance(part, EachChild)
         inside: list[tuple[str, ...]] = [()]
         for child, module in model.get_submodule(part.container).named_children():
-            if cut or isinstance(module, nn.MaxPool2d):
+            if not part.pools or isinstance(module, nn.MaxPool2d):
                 inside.append(())
             if next(module.parameters(), None) is not None:
                 inside[-1] += (f"{part.container}.{child}",)
@@ -80,40 +82,23 @@ def _by_table(model: nn.Module, family: Family, head: str) -> tuple[StageFacts, 
     return _named(names, groups)
 
 
-def _exists(model: nn.Module, path: str) -> bool:
-    """Whether there is a module or parameter of that name."""
-    parent, _, name = path.rpartition(".")
-    try:
-        return hasattr(model.get_submodule(parent), name)
-    except AttributeError:
-        return False
-
-
 def _own(model: nn.Module, inside: list[str], apart: tuple[str, ...]) -> tuple[StageFacts, ...]:
-    """A user's network: each top-level child (or bare parameter) with parameters outside the head is a stage, in order.
-
-    Where there is only one such child that holds more, its children are the stages instead.
-    """
-    depth = 1
-    deepest = max(key.count(".") for key in inside)
-    while depth < deepest and len({".".join(key.split(".")[:depth]) for key in inside}) == 1:
-        depth += 1
+    """A user's network: each top-level child with parameters outside the head is a stage; where there is only one, its children are."""
     tops: dict[str, set[str]] = {}
-    for key in inside:
-        tops.setdefault(".".join(key.split(".")[:depth]), set()).add(key)
+    for depth in range(1, max(2, 1 + max(key.count(".") for key in inside))):
+        tops = {}
+        for key in inside:
+            tops.setdefault(".".join(key.split(".")[:depth]), set()).add(key)
+        if len(tops) > 1:
+            break
     covers = [_cover(model, keys, apart) for keys in tops.values()]
     return _named([STEM, *(cover[0] for cover in covers[1:])], covers)
 
 
 def _timm(model: nn.Module, name: BackboneName, inside: list[str], apart: tuple[str, ...]) -> tuple[StageFacts, ...]:
-    def refusal(rule: str) -> InputError:
-        return InputError(Problem("", "recipe.backbone", rule))
-
-    own = getattr(model, "group_matcher", None)
-    try:
-        matcher = own(coarse=True) if callable(own) else None
-    except (AssertionError, NotImplementedError):  # RDNet has fine groups only
-        matcher = None
+    matcher: Any = None
+    with contextlib.suppress(AttributeError, AssertionError, NotImplementedError):  # RDNet has fine groups only
+        matcher = model.group_matcher(coarse=True)  # type: ignore[operator]
     matcher = matcher if matcher is not None else _feature_matcher(model, inside)
     if matcher is None:
         raise refusal(f"must be a timm model with a group_matcher or feature_info but {name} has neither: it cannot be divided")
@@ -123,7 +108,7 @@ def _timm(model: nn.Module, name: BackboneName, inside: list[str], apart: tuple[
     except Exception as error:  # a matcher that its own model does not fit: seen in the odd family
         rule = f"must be a model that timm can divide but {name}'s group_matcher fails ({type(error).__name__}: {error})"
         raise refusal(rule) from error
-    norms = norm_parameters(model)
+    norms = {key for key, _ in model.named_parameters() if is_norm(model.get_submodule(key.rpartition(".")[0]))}
     matched = [key for key in inside if key not in unmatched]
     if not matched:
         raise refusal(f"must be a model that timm can divide but {name} is one piece to it")
@@ -146,7 +131,7 @@ def _timm(model: nn.Module, name: BackboneName, inside: list[str], apart: tuple[
         ordered.append(behind)
     merged: list[list[str]] = []
     for keys in ordered:
-        if merged and all(key in norms for key in keys):
+        if merged and norms.issuperset(keys):
             merged[-1] += keys  # a lone norm (VGG's) goes with the layer before it
         else:
             merged.append(keys)
@@ -159,10 +144,7 @@ def _timm(model: nn.Module, name: BackboneName, inside: list[str], apart: tuple[
 
 
 def _feature_matcher(model: nn.Module, inside: list[str]) -> Callable[[str], float] | None:
-    """A matcher for the few timm models without one (MetaFormer): a stage is where timm takes a feature map.
-
-    None where the model names no such places.
-    """
+    """A matcher for the few timm models without one (MetaFormer): a stage is where timm takes a feature map. None without any."""
     info = getattr(model, "feature_info", None)
     if not isinstance(info, list) or not all(isinstance(entry, Mapping) and "module" in entry for entry in info):
         return None
@@ -217,13 +199,3 @@ def _cover(model: nn.Module, keys: set[str], apart: tuple[str, ...]) -> tuple[st
 def is_norm(module: nn.Module) -> bool:
     """Whether a module normalises: its own class or one above it is called a norm (timm has some twenty of them)."""
     return any("norm" in kind.__name__.lower() for kind in type(module).__mro__)
-
-
-def norm_parameters(model: nn.Module) -> set[str]:
-    """Names of the parameters that normalisation layers own themselves."""
-    return {
-        f"{prefix}.{key}" if prefix else key
-        for prefix, module in model.named_modules()
-        if is_norm(module)
-        for key, _ in module.named_parameters(recurse=False)
-    }

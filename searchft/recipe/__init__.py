@@ -1,7 +1,6 @@
 """Recipes: what a fine-tuning is, and the facts that give it its meaning. Nothing here imports torch or Optuna.
 
-Read in this order: `fields` (THE table of fields), `facts` (what backbones and data really are), `opening` (which parameters
-train), `numerics` (how numbers are computed), `recipe` (a recipe's one spelling and its key), `resolve` (all that follows).
+Read `fields` (THE table), `facts` (what backbones and data really are), `opening`, `numerics`, `recipe` (its key) and `resolve`.
 """
 
 from __future__ import annotations
@@ -10,9 +9,9 @@ from searchft.recipe.facts import BackboneFacts, DataFacts, ParameterFacts, Spac
 from searchft.recipe.fields import AUGMENTATIONS, HEAD, OPTIMIZERS, DataSettings, SearchSettings
 from searchft.recipe.numerics import Numerics, Rule, rule_for
 from searchft.recipe.opening import Opening, norm_matters, open_parameters
-from searchft.recipe.plain import digest
 from searchft.recipe.recipe import KEY_VERSION, Recipe, is_read_only, trained_parameters
 from searchft.recipe.resolve import ResolvedTrial, resolve
+from searchft.wording import digest
 
 __all__ = [
     "AUGMENTATIONS",

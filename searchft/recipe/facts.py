@@ -10,7 +10,7 @@ from typing import Any
 
 from searchft.machine import Processor
 from searchft.recipe.fields import architecture_now
-from searchft.recipe.plain import to_plain, to_tuples
+from searchft.wording import to_plain, to_tuples
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,6 @@ class ParameterFacts:
 
     name: str
     size: int
-    """Number of elements."""
     stage: str
     kind: str
     """`weight`, `bias`, `norm_weight`, `norm_bias`, `other` (tokens, position embeddings, layer scales), or `adapter`: a side
@@ -46,7 +45,7 @@ class BackboneFacts:
     weights_source: str
     """Where they came from, for people: a path, a package, or `random`."""
     fell_back: str
-    """Why the fallback was taken; empty: it was not."""
+    """Why the fallback was taken, if it was."""
     stages: tuple[StageFacts, ...]
     """Stem first; the head is not among them."""
     parameters: tuple[ParameterFacts, ...]
@@ -56,14 +55,13 @@ class BackboneFacts:
     head: str
     """Dotted name of the module that our head replaces."""
     num_features: int
-    """Inputs of the head."""
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     input_size: int
-    """The side in pixels that the weights were trained at."""
+    """Side in pixels that the weights were trained at."""
     has_auxiliary_heads: bool = False
     notes: tuple[str, ...] = ()
-    """Facts a person should read: a head dropped from a weights file, and the like."""
+    """For a person: a head dropped from a weights file, and the like."""
     depthwise_weights: tuple[str, ...] = ()
     """Names of the weights of depthwise convolutions (as many groups as input channels)."""
 
@@ -122,9 +120,7 @@ class SpaceFacts:
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON data; `from_json` gives equal facts back."""
-        plain = to_plain(dataclasses.asdict(self))
-        assert isinstance(plain, dict)
-        return plain
+        return to_plain(dataclasses.asdict(self))
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> SpaceFacts:

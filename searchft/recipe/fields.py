@@ -1,8 +1,7 @@
 """THE table of fields: every key of `recipe`, `data` and `search`, declared once.
 
-A field is a line of a frozen dataclass: `row(default, kind, meaning, …)`. From these lines follow validation and its
-messages, did-you-mean, the asking order, `Recipe.canonical` and `key`, differences between spaces, words, `init`'s comments,
-docs/grammar.md and the JSON schema. To add a field, add its line here and the code that acts on it: CONTRIBUTING.md shows how.
+From its lines follow validation and its messages, did-you-mean, the asking order, `Recipe.canonical` and `key`, differences between
+spaces, words, `init`'s comments, docs/grammar.md and the JSON schema. To add a field, add its line here and the code that acts on it.
 """
 
 from __future__ import annotations
@@ -16,26 +15,20 @@ from typing import Any, Self
 
 import searchft.recipe.kinds as kinds
 from searchft.recipe.kinds import FACTOR, PROBABILITY, SEED, SHARE, SWITCH, Kind, real, whole, word
-from searchft.recipe.plain import to_plain, to_tuples
+from searchft.wording import to_plain, to_tuples
 
 HEAD = "head"
 """Name of the new classifier head: a value of `unfrozen`, and a learning-rate group."""
 
 # What a field decides.
-NETWORK = "network"
-"""The network before freezing and head: `architecture()`."""
-OPENING = "opening"
-"""Which parameters train."""
-RATES = "rates"
-"""The learning rates of the open parameters, relative to `lr`."""
+NETWORK = "network"  # before freezing and head: `architecture()`
+OPENING = "opening"  # which parameters train
+RATES = "rates"  # the learning rates of the open parameters, relative to `lr`
 NEW_HEAD = "new head"
 TRAINING = "training"
-AUGMENTATION = "augmentation"
-"""A random change of training images."""
-GROUND = "ground"
-"""The images: another value is another study."""
-NOTHING = "nothing"
-"""Nothing that a configuration scores: how a space is searched."""
+AUGMENTATION = "augmentation"  # a random change of training images
+GROUND = "ground"  # the images: another value is another study
+NOTHING = "nothing"  # nothing that a configuration scores: how a space is searched
 
 
 # --- what a line of the table says ---------------------------------------------------------------------------------
@@ -104,8 +97,8 @@ class Settings:
     """A section of the table as plain JSON data, and back."""
 
     def to_json(self) -> dict[str, Any]:
-        """As plain JSON data: every field, tuples as lists. `from_json` gives an equal value back."""
-        return {name: to_plain(value) for name, value in vars(self).items()}
+        """Every field as plain JSON data. `from_json` gives an equal value back."""
+        return to_plain(vars(self))
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
@@ -121,9 +114,8 @@ class OptimizerRow:
     """One optimiser."""
 
     build: str
-    """Its class, `module:name`; called with groups, lr and the recipe's values that it takes."""
+    """Its class, `module:name`; called with groups, lr and the values of the fields in `takes`."""
     takes: tuple[str, ...]
-    """Recipe fields that are its arguments; they have an effect with it."""
     states: int
     """Numbers that it keeps per trained parameter."""
     fused: bool = True
@@ -172,9 +164,6 @@ BEFORE_THE_END = When("where it is smaller than epochs", lambda recipe, opening,
 
 
 # fmt: off
-# --- recipe --------------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class RecipeFields(Settings):
     """The YAML's `recipe:`. One fine-tuning, every value resolved; lists are tuples, mappings tuples of pairs sorted by key.
@@ -317,9 +306,6 @@ def architecture_now(text: str) -> str:
     return json.dumps([*first, *(part if " " in part else f"adapters {part}" for part in more)])
 
 
-# --- data ----------------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class DataSettings(Settings):
     """The YAML's `data:`: which images, how split, how decoded. Fixed within a study."""
@@ -345,9 +331,6 @@ class DataSettings(Settings):
         aliases="class_names label_file")
     root: str = row("", kinds.PATH, "Folder that relative paths stand in (the space file's unless given), and where "
         "torchvision downloads to if given.", NOTHING)
-
-
-# --- search --------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -393,9 +376,9 @@ def fields_of(table: type) -> Mapping[str, Field]:
     """The lines of a section by the YAML's key, or by name where they have no key."""
     found: dict[str, Field] = {}
     for one in dataclasses.fields(table):
-        said: Row = one.metadata["row"]
-        key = "" if said.key is None else said.key or one.name
-        found[key or one.name] = Field(one.name, key, None if one.default is MISSING else one.default, said)
+        line: Row = one.metadata["row"]
+        key = "" if line.key is None else line.key or one.name
+        found[key or one.name] = Field(one.name, key, None if one.default is MISSING else one.default, line)
     return MappingProxyType(found)
 
 
@@ -415,7 +398,7 @@ STRATEGY = _line(
 )
 ENQUEUE = _line(
     "enqueue",
-    Kind("must be a list of rows such as {name: Baseline, unfrozen: head}", lambda value: value, {}, shape="list"),
+    Kind("must be a list of rows such as {name: Baseline, unfrozen: head}", {}, shape="list"),
     "Named configurations to try first, see below.",
     aliases="experiments baselines configs points_to_evaluate",
 )

@@ -1,17 +1,19 @@
-"""What one value may be: each kind states its rule, reads a value of the YAML into Recipe's form, and knows its JSON schema.
+"""What one value may be: each kind states its rule and a JSON schema, which is what reads a value too.
 
-Everything is strict: true is not 1, "0.5" is not 0.5. That a recipe value may be a set of choices is not said here: each
-choice is put through the field's kind (`space/choices.py`).
+Everything is strict: true is not 1, "0.5" is not 0.5. Pydantic would replace `fits` alone: rules, advice, labels, edits and groups would
+stay. That a value may be a set of choices is not known here: each choice is put through its field's kind.
 """
 
 from __future__ import annotations
 
+import json
+import operator
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from searchft.wording import did_you_mean, listed, plain_json, shown
+from searchft.wording import did_you_mean, listed, shown
 
 NAME = r"[A-Za-z0-9_][A-Za-z0-9_.\-]*"
 NUMBER_LIMIT = 65_536
@@ -20,6 +22,29 @@ RESERVED_GROUPS = ("head", "backbone", "top", "deep")
 SPLITS = ("train", "val", "test")
 
 Label = str | int | float | bool | None
+
+_TYPES: Mapping[str, Any] = {
+    **{"integer": int, "number": int | float, "string": str, "boolean": bool},
+    **{"array": list | tuple, "object": Mapping},
+}
+_KEYWORDS: Mapping[str, Callable[[Any, Any], bool]] = {
+    "type": lambda name, value: isinstance(value, _TYPES[name]) and isinstance(value, bool) == (name == "boolean"),
+    "enum": lambda words, value: value in words,
+    "minimum": operator.le,
+    "maximum": operator.ge,
+    "exclusiveMinimum": operator.lt,
+    "exclusiveMaximum": operator.gt,
+    "pattern": lambda pattern, value: re.fullmatch(pattern, value) is not None,
+    "items": lambda schema, value: all(fits(schema, item) for item in value),
+    "maxItems": lambda most, value: len(value) <= most,
+    "minProperties": lambda least, value: len(value) >= least,
+    "anyOf": lambda schemas, value: any(fits(schema, value) for schema in schemas),
+}
+
+
+def fits(schema: Mapping[str, Any], value: Any) -> bool:
+    """Whether a value fits a schema, its `type` first; keywords not in `_KEYWORDS` are for editors."""
+    return all(_KEYWORDS[keyword](limit, value) for keyword, limit in schema.items() if keyword in _KEYWORDS)
 
 
 def _itself(value: Any) -> Any:
@@ -36,10 +61,10 @@ class Kind:
 
     rule: str
     """`must lie in [0, 1)`: what a message says before `but got`."""
-    read: Callable[[Any], Any]
-    """The value in Recipe's form. Raises ValueError: with a rule of its own, or with none for `rule`."""
     schema: Mapping[str, Any]
     """JSON schema of one value."""
+    form: Callable[[Any], Any] = _itself
+    """A value that fits the schema in Recipe's form. Raises as `read`."""
     words: tuple[str, ...] = ()
     """Words that a value may be: what a misspelt one is compared with."""
     shape: str = "scalar"
@@ -49,69 +74,39 @@ class Kind:
     advise: Callable[[Any], str] = _no_advice
     """What to do about a wrong value, where it can be told."""
 
+    def read(self, value: Any) -> Any:
+        """The value in Recipe's form. Raises ValueError: with a rule of its own, or with none for `rule`."""
+        if not fits(self.schema, value):
+            raise ValueError
+        return self.form(value)
+
 
 # --- numbers, words, texts -----------------------------------------------------------------------------------------
 
 
 def whole(low: int, high: int, or_zero: str = "") -> Kind:
     """A whole number from `low` to `high`; or 0, whose meaning `or_zero` says."""
-
-    def read(value: Any) -> int:
-        if isinstance(value, bool) or not isinstance(value, int) or not (low <= value <= high or (or_zero and value == 0)):
-            raise ValueError
-        return value
-
-    zero = {"enum": [0]}
-    schema: dict[str, Any] = {"type": "integer", "minimum": low, "maximum": high}
-    rule = f"a whole number from {low} to {high}"
-    return Kind(
-        f"must be 0 ({or_zero}) or {rule}" if or_zero else f"must be {rule}",
-        read,
-        {"anyOf": [zero, schema]} if or_zero else schema,
-    )
+    rule, limits = f"a whole number from {low} to {high}", {"minimum": low, "maximum": high}
+    if or_zero:
+        return Kind(f"must be 0 ({or_zero}) or {rule}", {"type": "integer", "anyOf": [{"enum": [0]}, limits]})
+    return Kind(f"must be {rule}", {"type": "integer", **limits})
 
 
 def real(low: float, high: float, *, open_low: bool = False, open_high: bool = False, unit: str = "", rule: str = "") -> Kind:
     """A finite number in an interval."""
-
-    def read(value: Any) -> float:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-            raise ValueError
-        if (open_low and value == low) or (open_high and value == high):
-            raise ValueError
-        return float(value)
-
     interval = f"{'(' if open_low else '['}{low}, {high}{')' if open_high else ']'}{unit and ' ' + unit}"
     limits = {"exclusiveMinimum" if open_low else "minimum": low, "exclusiveMaximum" if open_high else "maximum": high}
-    return Kind(rule or f"must lie in {interval}", read, {"type": "number", **limits})
+    return Kind(rule or f"must lie in {interval}", {"type": "number", **limits}, float)
 
 
 def word(*words: str) -> Kind:
     """One of some words."""
-
-    def read(value: Any) -> str:
-        if not isinstance(value, str) or value not in words:
-            raise ValueError
-        return value
-
-    return Kind(f"must be one of {listed(words)}", read, {"enum": list(words)}, words)
+    return Kind(f"must be one of {listed(words)}", {"enum": list(words)}, words=words)
 
 
 def text(rule: str, pattern: str, advise: Callable[[Any], str] = _no_advice, words: tuple[str, ...] = ()) -> Kind:
     """A text that fits a regular expression."""
-
-    def read(value: Any) -> str:
-        if not isinstance(value, str) or not re.fullmatch(pattern, value):
-            raise ValueError
-        return value
-
-    return Kind(rule, read, {"type": "string", "pattern": f"^(?:{pattern})$"}, words, advise=advise)
-
-
-def _read_switch(value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise ValueError
-    return value
+    return Kind(rule, {"type": "string", "pattern": f"^(?:{pattern})$"}, words=words, advise=advise)
 
 
 def _advise_switch(value: Any) -> str:
@@ -119,7 +114,7 @@ def _advise_switch(value: Any) -> str:
     return f": write {plain}, without quotes" if isinstance(value, str) and plain in ("true", "false") else ""
 
 
-SWITCH = Kind("must be true or false", _read_switch, {"type": "boolean"}, advise=_advise_switch)
+SWITCH = Kind("must be true or false", {"type": "boolean"}, advise=_advise_switch)
 SHARE = real(0, 1, open_high=True)
 PROBABILITY = real(0, 1)
 FACTOR = real(0, 1, open_low=True)
@@ -134,6 +129,7 @@ _WEIGHT_WORDS = ("pretrained", "package", "none")
 _ENTRY = r"(?!(?:PRETRAINED|PACKAGE|NONE)$)[A-Z][A-Z0-9_]*"
 _WEIGHTS = rf"pretrained|package|none|file:.*\S|{_ENTRY}"
 _WEIGHTS_RULE = "must be pretrained, package, none, file:PATH or the name of a torchvision weights entry such as IMAGENET1K_V1"
+_NAMES: Mapping[str, Any] = {"type": "array", "items": {"type": "string", "pattern": f"^{NAME}$"}}
 
 
 def _advise_backbone(value: Any) -> str:
@@ -143,27 +139,13 @@ def _advise_backbone(value: Any) -> str:
     return f": write torchvision/{name} or timm/{name} (`searchft models {name}` says which exist)"
 
 
-def _read_unfrozen(value: Any) -> str | int:
-    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 1000:
-        return value or "head"  # 0 is `head` in other words; one spelling, so that a list cannot hold both
-    if not isinstance(value, str) or not re.fullmatch(NAME, value):
+def _form_unfrozen(value: str | int) -> str | int:
+    if isinstance(value, str) and value.lower() in ("head", "all") and value != value.lower():
         raise ValueError
-    if value.lower() in ("head", "all") and value != value.lower():
-        raise ValueError
-    return value
+    return value or "head"  # 0 is `head` in other words; one spelling, so that a list cannot hold both
 
 
-def _read_widths(value: Any) -> tuple[int, ...]:
-    if not isinstance(value, list | tuple) or len(value) > 8:
-        raise ValueError
-    if any(isinstance(width, bool) or not isinstance(width, int) or not 1 <= width <= NUMBER_LIMIT for width in value):
-        raise ValueError
-    return tuple(value)
-
-
-def _read_stages(value: Any) -> tuple[str, ...]:
-    if not isinstance(value, list | tuple) or any(not isinstance(s, str) or not re.fullmatch(NAME, s) for s in value):
-        raise ValueError
+def _form_stages(value: Any) -> tuple[str, ...]:
     if len(set(value)) != len(value):
         raise ValueError("must name each stage once")
     return tuple(sorted(value))  # a set: its order says nothing
@@ -178,22 +160,22 @@ WEIGHTS = text(_WEIGHTS_RULE, _WEIGHTS, words=_WEIGHT_WORDS)
 FALLBACK = text(_WEIGHTS_RULE, rf"(?:{_WEIGHTS})?", words=_WEIGHT_WORDS)
 UNFROZEN = Kind(
     "must be head, all, a count of stages from the end (0 to 1000), or the name of a stage or module",
-    _read_unfrozen,
-    {"anyOf": [{"type": "integer", "minimum": 0, "maximum": 1000}, {"type": "string", "pattern": f"^{NAME}$"}]},
+    {"anyOf": [{"type": "integer", "minimum": 0, "maximum": 1000}, _NAMES["items"]]},
+    _form_unfrozen,
     words=("head", "all"),
 )
 STAGES = Kind(
     "must be a list of stage names, e.g. [layer3, layer4], or a list of such lists",
-    _read_stages,
-    {"type": "array", "items": {"type": "string", "pattern": f"^{NAME}$"}, "uniqueItems": True},
+    {**_NAMES, "uniqueItems": True},
+    _form_stages,
     shape="list",
     label=lambda value: "+".join(value) or "none",
     advise=_in_brackets,
 )
 WIDTHS = Kind(
     f"must be a list of at most 8 widths (whole numbers from 1 to {NUMBER_LIMIT}), e.g. [256, 128], or a list of such lists",
-    _read_widths,
-    {"type": "array", "items": {"type": "integer", "minimum": 1, "maximum": NUMBER_LIMIT}, "maxItems": 8},
+    {"type": "array", "items": whole(1, NUMBER_LIMIT).schema, "maxItems": 8},
+    tuple,
     shape="list",
     label=lambda value: "+".join(map(str, value)) or "linear",
     advise=_in_brackets,
@@ -207,19 +189,17 @@ LAYERS = (
 """Classes of torch.nn that `append` and `replace` build, with plain arguments: a vocabulary, not a language."""
 
 
-def _read_edits(value: Any) -> tuple[tuple[str, Any], ...]:
-    if not isinstance(value, Mapping):
-        raise ValueError
+def _form_edits(value: Any) -> tuple[tuple[str, Any], ...]:
     found: dict[str, Any] = {}
     for name, new in value.items():
-        if "/" in name or name.startswith("python:"):
-            if not re.fullmatch(_BACKBONE, name):
-                raise ValueError(f"must name a backbone before edits of its own, as {shown(name)} does not,")
-            if not isinstance(new, Mapping) or any("/" in inner for inner in new):
-                raise ValueError(f"must give {name} a mapping of edits, e.g. {{features.keep: 6}},")
-            found[name] = _read_edits(new)
-        else:
+        if "/" not in name and not name.startswith("python:"):
             found[name] = _read_edit(name, new)
+        elif not re.fullmatch(_BACKBONE, name):
+            raise ValueError(f"must name a backbone before edits of its own, as {shown(name)} does not,")
+        elif not isinstance(new, Mapping) or any("/" in inner for inner in new):
+            raise ValueError(f"must give {name} a mapping of edits, e.g. {{features.keep: 6}},")
+        else:
+            found[name] = _form_edits(new)
     return tuple(sorted(found.items()))
 
 
@@ -230,14 +210,14 @@ def _read_edit(name: str, new: Any) -> Any:
     if attribute.startswith("_"):
         raise ValueError(f"must not edit private attributes such as {shown(name)}")
     if attribute == "keep":
-        if isinstance(new, bool) or not isinstance(new, int) or not 1 <= new <= 10_000:
+        if not fits(whole(1, 10_000).schema, new):
             raise ValueError(f"must give {name} a whole number of modules to keep, at least 1,")
         return new
     if attribute == "replace":
         return _read_layer(name, new)
     if attribute == "append":
         layers = new if isinstance(new, list | tuple) else [new]
-        if not layers or len(layers) > 100:
+        if not 1 <= len(layers) <= 100:
             raise ValueError(f"must give {name} 1 to 100 layers")
         return tuple(_read_layer(name, layer) for layer in layers)
     return _read_plain(name, new)
@@ -252,41 +232,35 @@ def _read_plain(name: str, new: Any) -> Any:
 
 def _read_layer(name: str, value: Any) -> tuple[str, tuple[tuple[str, Any], ...]]:
     """`ReLU` or `{Conv2d: {in_channels: 3, …}}` as (class, arguments)."""
-    kind: Any = value if isinstance(value, str) else None
-    arguments: Any = {}
-    if isinstance(value, Mapping) and len(value) == 1:
-        kind, arguments = next(iter(value.items()))
-        arguments = {} if arguments is None else arguments
-    if kind is None or not isinstance(arguments, Mapping):
+    kind, arguments = next(iter(value.items())) if isinstance(value, Mapping) and len(value) == 1 else (value, None)
+    arguments = {} if arguments is None else arguments
+    if not isinstance(kind, str) or not isinstance(arguments, Mapping):
         raise ValueError(f"must give {name} layers such as ReLU or {{Conv2d: {{in_channels: 64, …}}}}")
     if kind not in LAYERS:
-        raise ValueError(f"must build {name} of {listed(LAYERS)}, not {shown(kind)}{did_you_mean(str(kind), LAYERS)},")
-    read: dict[str, Any] = {}
-    for key, new in arguments.items():
+        raise ValueError(f"must build {name} of {listed(LAYERS)}, not {shown(kind)}{did_you_mean(kind, LAYERS)},")
+    for key in arguments:
         if not re.fullmatch(r"[a-z][a-z_0-9]*", key) or key in ("device", "dtype"):
             raise ValueError(f"must give {kind} plain arguments of its own, not {shown(key)},")
-        read[key] = _read_plain(f"{kind}.{key}", new)
-    return kind, tuple(sorted(read.items()))
+    return kind, tuple(sorted((key, _read_plain(f"{kind}.{key}", new)) for key, new in arguments.items()))
 
 
 def _label_edits(value: Any) -> str:
-    # JSON keeps the number 1 and the text "1" apart, which labels must.
-    def bare(new: Any) -> bool:
-        return isinstance(new, str) and re.fullmatch(r"[A-Za-z_]\w*", new) is not None and new not in ("true", "false")
+    def text(new: Any) -> str:
+        # JSON keeps the number 1 and the text "1" apart, which labels must.
+        bare = isinstance(new, str) and re.fullmatch(r"[A-Za-z_]\w*", new) and new not in ("true", "false")
+        return str(new) if bare else json.dumps(new, ensure_ascii=False, separators=(",", ":"))
 
-    return ", ".join(f"{key}={new if bare(new) else plain_json(new)}" for key, new in value) or "none"
+    return ", ".join(f"{key}={text(new)}" for key, new in value) or "none"
 
 
-def _read_groups(value: Any) -> tuple[tuple[str, tuple[str, ...]], ...]:
-    if not isinstance(value, Mapping) or not value:
-        raise ValueError
+def _form_groups(value: Any) -> tuple[tuple[str, tuple[str, ...]], ...]:
     owner: dict[str, str] = {}
     for group, stages in value.items():
         if group in RESERVED_GROUPS or group == "choices":
             raise ValueError(f"must not name a group {group}, which has a meaning of its own,")
         if not re.fullmatch(r"[A-Za-z0-9_]+", group):
             raise ValueError(f"must name groups with letters, digits and _, as {shown(group)} does not,")
-        if not isinstance(stages, list | tuple) or not stages or any(not isinstance(s, str) for s in stages):
+        if not stages or not fits(_STAGES_OF_A_GROUP, stages):
             raise ValueError(f"must give group {group} a list of stages")
         for stage in stages:
             if stage in owner:
@@ -295,27 +269,27 @@ def _read_groups(value: Any) -> tuple[tuple[str, tuple[str, ...]], ...]:
     return tuple(sorted((group, tuple(sorted(stages))) for group, stages in value.items()))
 
 
+_STAGES_OF_A_GROUP: Mapping[str, Any] = {"type": "array", "items": {"type": "string"}, "minItems": 1}
 EDITS = Kind(
     "must map module.attribute to a value, e.g. {conv1.stride: 1}, or be a list of such mappings",
-    _read_edits,
     {"type": "object", "propertyNames": {"pattern": rf"^(?:\w+(?:\.\w+)+|{_BACKBONE})$"}, "not": {"required": ["choices"]}},
+    _form_edits,
     shape="mapping",
     label=_label_edits,
 )
 LR_GROUPS = Kind(
     "must map group names to lists of stages, e.g. {early: [layer1, layer2]}",
-    _read_groups,
     {
         "type": "object",
         "propertyNames": {"pattern": r"^\w+$", "not": {"enum": [*RESERVED_GROUPS, "choices"]}},
-        "additionalProperties": {"type": "array", "items": {"type": "string"}, "minItems": 1},
+        "additionalProperties": _STAGES_OF_A_GROUP,
         "minProperties": 1,
     },
+    _form_groups,
     shape="mapping",
     label=lambda value: ", ".join(f"{group}={'+'.join(stages)}" for group, stages in value),
 )
-_MULTIPLIER = real(0, 1000, open_low=True)
-LR_MULTIPLIERS = Kind(_MULTIPLIER.rule, _MULTIPLIER.read, _MULTIPLIER.schema, shape="groups")
+LR_MULTIPLIERS = replace(real(0, 1000, open_low=True), shape="groups")
 
 
 # --- data ----------------------------------------------------------------------------------------------------------
@@ -334,22 +308,22 @@ SOURCE = text(
     _advise_source,
 )
 FOLDER = text("must be the name of a sub-folder", r"[\s\S]*\S[\s\S]*")
-PATH = text("must be the path of a folder", r"[\s\S]*\S[\s\S]*")
-LABELS = Kind(
-    "must be the path of a JSON file, or none",
-    lambda value: "" if value == "none" else FOLDER.read(value),
-    {"type": "string", "minLength": 1},
+PATH = replace(FOLDER, rule="must be the path of a folder")
+LABELS = replace(
+    FOLDER,
+    rule="must be the path of a JSON file, or none",
+    form=lambda value: "" if value == "none" else value,
     words=("none",),
 )
-_PART: Mapping[str, Any] = {
-    "anyOf": [{"type": "integer", "minimum": 1}, {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1}]
-}
-SPLIT = Kind(
+PART = Kind(
+    "must be a count per class (a whole number of at least 1) or a fraction in (0, 1)",
+    {"anyOf": [{"type": "integer", "minimum": 1}, {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1}]},
+)
+SPLIT = Kind(  # it and FOLDERS are read by space/loading.py, which places a fault at the part that has it
     "must be a mapping such as {train: 0.7, val: 0.15, test: 0.15, seed: 0}",
-    _itself,  # read by space/sections.py, which places a fault at the part that has it
     {
         "type": "object",
-        "properties": {**dict.fromkeys(SPLITS, _PART), "seed": SEED.schema},
+        "properties": {**dict.fromkeys(SPLITS, PART.schema), "seed": SEED.schema},
         "additionalProperties": False,
         "required": ["train", "val"],
     },
@@ -357,13 +331,9 @@ SPLIT = Kind(
 )
 FOLDERS = Kind(
     "must map train, val and test to names of sub-folders",
-    _itself,  # read by space/sections.py too
     {"type": "object", "properties": dict.fromkeys(SPLITS, FOLDER.schema), "additionalProperties": False},
     shape="mapping",
 )
-
-
-# --- names ---------------------------------------------------------------------------------------------------------
 
 
 def _in_quotes(value: Any) -> str:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from operator import attrgetter
 
 from searchft.recipe.facts import BackboneFacts, ParameterFacts
 from searchft.recipe.fields import HEAD, OPENING, RecipeFields, names_that_decide
-from searchft.recipe.plain import digest
+from searchft.wording import digest
 
 
 @dataclass(frozen=True)
 class Opening:
-    """Which part of a backbone trains: a pure consequence of recipe and facts. The head always trains beside it."""
+    """Which part of a backbone trains. The head always trains beside it."""
 
     parameters: tuple[str, ...]
     """Backbone parameters that train, in model order."""
@@ -30,6 +30,8 @@ class Opening:
     """Stages between a parameter and the head: 1 for the last stage."""
     spelling: str | None
     """The plainest value of `unfrozen` that says the same (`head`, `layer4`, `all`), if there is one."""
+    depthwise_share: float
+    """How much of the open parameters belongs to depthwise convolutions, in [0, 1]."""
 
     @cached_property
     def digest(self) -> str:
@@ -41,12 +43,12 @@ class Opening:
         multipliers = dict(recipe.lr_multipliers)
         rates = {HEAD: multipliers.get(HEAD, 1.0)}
         for group, names in self.groups.items():
-            for name in names:
-                rates[name] = multipliers.get(group, 1.0) * recipe.layer_decay ** self.distances[name]
+            factor = multipliers.get(group, 1.0)
+            rates |= {name: factor * recipe.layer_decay ** self.distances[name] for name in names}
         return rates
 
 
-_asked = attrgetter(*names_that_decide(OPENING))
+_asked = attrgetter(*names_that_decide(OPENING), "lr_groups")
 
 
 def open_parameters(recipe: RecipeFields, backbone: BackboneFacts) -> Opening:
@@ -54,16 +56,12 @@ def open_parameters(recipe: RecipeFields, backbone: BackboneFacts) -> Opening:
 
     Raises ValueError with the rule and the known names if the recipe names a stage or module that does not exist.
     """
-    asked = (*_asked(recipe), recipe.lr_groups, _divides(recipe))
+    divides = any(group in ("top", "deep") for group, _ in recipe.lr_multipliers)
+    asked = (*_asked(recipe), divides)
     if asked not in backbone.openings:
-        backbone.openings[asked] = _open_parameters(recipe, backbone)
+        backbone.openings[asked] = _open_parameters(recipe, backbone, divides)
     opening: Opening = backbone.openings[asked]
     return opening
-
-
-def _divides(recipe: RecipeFields) -> bool:
-    """Whether the backbone's rates are those of `top` and `deep`."""
-    return any(group in ("top", "deep") for group, _ in recipe.lr_multipliers)
 
 
 def norm_matters(backbone: BackboneFacts, opening: Opening) -> bool:
@@ -71,101 +69,85 @@ def norm_matters(backbone: BackboneFacts, opening: Opening) -> bool:
     return bool(opening.norm_candidates) or any(backbone.kinds[n].startswith("norm") for n in opening.parameters)
 
 
-def _open_parameters(recipe: RecipeFields, backbone: BackboneFacts) -> Opening:
+def _open_parameters(recipe: RecipeFields, backbone: BackboneFacts, divides: bool) -> Opening:
     names = backbone.stage_names
-    adapters = tuple(p for p in backbone.parameters if p.kind == "adapter")
-    native = tuple(p for p in backbone.parameters if p.kind != "adapter")
-    order = {p.name: i for i, p in enumerate(native)}
-    within: str | None = None
-    if recipe.unfrozen_tensors is not None:
-        count = recipe.unfrozen_tensors
-        chosen = native[len(native) - min(count, len(native)) :] if count else ()
-        modules = tuple(dict.fromkeys(p.name.rpartition(".")[0] for p in chosen))
-        stages = tuple(dict.fromkeys(p.stage for p in chosen))
-    else:
-        if recipe.stages is not None:
-            unknown = [s for s in recipe.stages if s not in names]
-            if unknown:
-                raise ValueError(f"must name stages of {backbone.backbone} ({', '.join(names)}) but got {unknown[0]!r}")
-            stages = tuple(s for s in names if s in recipe.stages)
-        else:
-            stages, within = _stages_from(recipe.unfrozen, backbone)
-        opened = set(stages)
-        chosen = tuple(p for p in native if p.stage in opened)
-        modules = tuple(m for s in backbone.stages if s.name in opened for m in s.modules)
-        if within is not None:
-            first = min(i for p, i in order.items() if p == within or p.startswith(within + "."))
-            chosen = tuple(p for p in chosen if order[p.name] >= first)
-            cut_stage = native[first].stage
-            inner = tuple(dict.fromkeys(p.name.rpartition(".")[0] for p in chosen if p.stage == cut_stage))
-            rest = tuple(m for s in backbone.stages if s.name in opened and s.name != cut_stage for m in s.modules)
-            modules = (within, *(m for m in inner if m != within and not m.startswith(within + ".")), *rest)
-    opened_stages = stages
-    norms = tuple(m for m, _ in backbone.batch_norms if any(m == p or m.startswith(p + ".") or p == "" for p in modules))
-    whole = chosen
+    native = [p for p in backbone.parameters if p.kind != "adapter"]
+    adapters = [p for p in backbone.parameters if p.kind == "adapter"]
+    stages, opened, modules, spelling = _open_region(recipe, backbone, native)
+    norms = tuple(m for m, _ in backbone.batch_norms if any(p == "" or m == p or m.startswith(p + ".") for p in modules))
+    chosen = opened
     if recipe.parameters == "bias":
-        chosen = tuple(p for p in chosen if p.kind in ("bias", "norm_bias"))
+        chosen = [p for p in chosen if p.kind in ("bias", "norm_bias")]
     elif recipe.parameters == "norm":
-        chosen = tuple(p for p in chosen if p.kind.startswith("norm"))
+        chosen = [p for p in chosen if p.kind.startswith("norm")]
     if recipe.norm in ("frozen", "running"):
-        chosen = tuple(p for p in chosen if not p.kind.startswith("norm"))
-    train_norms = norms if recipe.norm in ("stats", "running") and recipe.parameters in ("all", "norm") else ()
+        chosen = [p for p in chosen if not p.kind.startswith("norm")]
     # Adapters train whatever is open; their stages count among the open ones for the groups of rates.
-    chosen = (*chosen, *adapters)
-    stages = tuple(s for s in names if s in stages or any(p.stage == s for p in adapters))
-    spelling = None
-    if not whole:
-        spelling = HEAD
-    elif recipe.unfrozen_tensors is None and within is None and opened_stages == names[len(names) - len(opened_stages) :]:
-        spelling = "all" if opened_stages == names else opened_stages[0]
+    chosen = [*chosen, *adapters]
+    top = next((s for s in reversed(names) if s in stages or any(p.stage == s for p in adapters)), "")
+    own = {stage: group for group, members in recipe.lr_groups for stage in members}
+    groups: dict[str, tuple[str, ...]] = {HEAD: ()}
+    for parameter in chosen:
+        by_depth = ("top" if parameter.stage == top else "deep") if divides else "backbone"
+        group = own.get(parameter.stage, "backbone") if own else by_depth
+        groups[group] = (*groups.get(group, ()), parameter.name)
     return Opening(
         parameters=tuple(p.name for p in chosen),
-        modules=modules,
-        train_norms=train_norms,
+        modules=tuple(modules),
+        train_norms=norms if recipe.norm in ("stats", "running") and recipe.parameters in ("all", "norm") else (),
         norm_candidates=norms,
-        groups=_groups(recipe, backbone, chosen, stages),
+        groups=groups,
         distances={p.name: len(names) - names.index(p.stage) for p in chosen},
-        spelling=spelling,
+        spelling=spelling if opened else HEAD,
+        depthwise_share=sum(p.size for p in chosen if p.name in backbone.depthwise) / max(1, sum(p.size for p in chosen)),
     )
 
 
-def _stages_from(unfrozen: str | int, backbone: BackboneFacts) -> tuple[tuple[str, ...], str | None]:
+def _open_region(
+    recipe: RecipeFields, backbone: BackboneFacts, native: Sequence[ParameterFacts]
+) -> tuple[tuple[str, ...], list[ParameterFacts], list[str], str | None]:
+    """Stages, parameters and modules that are open whatever `parameters` and `norm` say, and the plainest `unfrozen` for them."""
+    names = backbone.stage_names
+    if recipe.unfrozen_tensors is not None:
+        chosen = list(native[max(0, len(native) - recipe.unfrozen_tensors) :])
+        return tuple(dict.fromkeys(p.stage for p in chosen)), chosen, _modules_of(chosen), None
+    within = ""
+    if recipe.stages is None:
+        stages, within = _stages_from(recipe.unfrozen, backbone, native)
+    elif unknown := [stage for stage in recipe.stages if stage not in names]:
+        raise ValueError(f"must name stages of {backbone.backbone} ({', '.join(names)}) but got {unknown[0]!r}")
+    else:
+        stages = tuple(stage for stage in names if stage in recipe.stages)
+    chosen = [p for p in native if p.stage in stages]
+    if not within:
+        modules = [m for s in backbone.stages if s.name in stages for m in s.modules]
+        last = bool(stages) and stages == names[-len(stages) :]
+        return stages, chosen, modules, None if not last else "all" if stages == names else stages[0]
+    chosen = chosen[next(i for i, p in enumerate(chosen) if p.name.startswith(within + ".")) :]
+    inner = _modules_of(p for p in chosen if p.stage == stages[0])
+    rest = (m for s in backbone.stages if s.name in stages[1:] for m in s.modules)
+    return stages, chosen, [within, *(m for m in inner if m != within and not m.startswith(within + ".")), *rest], None
+
+
+def _modules_of(parameters: Iterable[ParameterFacts]) -> list[str]:
+    return list(dict.fromkeys(p.name.rpartition(".")[0] for p in parameters))
+
+
+def _stages_from(unfrozen: str | int, backbone: BackboneFacts, native: Sequence[ParameterFacts]) -> tuple[tuple[str, ...], str]:
     """The open stages of a value of `unfrozen`, and the module within the first of them that it starts at."""
     names = backbone.stage_names
     if unfrozen == HEAD or unfrozen == 0:
-        return (), None
+        return (), ""
     if unfrozen == "all":
-        return names, None
+        return names, ""
     if isinstance(unfrozen, int):
         if unfrozen > len(names):
             raise ValueError(f"must be at most {len(names)}, the stages of {backbone.backbone}, but got {unfrozen}")
-        return names[len(names) - unfrozen :], None
+        return names[-unfrozen:], ""
     if unfrozen in names:
-        return names[names.index(unfrozen) :], None
-    for parameter in backbone.parameters:
-        if parameter.name.startswith(unfrozen + "."):
-            stage = next(s for s in backbone.stages if s.name == parameter.stage)
-            if unfrozen == stage.modules[0]:
-                return names[names.index(parameter.stage) :], None
-            return names[names.index(parameter.stage) :], unfrozen
-    raise ValueError(
-        f"must be 'head', 'all', a count, or a stage ({', '.join(names)}) or module of {backbone.backbone} but got {unfrozen!r}"
-    )
-
-
-def _groups(
-    recipe: RecipeFields, backbone: BackboneFacts, chosen: tuple[ParameterFacts, ...], stages: tuple[str, ...]
-) -> dict[str, tuple[str, ...]]:
-    """Learning-rate groups: own ones, or `top` and `deep` where a multiplier names them, or `backbone`."""
-    own = {stage: group for group, members in recipe.lr_groups for stage in members}
-    split = _divides(recipe)
-    groups: dict[str, list[str]] = {HEAD: []}
-    for parameter in chosen:
-        if own:
-            group = own.get(parameter.stage, "backbone")
-        elif split:
-            group = "top" if parameter.stage == stages[-1] else "deep"
-        else:
-            group = "backbone"
-        groups.setdefault(group, []).append(parameter.name)
-    return {group: tuple(members) for group, members in groups.items()}
+        return names[names.index(unfrozen) :], ""
+    stage = next((names.index(p.stage) for p in native if p.name.startswith(unfrozen + ".")), None)
+    if stage is None:
+        known = f"a stage ({', '.join(names)}) or module of {backbone.backbone}"
+        raise ValueError(f"must be 'head', 'all', a count, or {known} but got {unfrozen!r}")
+    return names[stage:], "" if unfrozen == backbone.stages[stage].modules[0] else unfrozen

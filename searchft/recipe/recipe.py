@@ -12,7 +12,7 @@ from searchft.recipe.facts import SpaceFacts
 from searchft.recipe.fields import HEAD, OPENING, RATES, RECIPE, RecipeFields, names_that_decide
 from searchft.recipe.numerics import rule_for
 from searchft.recipe.opening import open_parameters
-from searchft.recipe.plain import digest
+from searchft.wording import digest
 
 KEY_VERSION = 2
 """Raised whenever a change of ours makes the same recipe compute something else, or a default becomes another: old answers stop
@@ -45,20 +45,16 @@ class Recipe(RecipeFields):
             "edits": self.own_edits(),
             "batch_size": min(self.batch_size, max(1, facts.data.train_size)),
             "head_first_epochs": min(self.head_first_epochs, self.epochs),
+            "lr_multipliers": tuple(sorted((g, f) for g, f in self.lr_multipliers if g in opening.groups and f != 1.0)),
         }
-        if not opening.parameters:
-            changes.update(unfrozen=HEAD, stages=None, unfrozen_tensors=None)
-        elif opening.spelling is not None:
-            changes.update(unfrozen=opening.spelling, stages=None, unfrozen_tensors=None)
+        spelling = opening.spelling if opening.parameters else HEAD
+        if spelling is not None:
+            changes.update(unfrozen=spelling, stages=None, unfrozen_tensors=None)
         elif self.stages is not None or self.unfrozen_tensors is not None:
             changes["unfrozen"] = HEAD
-        plain = open_parameters(dataclasses.replace(self, norm=RECIPE["norm"].default), backbone)
-        if plain.digest == opening.digest:
-            changes["norm"] = RECIPE["norm"].default
-        rates = dict(self.lr_multipliers)
-        changes["lr_multipliers"] = tuple(
-            sorted((group, rates[group]) for group in opening.groups if rates.get(group, 1.0) != 1.0)
-        )
+        norm = RECIPE["norm"].default
+        if open_parameters(dataclasses.replace(self, norm=norm), backbone).digest == opening.digest:
+            changes["norm"] = norm
         for name, field in RECIPE.items():
             if field.row.when is not None and not field.row.when.holds(self, opening, backbone):
                 changes[name] = field.default

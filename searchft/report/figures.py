@@ -1,4 +1,4 @@
-"""The report's figures as PNG: Optuna's own where it has one, ours where it has none, both under one style sheet.
+"""The report's figures as PNG, Optuna's own where it has one, all under one style sheet.
 
 Names come from files and folders of strangers: `plain` keeps them short and printable, the style reads no markup in them.
 """
@@ -15,6 +15,7 @@ import matplotlib
 import matplotlib.style
 import numpy as np
 import optuna
+from matplotlib import pyplot
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -31,10 +32,8 @@ STYLE: Any = {
     **{"legend.fontsize": 8, "legend.frameon": False},
 }
 ACCURACY = "validation accuracy"
-SLICES = 3
-"""Dimensions side by side in one figure."""
-MOST_CLASSES = 40
-"""Above this many classes a confusion matrix has no class names: they could not be read."""
+SLICES = 3  # dimensions side by side in one figure
+MOST_CLASSES = 40  # classes whose names a confusion matrix has room for
 
 
 def plain(text: object, most: int = 28) -> str:
@@ -60,12 +59,12 @@ def png(draw: Callable[[], Figure]) -> bytes:
 
 def history_figure(study: optuna.Study) -> Figure:
     """Every complete trial in the order of the search, and the best so far."""
-    return _of_optuna(optuna.visualization.matplotlib.plot_optimization_history, study, target_name=ACCURACY)
+    return _of_optuna(optuna.visualization.matplotlib.plot_optimization_history, study)
 
 
 def importances_figure(study: optuna.Study, count: int) -> Figure:
-    """Bars of `count` dimensions, the most important on top."""
-    figure = _of_optuna(optuna.visualization.matplotlib.plot_param_importances, study, target_name=ACCURACY)
+    """Bars of `count` dimensions."""
+    figure = _of_optuna(optuna.visualization.matplotlib.plot_param_importances, study)
     figure.set_size_inches(8.0, 0.9 + 0.34 * count)
     axes: Any = figure.axes[0]
     axes.set(xlabel="importance (shares of 1)", ylabel="")
@@ -76,7 +75,7 @@ def importances_figure(study: optuna.Study, count: int) -> Figure:
 
 def slices_figure(study: optuna.Study, names: Sequence[str]) -> Figure:
     """Each complete trial over its choice in up to SLICES dimensions; later trials are darker."""
-    figure = _of_optuna(optuna.visualization.matplotlib.plot_slice, study, params=list(names), target_name=ACCURACY)
+    figure = _of_optuna(optuna.visualization.matplotlib.plot_slice, study, params=list(names))
     colour_bar: Any = figure.axes[-2].collections[0].colorbar
     colour_bar.remove()  # not its axes alone: matplotlib 3.10 would still lay them out
     for axes in figure.axes:
@@ -87,12 +86,10 @@ def slices_figure(study: optuna.Study, names: Sequence[str]) -> Figure:
     return figure
 
 
-def _of_optuna(plot: Callable[..., Any], study: optuna.Study, **how: Any) -> Figure:
+def _of_optuna(plot: Callable[..., Any], study: optuna.Study, **settings: Any) -> Figure:
     """One of Optuna's figures, without its title, its legend above the axes, and forgotten by pyplot."""
-    from matplotlib import pyplot
-
     pyplot.switch_backend("Agg")
-    first = np.atleast_1d(plot(study, **how)).flat[0]
+    first = np.atleast_1d(plot(study, target_name=ACCURACY, **settings)).flat[0]
     figure: Figure = first.figure
     pyplot.close(figure)
     first.set_title("")
@@ -100,27 +97,26 @@ def _of_optuna(plot: Callable[..., Any], study: optuna.Study, **how: Any) -> Fig
     figure.set_size_inches(*STYLE["figure.figsize"])
     figure.set_layout_engine("constrained")
     if first.get_legend() is not None:
-        _legend(first)
+        _add_legend(first)
     return figure
 
 
 def curves_figure(records: Sequence[TrialRecord], best: int | None) -> Figure:
     """Learning curves: pruned ones pale, complete ones in colour, the best one bold."""
     figure, axes = _one("epoch", ACCURACY)
-    for record in sorted(records, key=lambda r: (r.state == COMPLETE, r.number == best)):
-        if not record.curve or record.answered_from is not None:
-            continue
+    shown = [r for r in records if r.curve and r.answered_from is None]
+    for record in sorted(shown, key=lambda r: (r.number == best, r.state == COMPLETE)):
         if record.number == best:
-            how: dict[str, Any] = {"color": DARK, "lw": 2.4, "marker": "o", "ms": 3, "label": f"best, trial {best}"}
+            style: dict[str, Any] = {"color": DARK, "lw": 2.4, "marker": "o", "ms": 3, "label": f"best, trial {best}"}
         elif record.state == COMPLETE:
-            how = {"color": ACCENT, "lw": 1.2, "alpha": 0.75}
+            style = {"color": ACCENT, "lw": 1.2, "alpha": 0.75}
         else:
-            how = {"color": PALE, "lw": 1.0, "marker": "x", "markevery": [-1], "ms": 4}
-        axes.plot(range(1, len(record.curve) + 1), record.curve, **how)
+            style = {"color": PALE, "lw": 1.0, "marker": "x", "markevery": [-1], "ms": 4}
+        axes.plot(range(1, len(record.curve) + 1), record.curve, **style)
     axes.plot([], [], color=ACCENT, lw=1.2, label="complete")
     if any(record.state == PRUNED for record in records):
         axes.plot([], [], color=PALE, lw=1.0, marker="x", ms=4, label="pruned")
-    _legend(axes)
+    _add_legend(axes)
     return figure
 
 
@@ -132,18 +128,18 @@ def trial_curve_figure(record: TrialRecord) -> Figure:
         if values:
             axes.plot(range(1, len(values) + 1), values, color=color, lw=2, marker="o", ms=3, label=label)
     axes.set_title(f"trial {record.number}, {record.state}")
-    _legend(axes)
+    _add_legend(axes)
     return figure
 
 
 def costs_figure(points: Sequence[Cost]) -> Figure:
     """Accuracy against training time, with the front that no other trial beats in both."""
     figure, axes = _one("training time of the trial in seconds", ACCURACY)
-    rest = [p for p in points if not p.on_front]
+    rest = [(p.seconds, p.val_accuracy) for p in points if not p.on_front]
     front = sorted((p for p in points if p.on_front), key=lambda p: p.seconds)
-    axes.scatter([p.seconds for p in rest], [p.val_accuracy for p in rest], color=PALE, s=26, label="complete")
-    at, reached = [p.seconds for p in front], [p.val_accuracy for p in front]
-    axes.plot(at, reached, color=ACCENT, lw=1.2, marker="o", ms=6, drawstyle="steps-post", label="Pareto front")
+    axes.scatter(*np.reshape(rest, (-1, 2)).T, color=PALE, s=26, label="complete")
+    corners = np.array([(p.seconds, p.val_accuracy) for p in front])
+    axes.plot(*corners.T, color=ACCENT, lw=1.2, marker="o", ms=6, drawstyle="steps-post", label="Pareto front")
     for p in front[-8:]:
         axes.annotate(f"#{p.trial}", (p.seconds, p.val_accuracy), xytext=(4, -11), textcoords="offset points", fontsize=8)
     seconds = [p.seconds for p in points if p.seconds > 0]
@@ -151,25 +147,22 @@ def costs_figure(points: Sequence[Cost]) -> Figure:
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter("{x:g}")
     axes.margins(x=0.08, y=0.12)
-    _legend(axes)
+    _add_legend(axes)
     return figure
 
 
 def confusion_figure(matrix: np.ndarray, classes: Sequence[str], title: str) -> Figure:
     """Counts of truth (down) against answer (across); mistakes in red, right answers in blue."""
-    count = len(classes)
+    count, share = len(classes), matrix / max(1, int(matrix.max()))
     side = min(9.0, max(4.2, 2.2 + 0.2 * count))
     figure, axes = _one("answer", "truth", (side + 0.4, side))
-    top = max(1, int(matrix.max()))
-    strength = (matrix / top)[..., None]
     right, wrong = (np.array(matplotlib.colors.to_rgb(color)) for color in (ACCENT, WARN))
-    off = ~np.eye(count, dtype=bool)
-    shown = 1 - strength * (1 - right)
-    shown[off] = np.where(matrix[off][:, None] > 0, 1 - np.maximum(0.35, strength[off]) * (1 - wrong), 1.0)
-    axes.imshow(shown, interpolation="nearest")
+    strength = np.where(np.eye(count, dtype=bool), share, np.where(matrix > 0, np.maximum(0.35, share), 0))[..., None]
+    hue = np.where(np.eye(count, dtype=bool)[..., None], right, wrong)
+    axes.imshow(1 - strength * (1 - hue), interpolation="nearest")
     if count <= 12:
         for t, g in zip(*np.nonzero(matrix), strict=True):
-            color = "white" if matrix[t, g] / top > 0.5 else DARK
+            color = "white" if share[t, g] > 0.5 else DARK
             axes.text(g, t, str(matrix[t, g]), ha="center", va="center", fontsize=9, color=color)
     if count <= MOST_CLASSES:
         names, size = [plain(c, 18) for c in classes], 8 if count <= 20 else 6
@@ -214,6 +207,6 @@ def _one(xlabel: str, ylabel: str, size: tuple[float, float] | None = None) -> t
     return figure, axes
 
 
-def _legend(axes: Any) -> None:
+def _add_legend(axes: Any) -> None:
     # Above the axes: nowhere inside is sure to be free of points.
     axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=3, borderaxespad=0.2)

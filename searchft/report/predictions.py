@@ -1,7 +1,4 @@
-"""What a trained network said of every image of a split: confusion matrices, mistakes and comparisons follow from it.
-
-Plain arrays and JSON, computed by `export` (which alone runs exported networks) and kept beside the trial.
-"""
+"""What a trained network predicts for every image of a split: confusion matrices, mistakes and comparisons follow from it."""
 
 from __future__ import annotations
 
@@ -17,25 +14,16 @@ import numpy as np
 class Predictions:
     """One network on one split."""
 
-    split: str
-    """`val` or `test`."""
-    truth: np.ndarray
-    """int64 [N], class numbers."""
-    guess: np.ndarray
-    """int64 [N], class numbers."""
-    sure: np.ndarray
-    """float64 [N]: the probability that the network gave its guess."""
-    names: tuple[str, ...]
-    """Of the images, for people."""
+    split: str  # `val` or `test`
+    truth: np.ndarray  # int64 [N], class numbers
+    guess: np.ndarray  # int64 [N], class numbers
+    sure: np.ndarray  # float64 [N]: the probability that the network gave its guess
+    names: tuple[str, ...]  # of the images, for people
 
     @property
     def right(self) -> np.ndarray:
         """bool [N]."""
         return np.asarray(self.truth == self.guess)
-
-    @property
-    def accuracy(self) -> float:
-        return float(self.right.mean()) if len(self.truth) else math.nan
 
     def confusion(self, num_classes: int) -> np.ndarray:
         """int64 [C, C]: rows truth, columns guess."""
@@ -53,56 +41,35 @@ class Predictions:
         return [(classes[self.truth[i]], classes[self.guess[i]], round(float(self.sure[i]), 4)) for i in positions]
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON; `from_json` gives equal predictions back."""
         sure = [round(float(p), 6) for p in self.sure]
         answers = {"truth": self.truth.tolist(), "guess": self.guess.tolist(), "sure": sure}
         return {"split": self.split, **answers, "names": list(self.names)}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Predictions:
-        """What `to_json` wrote."""
         truth, guess = np.asarray(data["truth"], np.int64), np.asarray(data["guess"], np.int64)
         return cls(data["split"], truth, guess, np.asarray(data["sure"], np.float64), tuple(data["names"]))
 
 
-class Confusion(NamedTuple):
-    """A class taken for another, and how often."""
-
-    times: int
-    truth: str
-    guess: str
+def confusions(matrix: np.ndarray, classes: Sequence[str]) -> list[tuple[int, str, str]]:
+    """Wrong answers by pair of classes, most frequent first: (how often, truth, guess)."""
+    found = [(int(matrix[t, g]), classes[t], classes[g]) for t, g in zip(*np.nonzero(matrix), strict=True) if t != g]
+    return sorted(found, key=lambda pair: (-pair[0], *pair[1:]))
 
 
-def confusions(matrix: np.ndarray, classes: Sequence[str]) -> list[Confusion]:
-    """Wrong answers by pair of classes, most frequent first."""
-    found = [Confusion(int(matrix[t, g]), classes[t], classes[g]) for t, g in zip(*np.nonzero(matrix), strict=True) if t != g]
-    return sorted(found, key=lambda c: (-c.times, c.truth, c.guess))
+class PairedDifference(NamedTuple):
+    """Two networks on the same `n` images: what the first is better, and how sure that is."""
 
-
-@dataclass(frozen=True)
-class PairedDifference:
-    """Two networks on the same images: what the one is better, and how sure that is."""
-
-    only_first: int
-    """Images that only the first classifies right."""
+    only_first: int  # images that only the first classifies right
     only_second: int
     n: int
-    difference: float
-    """Accuracy of the first minus that of the second."""
+    difference: float  # accuracy of the first minus that of the second
     low: float
-    high: float
-    """Ends of the 95 % interval of the difference (Wald with Agresti and Min's correction, 2005)."""
-    chance: float
-    """How probable a gap at least as large is among equals: McNemar's exact two-sided test."""
+    high: float  # ends of the 95 % interval of the difference (Wald with Agresti and Min's correction, 2005)
 
 
 def paired_difference(first: Predictions, second: Predictions) -> PairedDifference:
-    """Compares two networks image by image. Raises ValueError if they did not see the same images.
-
-    >>> a = Predictions("val", np.array([0, 1, 1]), np.array([0, 1, 1]), np.ones(3), ("a", "b", "c"))
-    >>> paired_difference(a, a).difference
-    0.0
-    """
+    """Compares two networks image by image. Raises ValueError if they did not see the same images."""
     if first.names != second.names or not np.array_equal(first.truth, second.truth):
         raise ValueError("these networks were not shown the same images")
     b = int((first.right & ~second.right).sum())
@@ -111,6 +78,4 @@ def paired_difference(first: Predictions, second: Predictions) -> PairedDifferen
     # Half an image added to each of the four cells: the interval stays honest where hardly any image differs.
     m, p, q = n + 2, (b + 0.5) / (n + 2), (c + 0.5) / (n + 2)
     half = 1.959963984540054 * math.sqrt(max(0.0, (p + q - (p - q) ** 2) / m))
-    discordant = b + c
-    tail = sum(math.comb(discordant, k) for k in range(min(b, c) + 1)) / 2**discordant if discordant else 1.0
-    return PairedDifference(b, c, n, (b - c) / n if n else 0.0, (p - q) - half, (p - q) + half, min(1.0, 2 * tail))
+    return PairedDifference(b, c, n, (b - c) / n if n else 0.0, (p - q) - half, (p - q) + half)

@@ -1,7 +1,7 @@
 """Curves and hparams for TensorBoard, one run per trial: `tensorboard --logdir studies/NAME/tensorboard`.
 
-Written by the driver's process from the events it hears, so that workers know nothing of it. A trial that goes on after a kill
-writes its epochs again under the same steps, which TensorBoard shows as one curve.
+The driver's process writes them from its events. A trial that goes on after a kill writes its epochs again under the same
+steps, which TensorBoard shows as one curve.
 """
 
 from __future__ import annotations
@@ -12,8 +12,7 @@ from typing import Any
 from searchft.errors import InputError
 from searchft.search.events import EpochFinished, Event, StudyFinished, TrialFinished
 
-FOLDER = "tensorboard"
-"""Within the study's."""
+FOLDER = "tensorboard"  # within the study's
 
 
 class TensorBoardView:
@@ -26,11 +25,10 @@ class TensorBoardView:
         except ImportError as error:
             raise InputError("needs TensorBoard: pip install 'searchft[tensorboard]'", "--tensorboard") from error
         self._make = SummaryWriter
-        self.folder = Path(folder) / FOLDER
+        self.folder = folder / FOLDER
         self._writers: dict[int, Any] = {}
 
     def show(self, event: Event) -> None:
-        """Writes an epoch's numbers, or a finished trial's hparams with what it reached."""
         if isinstance(event, EpochFinished):
             writer = self._writer(event.number)
             writer.add_scalar("accuracy/validation", event.val_accuracy, event.epoch)
@@ -38,19 +36,16 @@ class TensorBoardView:
             writer.add_scalar("loss/training", event.train_loss, event.epoch)
             writer.add_scalar("seconds/epoch", event.seconds, event.epoch)
         elif isinstance(event, TrialFinished) and event.record.answered_from is None:
-            record = event.record
-            writer = self._writer(record.number)
-            values = {name: _plain(label) for name, label in record.params.items()}
+            record, writer = event.record, self._writer(event.record.number)
+            values = {name: label if isinstance(label, int | float) else str(label) for name, label in record.params.items()}
             if values and record.value is not None:
                 metrics = {"hparam/validation_accuracy": record.value, "hparam/seconds": record.seconds}
                 writer.add_hparams({**values, "state": record.state}, metrics, run_name=".")
-            writer.close()
-            del self._writers[record.number]
+            self._writers.pop(record.number).close()
         elif isinstance(event, StudyFinished):
             self.close()
 
     def close(self) -> None:
-        """Closes what is open. May be called more than once."""
         for writer in self._writers.values():
             writer.close()
         self._writers.clear()
@@ -59,7 +54,3 @@ class TensorBoardView:
         if number not in self._writers:
             self._writers[number] = self._make(log_dir=str(self.folder / f"trial-{number:04d}"))
         return self._writers[number]
-
-
-def _plain(label: object) -> bool | float | int | str:
-    return label if isinstance(label, bool | int | float | str) else str(label)

@@ -14,7 +14,7 @@ from searchft.files import write_atomic
 from searchft.report.content import ReportInput, Table, answer_of, sections_of
 from searchft.report.figures import png
 from searchft.report.formats import markdown_text
-from searchft.report.progress import count_records
+from searchft.report.progress import count_records, counts_in_words
 
 PAGE = "report.html"
 TWIN = "report.md"
@@ -23,19 +23,17 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 def write_report(given: ReportInput, folder: Path) -> Path:
     """Writes everything and returns the page. Raises StorageError where the disk refuses."""
-    answer, sections = answer_of(given), sections_of(given)
+    answer, sections = answer_of(given), list(sections_of(given))
     images = {drawing.name: png(drawing.draw) for section in sections for drawing in section.drawings}
     for name, content in images.items():
         write_atomic(folder / "figures" / f"{name}.png", content)
     for section in sections:
         for table in section.tables:
             write_atomic(folder / "data" / f"{table.name}.csv", csv_text(table).encode())
-    counts = count_records(given.records, given.space.search.trials)
-    states = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
-    facts = given.facts.data
+    counts = counts_in_words(count_records(given.records, given.space.search.trials))
     words = {
         "title": given.space.name,
-        "subtitle": f"{facts.source}, {len(facts.classes)} classes; {states or 'no trials yet'}",
+        "subtitle": f"{given.facts.data.source}, {len(given.facts.data.classes)} classes; {counts}",
         "answer": answer,
         "sections": sections,
         "images": images,

@@ -3,9 +3,7 @@
     records    what a trial is, once Optuna's words are taken off it; which record answers a key; which trial is best
     suggest    what to try next: a pure function of space, facts, records and trial number
     prune      whether to stop a trial: pure functions of validation curves
-    urls       which databases are served, and their names without passwords
     storage    opening them, their errors in our words, what each transaction checks from within
-    listing    what SQLite files hold, without Optuna
     claims     who may decide, who owns a running trial: file locks, PostgreSQL advisory locks
     study      a study in its database, but for its trials: opened, pinned, waited for
     ledger     its trials: the only place that writes them (translate: from and to Optuna's)

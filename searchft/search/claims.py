@@ -1,16 +1,13 @@
 """Who may decide, and who owns a running trial.
 
 A study in a SQLite file has one driver, which owns everything: `FolderClaims` locks the study's folder and its name beside the file.
-
-A study on PostgreSQL may have several drivers on several machines. `PostgresClaims` keeps them apart with session advisory locks on
+On PostgreSQL several drivers on several machines may share a study. `PostgresClaims` keeps them apart with session advisory locks on
 a connection of its own: one for the right to decide which trial comes next (held for milliseconds), one for each trial that the
-driver runs. A running trial whose lock nobody holds is an orphan, which another driver takes over.
+driver runs. A lease instead would either be shorter than an outage that must be survived, or make everybody wait after a crash.
 
-Advisory locks rather than leases: a lease's term is either shorter than an outage that must be survived (a living driver loses its
-trials) or the time that everybody waits after a crash. A lock goes with its connection: at once when the process dies, within a
-minute when its machine does, and with the server when that restarts. As a lock may be gone while its owner lives (restart, promoted
-standby, ended session), a trial without one is taken over only when its owner is known to be dead, or has not come back within
-`GRACE_S`. An owner that comes later is told that its trial is another's: every write looks, in its own transaction.
+A lock goes with its connection: at once when the process dies, within a minute when its machine does, and with the server when that
+restarts. A running trial without a lock is taken over when its owner is known to be dead, or has not come back within `GRACE_S`. An
+owner that comes later learns that its trial is another's: every write looks, in its own transaction.
 
 A pooler that shares sessions between clients (pgbouncer's transaction mode) breaks advisory locks: connect to the server itself.
 """
@@ -35,18 +32,15 @@ import psutil
 from searchft.errors import StorageError
 from searchft.faults import fault
 from searchft.files import lock_file, read_json, write_json
+from searchft.search.databases import mask_url
 from searchft.search.storage import KEEPALIVES, SERVER_KEEPALIVES, ServerAwayError
-from searchft.search.urls import mask_url
 
-GRACE_S = 60.0
-"""How long a trial's owner has to come back before others may take a trial whose lock is gone."""
-
+GRACE_S = 60.0  # how long a trial's owner has to come back before others may take a trial whose lock is gone
 DECISION_PATIENCE_S = 180.0
 """How long another driver may take to decide; it needs milliseconds, but its machine may have gone silent."""
 
 _OURS = "classid = %s::bigint::oid AND locktype = 'advisory' AND objsubid = 2"
 """In pg_locks: the locks of this study's trials; `objid` is a trial's number."""
-
 
 LOCK_NAME, HOLDER_NAME = "driver.lock", "driver.json"
 """In a study's folder: the lock of its driver, and who holds it. They mark the folder as ours."""
@@ -60,19 +54,11 @@ class DecisionLostError(StorageError):
     """Another driver has begun a trial since this one read the records: they must be read, and decided upon, again."""
 
 
-# ---- processes ----
-
-
 def identity(process: psutil.Process | None = None) -> dict[str, Any]:
-    """Who a process of this machine (this one) is: `pid`, `host`, `boot_id` (of the machine's current run), `since` (its start, UTC)."""
+    """Who a process (this one) is: `pid`, `host`, `boot_id` (of the machine's current run), `since` (its start, UTC)."""
     process = process or psutil.Process()
-    started = datetime.datetime.fromtimestamp(process.create_time(), datetime.UTC)
-    return {
-        "pid": process.pid,
-        "host": socket.gethostname(),
-        "boot_id": boot_id(),
-        "since": started.isoformat(timespec="seconds"),
-    }
+    since = datetime.datetime.fromtimestamp(process.create_time(), datetime.UTC).isoformat(timespec="seconds")
+    return {"pid": process.pid, "host": socket.gethostname(), "boot_id": boot_id(), "since": since}
 
 
 def boot_id() -> str:
@@ -86,7 +72,7 @@ def boot_id() -> str:
 
 
 def owner_is_gone(owner: Mapping[str, Any]) -> bool:
-    """Whether a trial's owner (an `identity`) ran on this machine and does so no longer. False where that is not known.
+    """Whether a trial's owner (an `identity`) ran on this machine and does so no longer; False where that is not known.
 
     This very process counts as gone: it knows by other means what it runs.
     """
@@ -100,14 +86,13 @@ def owner_is_gone(owner: Mapping[str, Any]) -> bool:
         return True
 
 
-# ---- one driver ----
-
-
 class DriverLock:
-    """A lock that one driver holds; a file beside it says who, for the one who is turned away. The kernel frees it with its holder."""
+    """A lock that one driver holds; a file beside it says who. The kernel frees it with its holder.
+
+    `folder` is the study's, or with the lock's `name` its database's.
+    """
 
     def __init__(self, folder: Path, name: str = "driver") -> None:
-        """`folder` is the study's, or with the lock's `name` its database's."""
         self._study = str(folder if name == "driver" else folder / name)
         self._holder = folder / f"{name}.json"
         self._lock = lock_file(folder / f"{name}.lock")
@@ -134,8 +119,7 @@ class DriverLock:
         for _ in range(20):
             with contextlib.suppress(OSError, StorageError, AttributeError, LookupError, ValueError):
                 holder: dict[str, Any] = read_json(self._holder)
-                elsewhere = holder.get("boot_id") != boot_id()
-                if elsewhere or psutil.pid_exists(int(holder["pid"])):
+                if holder.get("boot_id") != boot_id() or psutil.pid_exists(int(holder["pid"])):
                     return holder
             time.sleep(0.05)
         return {}
@@ -150,11 +134,8 @@ class DriverLock:
 class Claims:
     """What a ledger asks before it writes. This one is a reader's: it holds nothing and keeps nobody out."""
 
-    shared = False
-    """Whether other drivers may run trials of the same study."""
-
-    alone = False
-    """Whether nobody else may write at all."""
+    shared = False  # whether other drivers may run trials of the same study
+    alone = False  # whether nobody else may write at all
 
     def ensure(self) -> None:
         """Sees to it that everything held is still held. Called before every action on the storage."""
@@ -192,48 +173,39 @@ class FolderClaims(Claims):
 
     def __init__(self, folder: Path, database: Path, study: str) -> None:
         """Takes the locks. Raises StorageError naming the holder if another process has one."""
-        self._locks: list[DriverLock] = []
         database = database.resolve()
+        self._locks = [DriverLock(folder)]
+        if database.parent != folder.resolve():
+            self._locks.append(DriverLock(database.parent, f".{database.name}.{study}"))
         try:
-            self._take(DriverLock(folder))
-            if database.parent != folder.resolve():
-                self._take(DriverLock(database.parent, f".{database.name}.{study}"))
+            for lock in self._locks:
+                lock.acquire()
         except BaseException:
             self.release()
             raise
-
-    def _take(self, lock: DriverLock) -> None:
-        lock.acquire()
-        self._locks.append(lock)
 
     def release(self) -> None:
         for lock in self._locks:
             lock.release()
 
 
-# ---- several drivers ----
-
-
 class PostgresClaims(Claims):
-    """Session advisory locks of one driver. Lost when their connection is, taken again by `ensure`."""
+    """Session advisory locks of one driver. Lost when their connection is, taken again by `ensure`. Raises psycopg's errors."""
 
     shared = True
-    alone = False
 
     def __init__(self, url: str, study: str) -> None:
-        """Connects. Raises psycopg's errors if it cannot."""
         digest = hashlib.sha256(f"searchft study {study}".encode()).digest()
-        self._url, self._study = url, study
+        self._url, self._where, self._study = url, mask_url(url), study
         self._study_key = int.from_bytes(digest[:8], "big", signed=True)
-        self._class = int.from_bytes(digest[8:12], "big", signed=True)
-        """First half of the trials' keys; the second is the trial's number."""
+        self._class = int.from_bytes(digest[8:12], "big", signed=True)  # first half of the trials' keys; the second is a number
         me = identity()
-        # Distinct for each driver: processes in containers may agree in host name and process id
+        # Processes in containers may agree in host name and process id
         self._name = f"searchft {me['pid']} {secrets.token_hex(6)} on {me['host']}"[:63]
         self._held: set[int] = set()
         self._unlocked_since: dict[int, float] = {}
         """By the number of a running trial without a lock: when this driver first saw it so."""
-        self._depth = 0
+        self._deciding = False
         self._connection = self._connect()
 
     def _connect(self) -> Any:
@@ -241,35 +213,28 @@ class PostgresClaims(Claims):
         import sqlalchemy
 
         target = sqlalchemy.make_url(self._url).set(drivername="postgresql").render_as_string(hide_password=False)
-        options = f"{SERVER_KEEPALIVES} -c lock_timeout=2s"
-        keepalives: dict[str, Any] = {**KEEPALIVES, "options": options}
-        return psycopg.connect(target, autocommit=True, application_name=self._name, **keepalives)
+        options: dict[str, Any] = {**KEEPALIVES, "options": f"{SERVER_KEEPALIVES} -c lock_timeout=2s"}
+        return psycopg.connect(target, autocommit=True, application_name=self._name, **options)
 
     def _ask(self, question: str, *values: Any) -> list[tuple[Any, ...]]:
-        with self._connection.cursor() as cursor:
-            cursor.execute(question, values)
-            rows: list[tuple[Any, ...]] = cursor.fetchall()
-            return rows
+        rows: list[tuple[Any, ...]] = self._connection.execute(question, values).fetchall()
+        return rows
 
     def ensure(self) -> None:
-        """Asks the server (one round trip). After a broken connection: a new one, and the locks again. What another driver has
-        taken meanwhile is no longer owned."""
-        try:
-            if self._connection is not None:
+        """Asks the server (one round trip). After a broken connection: a new one, and the locks again but those taken meanwhile."""
+        if self._connection is not None:
+            try:
                 self._ask("SELECT 1")
                 return
-        except Exception:
-            with contextlib.suppress(Exception):
-                self._connection.close()
-            self._connection = None
-        connection = self._connect()
-        self._connection = connection
+            except Exception:
+                with contextlib.suppress(Exception):
+                    self._connection.close()
+        connection = self._connection = self._connect()
         before, self._held = self._held, set()
         try:
-            if self._depth:
+            if self._deciding:
                 self._lock_decisions()
             for number in sorted(before):
-                # Our own old session, which the server may still believe alive, is ended: it would keep us out for a minute.
                 self._end_namesakes()
                 self.claim(number)
         except BaseException:
@@ -279,6 +244,7 @@ class PostgresClaims(Claims):
             raise
 
     def _end_namesakes(self) -> None:
+        """Ends our own old session, which the server may still believe alive: it would keep us out for a minute."""
         self._ask(
             "SELECT pg_terminate_backend(a.pid) FROM pg_stat_activity a WHERE a.pid <> pg_backend_pid()"
             " AND a.datname = current_database() AND a.application_name = current_setting('application_name')"
@@ -288,17 +254,14 @@ class PostgresClaims(Claims):
 
     @contextlib.contextmanager
     def deciding(self) -> Iterator[None]:
-        if self._depth == 0:
-            self._lock_decisions()
-        self._depth += 1
+        self._lock_decisions()
+        self._deciding = True
         try:
             yield
         finally:
-            self._depth -= 1
-            if self._depth == 0:
-                # a connection that broke has given the lock back already
-                with contextlib.suppress(Exception):
-                    self._ask("SELECT pg_advisory_unlock(%s)", self._study_key)
+            self._deciding = False
+            with contextlib.suppress(Exception):  # a connection that broke has given the lock back already
+                self._ask("SELECT pg_advisory_unlock(%s)", self._study_key)
 
     def _lock_decisions(self) -> None:
         import psycopg
@@ -310,9 +273,8 @@ class PostgresClaims(Claims):
                 return
             except psycopg.errors.LockNotAvailable:
                 if time.monotonic() > deadline:
-                    where = mask_url(self._url)
                     rule = f"another driver of {self._study} has held the right to decide for {DECISION_PATIENCE_S:.0f} s"
-                    raise StorageError(f"{where}: {rule}: end it and run again", where) from None
+                    raise StorageError(f"{self._where}: {rule}: end it and run again", self._where) from None
 
     def claim(self, number: int) -> bool:
         if number not in self._held and self._ask("SELECT pg_try_advisory_lock(%s, %s)", self._class, number)[0][0]:
@@ -330,8 +292,7 @@ class PostgresClaims(Claims):
             (self._class % 2**32, number, process, trial_id),
         ).scalar()
         if found is False:
-            where = mask_url(self._url)
-            raise ServerAwayError(f"{where}: the lock of trial {number} is gone. Run again.", where)
+            raise ServerAwayError(f"{self._where}: the lock of trial {number} is gone. Run again.", self._where)
 
     def drop(self, number: int) -> None:
         if number in self._held:

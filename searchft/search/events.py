@@ -1,7 +1,4 @@
-"""What a running study has to tell. The driver yields these; the caller draws, prints or ignores them.
-
-Events carry plain data only, so that a view needs neither the driver nor the storage.
-"""
+"""What happens in a running study, as plain data. The driver yields these; the caller draws, prints or ignores them."""
 
 from __future__ import annotations
 
@@ -16,14 +13,11 @@ from searchft.space import Space
 class StopReason(StrEnum):
     """Why a run has ended, in the words that events and `--json` print."""
 
-    TRIALS = "trials"
-    """The budget is spent."""
-    EXHAUSTED = "exhausted"
-    """Every configuration is known."""
+    TRIALS = "trials"  # the budget is spent
+    EXHAUSTED = "exhausted"  # every configuration is known
     TIMEOUT = "timeout"
     INTERRUPTED = "interrupted"
-    FAILURES = "failures"
-    """Several trials in a row raised an error on fresh workers: the fault is not theirs."""
+    FAILURES = "failures"  # several trials in a row raised an error: the fault is not theirs
 
 
 @dataclass(frozen=True)
@@ -33,40 +27,33 @@ class StudyOpened:
     space: Space
     facts: SpaceFacts
     records: tuple[TrialRecord, ...]
-    """What the study already holds."""
-    storage: str
-    """The storage's URL, password masked."""
-    devices: tuple[str, ...]
-    """One per worker, e.g. ("cpu (2 threads)",)."""
+    storage: str  # its URL, password masked
+    devices: tuple[str, ...]  # One per worker, e.g. ("cpu (2 threads)",).
     resumed: bool
 
 
 @dataclass(frozen=True)
 class TrialStarted:
-    """A worker begins or goes on with a trial."""
+    """A worker begins or goes on with a trial, after `resumed_at` epochs."""
 
     record: TrialRecord
     worker: int
     resumed_at: int = 0
-    """Epochs already in the record."""
 
 
 @dataclass(frozen=True)
 class EpochFinished:
-    """One more epoch of a running trial."""
+    """One more epoch (1-based) of a running trial, out of `epochs`."""
 
     number: int
     worker: int
     epoch: int
-    """1-based."""
     epochs: int
-    """How many the recipe has."""
     train_loss: float
     train_accuracy: float
     val_accuracy: float
     seconds: float
-    stored_s: float = 0.0
-    """What it did not spend because values came from the store."""
+    stored_s: float = 0.0  # what it did not spend because values came from the store
 
 
 @dataclass(frozen=True)
@@ -86,12 +73,11 @@ class Note:
 
 @dataclass(frozen=True)
 class StudyFinished:
-    """Nothing more will happen."""
+    """The last event."""
 
     records: tuple[TrialRecord, ...]
     why: StopReason
-    saved_seconds: dict[str, float] = field(default_factory=dict)
-    """Estimated seconds saved, by `store`, `memo` and `pruning`."""
+    saved_seconds: dict[str, float] = field(default_factory=dict)  # estimated seconds saved, by `store`, `memo` and `pruning`
 
 
 Event = StudyOpened | TrialStarted | EpochFinished | TrialFinished | Note | StudyFinished

@@ -10,25 +10,14 @@ from searchft.files import BEST_WEIGHTS, LAST_CHECKPOINT, remove_leftovers, tria
 from searchft.search.records import COMPLETE, Trials
 
 
-def best_weights(study_folder: Path, number: int) -> Path:
-    """The weights of a trial's best epoch, kept or not."""
-    return trial_folder(study_folder, number) / BEST_WEIGHTS
-
-
 def safe_trial_folder(study_folder: Path, number: int) -> Path:
     """As `trial_folder`. Raises StorageError where it is reached through a link: what lies behind is not the study's."""
     folder = trial_folder(study_folder, number)
     for path in (folder.parent, folder):
         if path.is_symlink():
-            raise StorageError(
-                f"{path} is a link: nothing is written or removed through it. Put a folder in its place.", str(path)
-            )
+            rule = f"{path} is a link: nothing is written or removed through it. Put a folder in its place."
+            raise StorageError(rule, str(path))
     return folder
-
-
-def has_checkpoint(folder: Path) -> bool:
-    """Whether a trial can go on from what its folder holds."""
-    return (folder / LAST_CHECKPOINT).exists()
 
 
 def weights_kept(trials: Trials, best_count: int) -> set[int]:
@@ -45,6 +34,6 @@ def tidy_trial_folder(study_folder: Path, number: int, keep_weights: bool) -> No
         return
     (folder / LAST_CHECKPOINT).unlink(missing_ok=True)
     remove_leftovers(folder)
-    fault("driver.tidying", f"{number}")
+    fault("driver.cleaning", f"{number}")
     if not keep_weights:
         (folder / BEST_WEIGHTS).unlink(missing_ok=True)

@@ -1,24 +1,20 @@
 """Whether to stop a trial now: pure functions of the validation curves that the study holds.
 
-Optuna's pruners are objects that may leave marks in the trial (its ASHA writes rungs into trial attributes, so asking it twice
-at one epoch gives two answers). Here the answer follows from the curves alone: asked again after a crash, it is the same.
-
-Common to all:
-
-- Higher is better. A curve holds the values of epochs 1..k; what a trial has reached is its best value so far, because the best
-  epoch is what it will be judged by.
-- A trial at its last epoch is not stopped: nothing would be saved.
-- A trial whose latest value is not a number is stopped, whatever the pruner and the epoch: it has nothing to compare.
-- Equal is never worse: who equals the threshold goes on.
+Optuna's pruners may leave marks in the trial, so that asking twice gives two answers. Here the answer follows from the curves alone:
+asked again after a crash, it is the same. Common to all: higher is better; a trial is judged by its best value so far, since its best
+epoch is what counts in the end; a trial at its last epoch is not stopped; one whose latest value is NaN always is; who equals the
+threshold goes on.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 if TYPE_CHECKING:
     from searchft.space import SearchSettings
@@ -26,21 +22,11 @@ if TYPE_CHECKING:
 Curve = Sequence[float]
 
 
-def should_prune(
-    settings: SearchSettings,
-    curve: Curve,
-    others: Sequence[Curve],
-    epochs: int,
-    *,
-    number: int = 0,
-    numbers: Sequence[int] | None = None,
-) -> bool:
-    """Whether the trial with this `curve` should stop after its latest epoch.
+def should_prune(settings: SearchSettings, curve: Curve, others: Mapping[int, Curve], epochs: int, number: int = 0) -> bool:
+    """Whether trial `number` with this `curve` should stop after its latest epoch.
 
-    `others`: curves of the trials it is compared with (finished or running, itself and answered ones left out).
-    `epochs`: how many it would run. `number` and `numbers` (one per curve of `others`) are the trial numbers. Only hyperband
-    reads them, to know who is in which bracket. Raises KeyError for an unknown pruner, ValueError if hyperband is not given a
-    number for each of the others.
+    `others`: by trial number, the curves it is compared with (finished or running, itself and answered ones left out). `epochs`: how
+    many it would run. Raises KeyError for an unknown pruner.
     """
     rule = PRUNERS[settings.pruner]
     if not curve:
@@ -49,39 +35,33 @@ def should_prune(
         return True
     if len(curve) >= epochs:
         return False
-    if settings.pruner == "hyperband":
-        if numbers is None or len(numbers) != len(others):
-            raise ValueError(f"hyperband needs the number of each of the {len(others)} other trials but got {numbers}")
-        first, factor = settings.min_epochs, settings.reduction_factor
-        mine = bracket_of(number, first, factor, epochs)
-        others = [other for other, n in zip(others, numbers, strict=True) if bracket_of(n, first, factor, epochs) == mine]
-        return _halving(curve, others, first * factor**mine, factor)
-    return rule(settings, curve, others)
+    first_rung = settings.min_epochs
+    if settings.pruner == "hyperband":  # ASHA among the trials of the same bracket
+        factor = settings.reduction_factor
+        bracket = bracket_of(number, first_rung, factor, epochs)
+        others = {n: other for n, other in others.items() if bracket_of(n, first_rung, factor, epochs) == bracket}
+        return _halving(curve, others.values(), first_rung * factor**bracket, factor)
+    return rule(settings, curve, others.values())
 
 
-def _none(settings: SearchSettings, curve: Curve, others: Sequence[Curve]) -> bool:
-    """Never."""
-    return False
-
-
-def _median(settings: SearchSettings, curve: Curve, others: Sequence[Curve]) -> bool:
+def _median(settings: SearchSettings, curve: Curve, others: Iterable[Curve]) -> bool:
     """The median rule of Golovin et al. 2017 (Google Vizier), as Optuna's MedianPruner reads it: stop a trial whose best value
     is below the median of what the others had at this epoch."""
     return _below_share(settings, curve, others, 50.0)
 
 
-def _percentile(settings: SearchSettings, curve: Curve, others: Sequence[Curve]) -> bool:
+def _percentile(settings: SearchSettings, curve: Curve, others: Iterable[Curve]) -> bool:
     """The same with another share, as Optuna's PercentilePruner: only the top `prune_percentile` % go on."""
     return _below_share(settings, curve, others, settings.prune_percentile)
 
 
-def _asha(settings: SearchSettings, curve: Curve, others: Sequence[Curve]) -> bool:
+def _asha(settings: SearchSettings, curve: Curve, others: Iterable[Curve]) -> bool:
     """Asynchronous successive halving, Li et al. 2018, arXiv:1810.05934, in the form that stops trials instead of pausing them:
     rungs at min_epochs × reduction_factor^k epochs; past a rung go the top 1/reduction_factor of those that reached it so far."""
     return _halving(curve, others, settings.min_epochs, settings.reduction_factor)
 
 
-def _patient(settings: SearchSettings, curve: Curve, others: Sequence[Curve]) -> bool:
+def _patient(settings: SearchSettings, curve: Curve, others: Iterable[Curve]) -> bool:
     """Early stopping (Prechelt 1998): no better value within the last `prune_patience` epochs; the others have no say."""
     patience = max(1, settings.prune_patience)
     if len(curve) <= max(patience, settings.prune_warmup_epochs):
@@ -89,9 +69,9 @@ def _patient(settings: SearchSettings, curve: Curve, others: Sequence[Curve]) ->
     return _highest(curve[-patience:]) <= _highest(curve[:-patience])
 
 
-PRUNERS: Mapping[str, Callable[[SearchSettings, Curve, Sequence[Curve]], bool]] = MappingProxyType(
+PRUNERS: Mapping[str, Callable[[SearchSettings, Curve, Iterable[Curve]], bool]] = MappingProxyType(
     {
-        "none": _none,
+        "none": lambda settings, curve, others: False,
         "median": _median,
         "percentile": _percentile,
         "asha": _asha,
@@ -101,35 +81,24 @@ PRUNERS: Mapping[str, Callable[[SearchSettings, Curve, Sequence[Curve]], bool]] 
 )
 
 
-def _below_share(settings: SearchSettings, curve: Curve, others: Sequence[Curve], kept: float) -> bool:
+def _below_share(settings: SearchSettings, curve: Curve, others: Iterable[Curve], kept: float) -> bool:
     """Whether the best value so far lies below what parts the top `kept` % from the rest, at this epoch."""
     epoch = len(curve)
     if epoch <= settings.prune_warmup_epochs:
         return False
-    reached = sorted(other[epoch - 1] for other in others if len(other) >= epoch and not math.isnan(other[epoch - 1]))
-    if not reached or len(reached) < settings.prune_startup_trials:
+    reached = [other[epoch - 1] for other in others if len(other) >= epoch and not math.isnan(other[epoch - 1])]
+    if len(reached) < max(1, settings.prune_startup_trials):
         return False
-    return _highest(curve) < _quantile(reached, 1.0 - kept / 100.0)
+    return bool(_highest(curve) < np.quantile(reached, 1.0 - kept / 100.0))
 
 
-def _quantile(ordered: Sequence[float], share: float) -> float:
-    """Linear interpolation between the two nearest of the ascending values, as numpy's default."""
-    place = share * (len(ordered) - 1)
-    low = math.floor(place)
-    high = min(low + 1, len(ordered) - 1)
-    if ordered[low] == ordered[high]:
-        return ordered[low]  # exact: equal values must tie, not differ by a rounding
-    return ordered[low] + (ordered[high] - ordered[low]) * (place - low)
-
-
-def _halving(curve: Curve, others: Sequence[Curve], first_rung: int, factor: int) -> bool:
+def _halving(curve: Curve, others: Iterable[Curve], first_rung: int, factor: int) -> bool:
     """Successive halving at the rungs first_rung × factor^k.
 
-    Until a rung has seen `factor` trials (this one included), its top 1/factor is nobody: the paper would pause the trial there.
-    We cannot pause, and stopping the first ones on no evidence would be worse than letting them go on, so they go on.
+    Until a rung has seen `factor` trials (this one included), its top 1/factor is nobody. The paper would pause the trial there; we
+    let it go on, since stopping the first ones would rest on no evidence.
     """
-    factor = max(2, factor)
-    rung = max(1, first_rung)
+    factor, rung = max(2, factor), max(1, first_rung)
     while rung < len(curve):
         rung *= factor
     if rung != len(curve):
@@ -141,7 +110,7 @@ def _halving(curve: Curve, others: Sequence[Curve], first_rung: int, factor: int
 
 
 def _highest(values: Curve) -> float:
-    """The best of the values, those that are not numbers left out; -inf if there is none."""
+    """The best of the values but NaN; -inf if there is none."""
     return max((v for v in values if not math.isnan(v)), default=-math.inf)
 
 
@@ -156,8 +125,4 @@ def bracket_of(number: int, min_epochs: int, factor: int, epochs: int) -> int:
         brackets += 1
     shares = [math.ceil(brackets * factor ** (brackets - 1 - b) / (brackets - b)) for b in range(brackets)]
     place = int.from_bytes(hashlib.sha256(f"bracket {number}".encode()).digest()[:8], "big") % sum(shares)
-    for bracket, share in enumerate(shares):
-        if place < share:
-            return bracket
-        place -= share
-    raise AssertionError("the shares sum up to more than any place")
+    return int(np.searchsorted(np.cumsum(shares), place, side="right"))

@@ -22,29 +22,24 @@ from searchft.space import Space
 class Placement:
     """Where the workers are to run."""
 
-    devices: str = "auto"
-    """`auto`, `cpu`, or e.g. `cuda:0,cuda:1`."""
-    workers: int | None = None
-    """Trials at once; None or 0: as many as there are devices."""
-    workers_per_device: int = 1
-    """How many share a device, where `workers` does not say how many there are in all."""
+    devices: str = "auto"  # `auto`, `cpu`, or e.g. `cuda:0,cuda:1`.
+    workers: int | None = None  # trials at once; None or 0: as many as there are devices
+    workers_per_device: int = 1  # how many share a device, where `workers` is not given
     ray: str | None = None
     """`auto` (the Ray cluster of this machine, else one that is started here) or HOST:PORT; None: processes of this machine."""
-    gpus_per_worker: float | None = None
-    """On Ray: GPUs, or a share of one, for each worker."""
+    gpus_per_worker: float | None = None  # on Ray: GPUs, or a share of one, for each worker
 
 
 def build_executor(placement: Placement, ground: Ground, say: Callable[[str], None]) -> Executor:
-    """The workers, whose processes begin to import torch at once.
+    """The workers, whose processes begin to import torch at once; `say` gets what people must know of a cluster.
 
-    `say` gets what people must know of a cluster. Raises InputError for devices or a cluster that are not there, and for a
-    placement that says twice who places the workers.
+    Raises InputError for devices or a cluster that are not there, and for a placement that says twice who places the workers.
     """
     if placement.ray is None:
         if placement.gpus_per_worker is not None:
             raise InputError("has a meaning only with --ray", "--gpus-per-worker")
         slots = ground.plan_slots(placement.devices, placement.workers or 0, placement.workers_per_device)
-        return LocalExecutor(slots, ground.worker_main)
+        return LocalExecutor(slots)
     if placement.devices != "auto" or placement.workers_per_device != 1:
         flag = "--devices" if placement.devices != "auto" else "--workers-per-device"
         raise InputError("must not stand beside --ray: Ray places the workers", flag)
@@ -64,16 +59,9 @@ class Session:
     def events(self, stopping: Callable[[], bool] = lambda: False) -> Iterator[Event]:
         """Runs the study to its budget, or until `stopping`; see `run_study`."""
         study = self.study
-        return run_study(
-            study.space,
-            study.facts,
-            study.ledger,
-            self.executor,
-            study.folder,
-            resumed=study.resumed,
-            stopping=stopping,
-            memory_of=self.ground.memory_of(study.facts, study.space.data.image_size),
-        )
+        memory_of = self.ground.memory_of(study.space.data.image_size)
+        parts = study.space, study.facts, study.ledger, self.executor, study.folder
+        return run_study(*parts, resumed=study.resumed, stopping=stopping, memory_of=memory_of)
 
 
 @contextlib.contextmanager
@@ -91,12 +79,8 @@ def open_session(
 ) -> Iterator[Session]:
     """Opens or creates the study of `space` and starts its workers; on leaving, both are let go.
 
-    Args:
-        studies, storage, fresh, extend, say: see `open_study`.
-        keep_values: whether workers keep what frozen layers compute (`False`: they compute it for every batch).
-        warn: gets what people must know of a cluster, however quiet the rest is.
-
-    Raises what `build_executor` and `open_study` raise.
+    `keep_values`: whether workers keep what frozen layers compute. `warn` gets what people must know of a cluster, however quiet
+    the rest is. The others, and what is raised: see `build_executor` and `open_study`.
     """
     ground = choose_ground()
     executor = build_executor(placement, ground, warn)  # its processes import torch while we look at the data
@@ -106,15 +90,14 @@ def open_session(
         )
         with study.ledger:
             store = cache_folder() / "features"
-            executor.start(
-                WorkerSetup(
-                    facts=study.facts.to_json(),
-                    images=str(study.images),
-                    image_size=study.space.data.image_size,
-                    store=str(store) if keep_values else "",
-                    store_budget_bytes=store_budget_bytes(store),
-                )
+            setup = WorkerSetup(
+                facts=study.facts.to_json(),
+                images=str(study.images),
+                image_size=study.space.data.image_size,
+                store=str(store) if keep_values else "",
+                store_budget_bytes=store_budget_bytes(store),
             )
+            executor.start(setup)
             yield Session(study, executor, ground)
     finally:
         executor.close()

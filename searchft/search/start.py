@@ -16,12 +16,11 @@ from searchft.errors import ChangedGroundError, InputError, Problem, StorageErro
 from searchft.faults import fault
 from searchft.files import cache_folder, network_file_system, remove_leftovers, write_atomic
 from searchft.recipe import KEY_VERSION, SpaceFacts, is_read_only
-from searchft.search.changed import ground_changes, processor_changes
 from searchft.search.claims import HOLDER_NAME, DriverLock
-from searchft.search.ground import Ground, choose_ground
+from searchft.search.databases import mask_url, sqlite_path
+from searchft.search.ground import Ground, choose_ground, ground_changes, processor_changes
 from searchft.search.ledger import DAMAGED, Ledger, environment
 from searchft.search.records import TrialRecord
-from searchft.search.urls import mask_url, sqlite_path
 from searchft.space import Space, differences, notes
 
 
@@ -31,21 +30,11 @@ class ReadyStudy:
 
     space: Space
     facts: SpaceFacts
-    images: Path
-    """Folder of the decoded images."""
+    images: Path  # folder of the decoded images
     ledger: Ledger
     folder: Path
     resumed: bool
-    notes: tuple[str, ...]
-    """Remarks for people: what the space holds that may not be meant, and how each opening is computed."""
-
-
-@dataclass(frozen=True)
-class _Source:
-    """The study that a fork takes its finished trials from."""
-
-    name: str = ""
-    finished: tuple[TrialRecord, ...] = ()
+    notes: tuple[str, ...]  # remarks for people: what the space holds that may not be meant, and how each opening is computed
 
 
 def open_study(
@@ -66,7 +55,7 @@ def open_study(
         storage: SQLAlchemy URL; empty: SQLite in the study's folder.
         fresh: put an existing study aside (as `NAME.before-TIME`) and begin anew.
         extend: where choices were gained, fork to `NAME@2` with the finished trials copied, or go on with that fork.
-        say: told what takes a while.
+        say: gets a line before what takes a while.
         ground: how to look at data and backbones; the real ways by default.
         device: what the workers train on: its processor decides the numerics of a new study.
 
@@ -77,18 +66,17 @@ def open_study(
     if fresh:
         _put_aside(studies / space.name, storage, space.name)
     name = _latest_fork(space.name, studies, storage) if extend else space.name
-    ledger = _existing(storage, name, studies / name)
+    ledger = _open_existing(storage, name, studies / name)
     if ledger is None:
         say("looking at images and backbones")
         facts, images = ground.describe(space, cache_folder(), device)
-        created = _create(space, facts, images, ground, studies, storage, _Source())
+        created = _create(space, facts, images, ground, studies, storage)
         if created is not None:
             return created
-        ledger = _existing(storage, name, studies / name)  # another driver was quicker: go on with its study
+        ledger = _open_existing(storage, name, studies / name)  # another driver was quicker: go on with its study
         if ledger is None:
-            raise StorageError(
-                f"the study {name} disappeared while it was being opened: run again", storage and mask_url(storage)
-            )
+            gone = f"the study {name} disappeared while it was being opened: run again"
+            raise StorageError(gone, storage and mask_url(storage))
     try:
         old_environment = ledger.environment()
         if is_read_only(old_environment):
@@ -106,25 +94,28 @@ def open_study(
         refused = [str(c) for c in changes if c.kind == "other"]
         refused += ground_changes(old_facts, facts, _old_images(old_environment), images)
         if refused:
-            raise _refusal(space, refused)
+            rule = (
+                f"study {space.name} was created on other ground. Give the file another `study:` name, "
+                "or run with --fresh to begin anew (the old study is kept aside)"
+            )
+            raise ChangedGroundError([Problem(space.source, "", text) for text in (*refused, rule)])
         gained = [str(c) for c in changes if c.kind == "gained"]
         if not gained:
             space = replace(space, name=name)
             with ledger.deciding():
                 _pin(ledger, space, facts, images)
             _write_space(studies / name, space)
-
             return ReadyStudy(space, facts, images, ledger, studies / name, True, tuple(remarks))
         if not extend:
             rule = f"study {space.name} has no such choices: run with --extend to fork it, finished trials included"
             raise ChangedGroundError(Problem(space.source, "", text) for text in (*gained, rule))
-        source = _Source(name, tuple(r for r in ledger.records() if r.finished and r.answered_from is None))
+        finished = [r for r in ledger.records() if r.finished and r.answered_from is None]
     except BaseException:
         ledger.close()
         raise
     ledger.close()
     forked = replace(space, name=_next_name(name))
-    created = _create(forked, facts, images, ground, studies, storage, source)
+    created = _create(forked, facts, images, ground, studies, storage, name, finished)
     if created is None:
         raise StorageError(f"{forked.name} was created by another driver just now: run again with --extend", forked.name)
     return created
@@ -137,11 +128,11 @@ def _create(
     ground: Ground,
     studies: Path,
     storage: str,
-    source: _Source,
+    source: str = "",
+    finished: Sequence[TrialRecord] = (),
 ) -> ReadyStudy | None:
-    """A new study, with another study's finished trials where it is a fork; None if another driver has created it meanwhile."""
-    remarks = [str(remark) for remark in notes(space, facts)]
-    remarks += ground.explain(space, facts)
+    """A new study; a fork gets the `finished` trials of its `source`. None: another driver has created it meanwhile."""
+    remarks = [*map(str, notes(space, facts)), *ground.explain(space, facts)]
     folder = studies / space.name
     ledger = Ledger.open(storage, space.name, folder, create=True)
     try:
@@ -155,37 +146,32 @@ def _create(
             fault("study.pinned")
             _write_space(folder, space)
             adopted = {r.extra["adopted_from"]["number"] for r in ledger.records() if "adopted_from" in r.extra}
-            for record in source.finished:
+            for record in finished:
                 if record.number not in adopted:
-                    ledger.adopt(record, ledger.next_number(), record.params, source.name)
+                    ledger.adopt(record, ledger.next_number(), record.params, source)
             ledger.seal()
     except BaseException:
         ledger.close()
         raise
-    if source.name:
-        remarks.append(f"forked {source.name} to {space.name} with its {len(source.finished)} finished trials")
+    if source:
+        remarks.append(f"forked {source} to {space.name} with its {len(finished)} finished trials")
     return ReadyStudy(space, facts, images, ledger, folder, False, (*remarks, *_storage_notes(ledger)))
 
 
 def _storage_notes(ledger: Ledger) -> list[str]:
     """What people should know of the study's database."""
-    said = [f"trial {r.number} is {r.reason}; it is left out" for r in ledger.records() if r.reason.startswith(DAMAGED)]
+    found = [f"trial {r.number} is {r.reason}; it is left out" for r in ledger.records() if r.reason.startswith(DAMAGED)]
     file = sqlite_path(ledger.database_url)
     kind = file is not None and network_file_system(file.parent)
     if kind:
-        said.append(
-            f"{file} lies on a network file system ({kind}): SQLite writes slowly there, --storage names a server instead"
-        )
-    return said
+        slow = "SQLite writes slowly there, --storage names a server instead"
+        found.append(f"{file} lies on a network file system ({kind}): {slow}")
+    return found
 
 
 def _pin(ledger: Ledger, space: Space, facts: SpaceFacts, images: Path) -> None:
-    made_with: dict[str, Any] = environment() | {"key_version": KEY_VERSION}
-    try:
-        made_with["images"] = str(images.relative_to(cache_folder()))
-    except ValueError:
-        made_with["images"] = ""
-    ledger.pin(space, facts, made_with, seal=False)
+    place = str(images.relative_to(cache_folder())) if images.is_relative_to(cache_folder()) else ""
+    ledger.pin(space, facts, environment() | {"key_version": KEY_VERSION, "images": place}, seal=False)
 
 
 def _old_images(old_environment: dict[str, Any]) -> Path | None:
@@ -202,7 +188,7 @@ def _write_space(folder: Path, space: Space) -> None:
         write_atomic(path, text)
 
 
-def _existing(storage: str, name: str, folder: Path) -> Ledger | None:
+def _open_existing(storage: str, name: str, folder: Path) -> Ledger | None:
     """The study if it is there and was created to the end. Raises StorageError where another driver holds it."""
     try:
         ledger = Ledger.open(storage, name, folder, create=False)
@@ -224,42 +210,33 @@ def _remove_leftovers(ledger: Ledger, folder: Path) -> None:
         remove_leftovers(folder)
 
 
-def _refusal(space: Space, sentences: Sequence[str]) -> ChangedGroundError:
-    rule = (
-        f"study {space.name} was created on other ground. Give the file another `study:` name, "
-        "or run with --fresh to begin anew (the old study is kept aside)"
-    )
-    return ChangedGroundError([*(Problem(space.source, "", text) for text in sentences), Problem(space.source, "", rule)])
-
-
 def _put_aside(folder: Path, storage: str, name: str) -> None:
     if storage:
         raise InputError("--fresh needs a SQLite study: with --storage, give the file another `study:` name", "--fresh")
     if not folder.exists():
         return
-    aside = first = f"{name}.before-{time.strftime('%Y%m%d-%H%M%S')}"
+    aside = first = folder.with_name(f"{name}.before-{time.strftime('%Y%m%d-%H%M%S')}")
     count = 1
-    while folder.with_name(aside).exists():
+    while aside.exists():
         count += 1
-        aside = f"{first}_{count}"
+        aside = first.with_name(f"{first.name}_{count}")
     lock = DriverLock(folder)  # another driver's study is not put aside under its feet, nor one that begins just now
     lock.acquire()
     try:
-        folder.rename(folder.with_name(aside))
+        folder.rename(aside)
     except OSError as error:
         raise StorageError(f"cannot put {folder} aside: {error.strerror}", str(folder)) from error
     finally:
         lock.release()
-        (folder.with_name(aside) / HOLDER_NAME).unlink(missing_ok=True)
+        (aside / HOLDER_NAME).unlink(missing_ok=True)
 
 
 def _latest_fork(name: str, studies: Path, storage: str) -> str:
     """The last of NAME, NAME@2, NAME@3, … that was created to its end; NAME itself where there is none."""
-    latest = name
-    while (found := _existing(storage, _next_name(latest), studies / _next_name(latest))) is not None:
+    while (found := _open_existing(storage, _next_name(name), studies / _next_name(name))) is not None:
         found.close()
-        latest = _next_name(latest)
-    return latest
+        name = _next_name(name)
+    return name
 
 
 def _next_name(name: str) -> str:

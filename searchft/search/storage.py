@@ -1,9 +1,8 @@
 """Optuna's storage on SQLite or PostgreSQL: opened safely, with errors that say what to do, each transaction checked from within.
 
-SQLite is opened with WAL and synchronous=NORMAL: a report costs 0.7 ms instead of 2 to 17, readers (optuna-dashboard, `list`) never
-block the driver, a crash of any process loses nothing, and a power cut at most the last moments, which the checkpoints replay. On a
-network file system, where WAL damages files, a rollback journal takes its place.
-PostgreSQL connections are tested before use, give up on a silent server in about half a minute, and never block others for longer.
+SQLite is opened with WAL and synchronous=NORMAL: readers never block the driver, a crash of any process loses nothing, and a power
+cut at most the last moments, which the checkpoints replay. On a network file system, where WAL damages files, a rollback journal
+takes its place. PostgreSQL connections are tested before use and give up on a silent server in about half a minute.
 """
 
 from __future__ import annotations
@@ -18,49 +17,38 @@ from typing import TYPE_CHECKING, Any
 
 from searchft.errors import InputError, StorageError
 from searchft.files import lock_file, network_file_system
-from searchft.search.listing import connect_read_only
-from searchft.search.urls import default_url, mask_text, mask_url, postgres_url, sqlite_path
+from searchft.search.databases import connect_read_only, default_url, mask_text, mask_url, postgres_url, sqlite_path
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
 
-BUSY_TIMEOUT_S = 60.0
-"""How long SQLite waits for another process's write."""
-
+BUSY_TIMEOUT_S = 60.0  # how long SQLite waits for another process's write
 KEEPALIVES = {"connect_timeout": 10, "keepalives_idle": 15, "keepalives_interval": 5, "keepalives_count": 3}
 """libpq's: a server that has gone silent is given up after about 30 s."""
-
 SERVER_KEEPALIVES = "-c tcp_keepalives_idle=30 -c tcp_keepalives_interval=10 -c tcp_keepalives_count=3"
 """The server notices within a minute that this machine is gone, and frees its locks."""
+TRANSACTION_TIMEOUT_S = 20  # how long a client that vanished inside a transaction may keep others waiting; these then ask again
+CREATION_LOCK = 0x5EA2C4F7  # key of the PostgreSQL advisory lock held while tables and studies are created
 
-TRANSACTION_TIMEOUT_S = 20
-"""How long a client that vanished inside a transaction may keep others waiting; these then ask again."""
-
-CREATION_LOCK = 0x5EA2C4F7
-"""Key of the PostgreSQL advisory lock held while tables and studies are created."""
-
-_ADVICE: tuple[tuple[str, str], ...] = (
+_ADVICE = (
     (r"database or disk is full|disk i/o error|no space left|disk full|quota exceeded", "Free some space and run again."),
     (
         r"database is locked",
-        f"Another process has held it for over {BUSY_TIMEOUT_S:.0f} s: end it (a database shell, a copy) and run again.",
+        f"Another process has held it for over {BUSY_TIMEOUT_S:.0f} s: end it (a shell, a copy) and run again.",
     ),
     (
         r"file is not a database|malformed|database corrupt",
         "The file is damaged: put back a copy of it, or start over with --fresh (the old one is kept aside).",
     ),
     (r"readonly database|read-only|permission denied|unable to open", "Check that the folder exists and may be written."),
-    (
-        r"password|authentication failed|pg_hba|access denied|no password supplied",
-        "Check user and password in the storage URL.",
-    ),
+    (r"password|authentication failed|pg_hba|access denied", "Check user and password in the storage URL."),
     (
         r"refused|timeout|timed out|could not translate|not known|unreachable|server closed|terminat|starting up|shutting down",
         "Check that the database server runs and can be reached, then run again: the study goes on where it was.",
     ),
     (r'database "[^"]*" does not exist|unknown database', "Create the database first, or correct its name in the storage URL."),
     (
-        r"no longer compatible with the table schema",
+        r"compatible with the table schema",
         "It was written by another version of Optuna: `optuna storage upgrade` brings it up.",
     ),
 )
@@ -77,19 +65,20 @@ def storage_errors(url: str) -> Iterator[None]:
     import optuna
     import sqlalchemy.exc
 
+    known = (sqlalchemy.exc.SQLAlchemyError, sqlite3.Error, optuna.exceptions.StorageInternalError, OSError)
     try:
         yield
-    except (sqlalchemy.exc.SQLAlchemyError, sqlite3.Error, optuna.exceptions.StorageInternalError, OSError) as error:
-        raise _explained(error, url) from error
     except Exception as error:
-        # a driver's own errors are met without importing it
-        if type(error).__module__.partition(".")[0] in ("psycopg2", "psycopg") or "table schema" in str(error):
+        psycopg = type(error).__module__.startswith("psycopg")  # met without importing it
+        if isinstance(error, known) or psycopg or "table schema" in str(error):
             raise _explained(error, url) from error
         raise
 
 
 def _explained(error: BaseException, url: str) -> StorageError:
-    causes = list(_chain(error))
+    causes = [error]
+    while (cause := getattr(causes[-1], "orig", None) or causes[-1].__cause__) is not None:
+        causes.append(cause)
     text = " ".join(str(getattr(causes[-1], "orig", None) or causes[-1]).split())
     everything = " ".join(str(cause) for cause in causes).lower()
     advice = next((advice for pattern, advice in _ADVICE if re.search(pattern, everything)), "Run again when it is mended.")
@@ -99,12 +88,6 @@ def _explained(error: BaseException, url: str) -> StorageError:
     return kind(f"{masked}: {mask_text(text, url).rstrip('.')}. {advice}", masked)
 
 
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = getattr(error, "orig", None) or error.__cause__
-
-
 def _is_outage(error: BaseException) -> bool:
     # PendingRollbackError: Optuna tried another query in the transaction that the outage had broken. It has been rolled back since.
     names = ("OperationalError", "InterfaceError", "AdminShutdown", "PendingRollbackError")
@@ -112,7 +95,7 @@ def _is_outage(error: BaseException) -> bool:
 
 
 def check_database(url: str) -> None:
-    """Looks through a SQLite file for broken pages and indexes. Raises StorageError naming the file; other databases: nothing."""
+    """Looks through a SQLite file for broken pages and indexes. Raises StorageError naming the file."""
     path = sqlite_path(url)
     if path is None or not path.is_file():
         return
@@ -130,12 +113,8 @@ def study_exists(url: str, name: str) -> bool:
     if path is not None and not path.is_file():
         return False
     with storage_errors(url):
-        if path is None:
-            engine = _server_engine(url)
-        else:
-            engine = sqlalchemy.create_engine(
-                "sqlite://", creator=lambda: connect_read_only(path), poolclass=sqlalchemy.NullPool
-            )
+        reading: Any = {"creator": lambda: connect_read_only(path), "poolclass": sqlalchemy.NullPool}  # type: ignore[arg-type]
+        engine = _server_engine(url) if path is None else sqlalchemy.create_engine("sqlite://", **reading)
         try:
             with engine.connect() as connection:
                 if not sqlalchemy.inspect(connection).has_table("studies"):
@@ -147,10 +126,9 @@ def study_exists(url: str, name: str) -> bool:
 
 
 def open_storage(url: str, folder: Path, *, create: bool = True) -> BaseStorage:
-    """Optuna's storage for a URL, ready for use; an empty URL means the SQLite file in `folder`.
+    """Optuna's storage for a URL (empty: the SQLite file in `folder`); with `create`, its tables are made where there are none.
 
-    With `create`, tables are made where there are none, one process at a time (Optuna's own creation fails when two race).
-    Without, a missing SQLite file is an InputError. Raises StorageError when the database cannot be used.
+    Raises InputError for a missing SQLite file, StorageError when the database cannot be used.
     """
     import optuna
     import sqlalchemy
@@ -165,8 +143,7 @@ def open_storage(url: str, folder: Path, *, create: bool = True) -> BaseStorage:
 
 
 def _leave_optuna(url: str, context: Any) -> None:
-    """Raises our error at once: Optuna tries five times by itself to add a trial, and where only the answer to the first commit was
-    lost, the second would write it twice. It does not know this error, and lets it pass."""
+    """Raises our error at once. Optuna would try again to add a trial, and where only the first answer was lost, write it twice."""
     import sqlalchemy.exc
 
     error = context.sqlalchemy_exception or context.original_exception
@@ -260,33 +237,23 @@ class WriteChecks:
         self._at_begin: Callable[[Any], None] | None = None
         self._number: int | None = None
         self._sessions.remove()
-        self._sessions.configure(
-            autoflush=False
-        )  # a trial's parameters are inserted together, not before each of Optuna's queries
+        self._sessions.configure(autoflush=False)  # a trial's parameters are inserted together, not before each query
         sqlalchemy.event.listen(self._sessions, "after_begin", self._check_begin)
         sqlalchemy.event.listen(self._sessions, "before_commit", self._check_number)
 
     @contextlib.contextmanager
-    def number(self, number: int) -> Iterator[None]:
-        """Within, a trial is added as `number` or not at all: raises NumberTakenError."""
-        self._number = number
+    def requiring(self, number: int | None = None, at_begin: Callable[[Any], None] | None = None) -> Iterator[None]:
+        """Within, a trial is added as `number` or not at all (NumberTakenError), and `at_begin(connection)` runs first in every
+        transaction, which ends with what it raises."""
+        self._number, self._at_begin = number, at_begin
         try:
             yield
         finally:
-            self._number = None
-
-    @contextlib.contextmanager
-    def at_begin(self, check: Callable[[Any], None]) -> Iterator[None]:
-        """Within, `check(connection)` runs first in every transaction; what it raises ends that transaction."""
-        self._at_begin = check
-        try:
-            yield
-        finally:
-            self._at_begin = None
+            self._number = self._at_begin = None
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
-        """Within, all that Optuna writes is one transaction: its sessions join it, and their commits are not its own."""
+        """Within, all that Optuna writes is one transaction: its sessions join it."""
         self._sessions.remove()
         try:
             with self._engine.begin() as connection:

@@ -1,8 +1,7 @@
 """A study in its database, but for its trials: opened by its driver or a reader, pinned to its ground, waited for.
 
-Space, facts and environment are pinned at creation: written with a checksum, pointed at last. Of the study's user attributes
-`pinned` says that it was created to its end; `space`, `facts` and `environment` point to their texts; `test_accuracy.0007` is a
-test score, which is no part of the search: `export` writes it after the fact, one attribute for each trial.
+Its user attributes: `space`, `facts` and `environment` point to their texts, which are written before, with a checksum; `pinned` says
+that it was created to its end; `test_accuracy.0007` is a test score, which `export` writes after the fact.
 """
 
 from __future__ import annotations
@@ -26,18 +25,15 @@ from searchft.faults import fault
 from searchft.machine import processor_name
 from searchft.recipe import SpaceFacts
 from searchft.search.claims import Claims, FolderClaims, PostgresClaims
+from searchft.search.databases import default_url, mask_url, sqlite_path
 from searchft.search.storage import ServerAwayError, WriteChecks, check_database, open_storage, storage_errors, study_exists
-from searchft.search.urls import default_url, mask_url, sqlite_path
 
 if TYPE_CHECKING:
     from searchft.space import Space
 
-OUTAGE_PATIENCE_S = 180.0
-"""How long a database server may be away in mid-study: a minute's outage with room."""
-
+OUTAGE_PATIENCE_S = 180.0  # how long a database server may be away in mid-study
 FIRST_WAIT_S = 0.25
 """How long to wait before a server that was away is asked again; then twice as long each time, up to five seconds."""
-
 STRANGER = "Another program writes to this study: stop it and run again."
 
 _VERSIONS_OF = ("searchft", "torch", "torchvision", "timm", "optuna", "numpy", "pillow")
@@ -47,18 +43,13 @@ T = TypeVar("T")
 
 
 def environment() -> dict[str, Any]:
-    """What a study was made with: versions, host, operating system, processor. Imports none of the packages it names."""
-    versions: dict[str, str] = {"python": platform.python_version()}
+    """What a study was made with. Imports none of the packages it names."""
+    versions = {"python": platform.python_version()}
     for package in _VERSIONS_OF:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[package] = importlib.metadata.version(package)
-    return {
-        "versions": versions,
-        "host": socket.gethostname(),
-        "os": platform.platform(),
-        "cpu": processor_name(),
-        "cpus": os.cpu_count(),
-    }
+    machine = {"host": socket.gethostname(), "os": platform.platform(), "cpu": processor_name(), "cpus": os.cpu_count()}
+    return {"versions": versions, **machine}
 
 
 class StoredStudy:
@@ -67,8 +58,7 @@ class StoredStudy:
     def __init__(self, study: optuna.Study, url: str, claims: Claims) -> None:
         self.optuna_study = study
         """Optuna's own object, for what stands beside the trials (notes, artifacts); its storage has our errors."""
-        self.database_url = url
-        """Its database, password and all: never to be shown."""
+        self.database_url = url  # its database, password and all: never to be shown
         self._storage: Any = study._storage
         self._claims = claims
         self._checks = WriteChecks(self._storage)
@@ -77,10 +67,10 @@ class StoredStudy:
 
     @classmethod
     def open(cls, url: str, name: str, folder: Path, *, create: bool, exclusive: bool = True) -> Self:
-        """The study `name` in the database `url` (empty: SQLite in `folder`).
+        """The study `name` in the database `url` (empty: SQLite in `folder`), made with `create` where it is missing.
 
-        `exclusive` is for a driver; a reader (`show`, `report`) must not write. With `create` a missing study is made. Raises
-        StorageError if another driver runs it (which on PostgreSQL it may) or the database fails, InputError if it does not exist.
+        `exclusive` is for a driver; a reader (`show`, `report`) must not write. Raises StorageError if another driver runs it
+        (which on PostgreSQL it may) or the database fails, InputError if the study does not exist.
         """
         folder = Path(folder)
         url = url or default_url(folder)
@@ -125,7 +115,6 @@ class StoredStudy:
 
     @property
     def name(self) -> str:
-        """The study's name."""
         return self.optuna_study.study_name
 
     @property
@@ -136,8 +125,6 @@ class StoredStudy:
     def delete(self) -> None:
         """Deletes the study with all its trials from its database."""
         self._do(lambda: optuna.delete_study(study_name=self.name, storage=self._storage))
-
-    # ---- beside other drivers ----
 
     @property
     def shared(self) -> bool:
@@ -153,15 +140,13 @@ class StoredStudy:
             yield
 
     def keep_claims(self) -> None:
-        """Takes locks again that a broken connection has lost: to be called every few seconds, else others take the trials over."""
+        """Takes locks again that a broken connection has lost; else others take the trials over."""
         with contextlib.suppress(Exception):  # the server is away: the next write waits for it
             self._claims.ensure()
 
-    # ---- what was pinned ----
-
     @property
     def pinned(self) -> bool:
-        """Whether it was sealed: false for a study whose creation was cut short."""
+        """Whether it was created to its end."""
         return bool(self._attributes().get("pinned"))
 
     def seal(self) -> None:
@@ -170,10 +155,7 @@ class StoredStudy:
             self._set_attribute("pinned", True)
 
     def pin(self, space: Space, facts: SpaceFacts, environment: Mapping[str, Any], *, seal: bool = True) -> None:
-        """Stores what the study is about. Again with other values: they take the old ones' place (a larger budget, say).
-
-        A new study counts as created once it is sealed: at once, or later by `seal`.
-        """
+        """Stores what the study is about, in place of what was stored before. It counts as created once it is sealed."""
         values = {"facts": facts.to_json(), "environment": dict(environment), "space": space.to_json()}
         attributes = self._attributes()
         for name, value in values.items():
@@ -202,21 +184,18 @@ class StoredStudy:
 
     def environment(self) -> dict[str, Any]:
         """The pinned environment (see `environment`). Raises StorageError if it is missing or damaged."""
-        found: dict[str, Any] = self._pinned_value("environment")
-        return found
+        return dict(self._pinned_value("environment"))
 
     def _pinned_value(self, name: str) -> Any:
         attributes = self._attributes()
         pointer = attributes.get(name)
         if pointer is None:
-            raise StorageError(
-                f"{self.url}: the study {self.name!r} holds no {name}: its creation was cut short. Start it afresh.", self.url
-            )
+            rule = f"{self.url}: the study {self.name!r} holds no {name}: its creation was cut short. Start it afresh."
+            raise StorageError(rule, self.url)
         text = "".join(attributes.get(f"{name}.{pointer['sha256'][:12]}.{i}", "") for i in range(pointer["pieces"]))
         if hashlib.sha256(text.encode()).hexdigest() != pointer["sha256"]:
-            raise StorageError(
-                f"{self.url}: the {name} of study {self.name!r} is damaged. Put back a copy of the database.", self.url
-            )
+            rule = f"{self.url}: the {name} of study {self.name!r} is damaged. Put back a copy of the database."
+            raise StorageError(rule, self.url)
         return json.loads(text)
 
     def save_test_score(self, number: int, score: Mapping[str, Any]) -> None:
@@ -234,12 +213,9 @@ class StoredStudy:
     def _set_attribute(self, name: str, value: Any) -> None:
         self._do(lambda: self.optuna_study.set_user_attr(name, value))
 
-    # ---- how ----
-
     def _do(self, action: Callable[[], T]) -> T:
         """Runs a database action with our errors. A server that is away is waited for; every action here may be repeated."""
-        deadline = time.monotonic() + self._patience_s
-        wait_s = FIRST_WAIT_S
+        deadline, wait_s = time.monotonic() + self._patience_s, FIRST_WAIT_S
         while True:
             try:
                 with storage_errors(self.database_url):

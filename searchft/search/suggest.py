@@ -4,10 +4,6 @@ The same record gives the same answer in any process, whatever ran before, so a 
 Hence no sampler lives longer than one question: each is made anew, seeded by (study seed, trial number), over an in-memory Optuna
 study rebuilt from the record. There every dimension is an integer index into its choices, in the file's order: TPE then knows that
 256 lies between 128 and 512, which as mere categories it does not. The persistent study never sees the indices.
-
-Nothing is kept between questions but what follows from the space: a half-walked enumeration.
-
-Cost of a TPE question at 1,000 records: see tests/benchmarks/driver_overhead.py, which measures it.
 """
 
 from __future__ import annotations
@@ -32,33 +28,28 @@ if TYPE_CHECKING:
 
 REPEATS_IN_A_ROW = 1
 """After so many answered trials in a row TPE is going in circles: if it names a known configuration again, an untried neighbour of
-that is taken. On the tests' 4,800 points (100 trials, 32 seeds) it finds the optimum in 27, as with 20, for half the questions."""
+that is taken. 1 finds the optimum of 4,800 points as often as 20 (27 of 32 seeds, 100 trials), for half the questions."""
 
-ATTEMPTS = 3
-"""How often TPE is asked, with another seed each time, while it names what is running or has crashed; then a neighbour is taken."""
+ATTEMPTS = 3  # how often TPE is asked, with another seed each time, while it names what is running or has crashed
 
-DRAWS = 20
-"""How many configurations are drawn at random until one is new."""
+DRAWS = 20  # how many configurations are drawn at random until one is new
 
 
 @dataclass(frozen=True)
 class Suggestion:
     """One configuration to run, or to answer from the record if its key is known."""
 
-    chosen: Mapping[str, Any]
-    """Dimension to choice, in Recipe's form; active dimensions only."""
+    chosen: Mapping[str, Any]  # dimension to choice, in Recipe's form; active dimensions only
     recipe: Recipe
     key: str
-    name: str = ""
-    """Of the enqueued row; empty for what the sampler chose."""
+    name: str = ""  # of the enqueued row; empty for what the sampler chose
 
 
 def suggest(space: Space, facts: SpaceFacts, records: Sequence[TrialRecord], number: int) -> Suggestion | None:
-    """What trial `number` should be, given all earlier trials.
+    """What trial `number` should be, given all earlier trials; None when every configuration has been tried or is running.
 
-    Enqueued rows come first, in the file's order: a row is due if no record bears its name. Then the sampler speaks. What it says
-    may repeat a finished configuration (the driver answers that from the memo) but never one that is running; only an enqueued row
-    may do that. Returns None when every configuration has been tried or is running: there is nothing new to try.
+    Enqueued rows come first, in the file's order: a row is due if no record bears its name. Then comes the sampler, which may repeat
+    a finished configuration (the driver answers it from the record) but never one that is running; only an enqueued row may.
     """
     records = records if isinstance(records, Trials) else Trials(records)
     for row in space.enqueue:
@@ -72,16 +63,15 @@ def suggest(space: Space, facts: SpaceFacts, records: Sequence[TrialRecord], num
         return None
     if space.search.sampler == "grid":
         return untried
-
     if space.search.sampler == "random":
-        return _draw_apart_from(tried, space, facts, number) or untried
+        return _draw_untried(tried, space, facts, number) or untried
     circling = len(records) >= REPEATS_IN_A_ROW and all(r.answered_from is not None for r in records[-REPEATS_IN_A_ROW:])
     for attempt in range(1 if circling else ATTEMPTS):
         suggestion = _ask_tpe(space, facts, records, mix(space.search.seed, number, attempt))
         if suggestion.key not in tried or (not circling and records.answer_to(suggestion.key) is not None):
             return suggestion
     near = _neighbour(suggestion, tried, space, facts, mix(space.search.seed, number, "near"))
-    return near or _draw_apart_from(tried, space, facts, number) or untried
+    return near or _draw_untried(tried, space, facts, number) or untried
 
 
 def mix(*parts: int | str) -> int:
@@ -102,23 +92,14 @@ def _named(space: Space, facts: SpaceFacts, chosen: Mapping[str, Any], name: str
     return Suggestion(active, recipe, key, name)
 
 
-# ---- random ----
-
-
-def _draw_apart_from(tried: Collection[str], space: Space, facts: SpaceFacts, number: int) -> Suggestion | None:
-    """An untried configuration drawn at random, or None if none was met in a few draws."""
+def _draw_untried(tried: Collection[str], space: Space, facts: SpaceFacts, number: int) -> Suggestion | None:
+    """An untried configuration, each active dimension's choice drawn uniformly; None if none was met in a few draws."""
     for attempt in range(DRAWS):
-        suggestion = _draw(space, facts, mix(space.search.seed, number, attempt, "random"))
-        if suggestion.key not in tried:
-            return suggestion
+        seed = mix(space.search.seed, number, attempt, "random")
+        drawn = _choose(space, facts, lambda dimension, seed=seed: mix(seed, dimension.name) % len(dimension.choices))  # type: ignore[misc]
+        if drawn is not None and drawn.key not in tried:
+            return drawn
     return None
-
-
-def _draw(space: Space, facts: SpaceFacts, seed: int) -> Suggestion:
-    """Each active dimension's choice, uniformly."""
-    drawn = _choose(space, facts, lambda dimension: mix(seed, dimension.name) % len(dimension.choices))
-    assert drawn is not None
-    return drawn
 
 
 def _choose(space: Space, facts: SpaceFacts, place_of: Callable[[Dimension], int]) -> Suggestion | None:
@@ -134,12 +115,9 @@ def _choose(space: Space, facts: SpaceFacts, place_of: Callable[[Dimension], int
     return Suggestion(chosen, recipe, recipe.key(facts))
 
 
-# ---- nearby ----
-
-
 def _neighbour(suggestion: Suggestion, tried: Collection[str], space: Space, facts: SpaceFacts, seed: int) -> Suggestion | None:
-    """An untried configuration that differs from `suggestion` by one step of one dimension, the next choice up or down in the
-    file's order; which is looked at first depends on the seed. What becomes active by the step is drawn. None: all were tried."""
+    """An untried configuration one step of one dimension away from `suggestion` (the next choice up or down in the file's order),
+    the first of them by seed. What becomes active by the step is drawn. None: all were tried."""
     steps = [(d.name, step) for d in space.dimensions if d.name in suggestion.chosen for step in (-1, 1)]
     for name, step in sorted(steps, key=lambda s: mix(seed, *s)):
 
@@ -154,42 +132,37 @@ def _neighbour(suggestion: Suggestion, tried: Collection[str], space: Space, fac
     return None
 
 
-# ---- enumeration ----
-
-
+@dataclass(frozen=True)
 class _Walk:
     """A space's configurations in their fixed order, walked only as far as anybody asked and remembered."""
 
-    def __init__(self, space: Space, facts: SpaceFacts) -> None:
-        self.space, self.facts = space, facts
-        self.seen: list[Suggestion] = []
-        self._rest = (Suggestion(chosen, recipe, recipe.key(facts)) for chosen, recipe in space.recipes(facts))
+    space: Space
+    facts: SpaceFacts
+    seen: list[Suggestion]
+    rest: Iterator[Suggestion]
 
     def __iter__(self) -> Iterator[Suggestion]:
         yield from self.seen
-        for suggestion in self._rest:
+        for suggestion in self.rest:
             self.seen.append(suggestion)
             yield suggestion
 
 
-_walks: list[_Walk] = []
-"""The latest few walks. Looked up by identity of space and facts: what they yield depends on nothing else."""
+_walks: list[_Walk] = []  # The latest few. Looked up by identity of space and facts: what they yield depends on nothing else.
 
 
 def _first_untried(space: Space, facts: SpaceFacts, tried: Collection[str]) -> Suggestion | None:
     """The first configuration whose key is not among the tried; None if all are. Walks no further than len(tried) + 1 keys."""
     walk = next((walk for walk in _walks if walk.space is space and walk.facts is facts), None)
     if walk is None:
-        walk = _Walk(space, facts)
+        rest = (Suggestion(chosen, recipe, recipe.key(facts)) for chosen, recipe in space.recipes(facts))
+        walk = _Walk(space, facts, [], rest)
         _walks[:] = [walk, *_walks[:3]]
     return next((suggestion for suggestion in walk if suggestion.key not in tried), None)
 
 
-# ---- TPE ----
-
-
 def _ask_tpe(space: Space, facts: SpaceFacts, records: Trials, seed: int) -> Suggestion:
-    """What the tree-structured Parzen estimator chooses, over the records as a study of integer indices."""
+    """What TPE chooses, over the records as a study of integer indices."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -204,10 +177,7 @@ def _ask_tpe(space: Space, facts: SpaceFacts, records: Trials, seed: int) -> Sug
 
 
 class _Past(optuna.storages.InMemoryStorage):
-    """A storage in which the past stands beside the one trial that is asked for: nothing is copied into it.
-
-    The trial asked for has number 0, the past its own plus one: samplers need them apart, and the past in order.
-    """
+    """A storage in which the past stands beside the one trial that is asked for, which has number 0: nothing is copied into it."""
 
     def __init__(self, past: Sequence[FrozenTrial]) -> None:
         super().__init__()
@@ -221,12 +191,10 @@ class _Past(optuna.storages.InMemoryStorage):
 
 
 SHOWN = 150
-"""How many records TPE is shown at most. It tells apart the best 25 and the rest; a hundred of the rest say what ten thousand do.
-Over 800 trials (4 seeds, tests/benchmarks/what_tpe_sees.py) never behind 300 after 300 trials, at half the cost; 100 repeats itself."""
+"""How many records TPE is shown at most: never behind 300 over 800 trials (4 seeds, tests/benchmarks/what_tpe_sees.py), at half the
+cost; 100 repeats itself."""
 
-_BEST_SHOWN = 50
-_RUNNING_SHOWN = 50
-"""Hundreds of workers must not crowd out what is known."""
+_BEST_SHOWN = _RUNNING_SHOWN = 50
 
 
 def _choose_shown(records: Trials) -> Sequence[TrialRecord]:
@@ -238,13 +206,12 @@ def _choose_shown(records: Trials) -> Sequence[TrialRecord]:
     return [record for number in sorted(shown.union(running)) if (record := records.numbered(number)) is not None]
 
 
-_SOME_TIME = datetime.datetime(2000, 1, 1)
-"""Optuna wants to know when trials ran; TPE does not."""
+_SOME_TIME = datetime.datetime(2000, 1, 1)  # Optuna wants to know when trials ran; TPE does not
 
 
 def _past_trials(space: Space, shown: Sequence[TrialRecord], records: Trials) -> list[FrozenTrial]:
-    """The records `shown`, of all `records`, as Optuna trials over indices. Failures that say nothing are left out, and what
-    chose what this space no longer has."""
+    """The records `shown`, of all `records`, as Optuna trials over indices, but failures that say nothing and those whose choices this
+    space no longer has. Numbers are raised by one: 0 is the trial that is asked for."""
     dimensions = {d.name: d for d in space.dimensions if len(d.choices) > 1}
     places = {name: {_typed(label): i for i, label in enumerate(d.labels)} for name, d in dimensions.items()}
     distributions = {name: IntDistribution(0, len(d.choices) - 1) for name, d in dimensions.items()}

@@ -1,8 +1,6 @@
 """Spaces: YAML in, checked `Space` out. The only package that knows YAML.
 
-Read in this order: `yaml_reader` (text to nodes with lines), `choices` (lists are sets of choices), `check` (what is wrong
-with a value or a key), `sections`, `enqueue`, `overrides`, `loading` (all of them in turn), `space` (what the rest of the
-program uses). Everything about single fields comes from `recipe/fields.py`; `schema` writes it out for editors.
+Read `yaml_reader` (text to nodes with lines), `check` (one value, one key), `choices`, `loading` (all in turn) and `space` (the result).
 """
 
 from __future__ import annotations

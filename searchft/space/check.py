@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from searchft.recipe.fields import SECTIONS
 from searchft.recipe.kinds import Kind
+from searchft.space.yaml_reader import Findings, Node
 from searchft.wording import did_you_mean, got, listed, near
 
 Keys = Mapping[str, tuple[str, ...]]
 """The keys of a mapping, each with other programs' words for it."""
 
 _WITHIN = {"": "at the top of the file", "data": "under data", "recipe": "under recipe", "search": "under search"}
-
-
-def keys_of(section: str) -> Keys:
-    """The keys of a section (`""`: of the file)."""
-    sections: Keys = {} if section else dict.fromkeys(("data", "recipe", "search"), ())
-    own = {key: (*field.row.aliases.split(), *field.row.was.split()) for key, field in SECTIONS[section].items() if field.key}
-    return {**own, **sections}
-
-
-KEYS: Mapping[str, Keys] = {section: keys_of(section) for section in SECTIONS}
-ROW_KEYS: Keys = {"name": (), **KEYS["recipe"]}
-"""The keys of an enqueued row."""
+KEYS: dict[str, Keys] = {
+    section: {key: (*one.row.aliases.split(), *one.row.was.split()) for key, one in fields.items() if one.key}
+    for section, fields in SECTIONS.items()
+}
+KEYS[""] = {**KEYS[""], **dict.fromkeys(("data", "recipe", "search"), ())}
+"""The keys of each section (`""`: of the file)."""
+MAPPINGS = {key for fields in SECTIONS.values() for key, one in fields.items() if one.kind.shape in ("mapping", "groups")}
+"""Keys whose value has keys of its own."""
 
 
 def check(kind: Kind, value: Any) -> tuple[Any, str]:
@@ -32,36 +30,50 @@ def check(kind: Kind, value: Any) -> tuple[Any, str]:
     try:
         return kind.read(value), ""
     except ValueError as error:
-        rule = str(error) or kind.rule
-    return None, f"{rule} but got {got(value)}{_advice(kind, value)}"
+        return None, f"{str(error) or kind.rule} but got {got(value)}{_advice(kind, value)}"
+
+
+def read_value(kind: Kind, node: Node, key: str, findings: Findings, section: str = "") -> Any:
+    """One value, or None where it is wrong (and noted)."""
+    if node.broken:
+        return None
+    plain = node.plain()
+    value, rule = check(kind, plain)
+    if rule:
+        only = f": {section} takes one value, choices stand under recipe" if isinstance(plain, list) and section else ""
+        findings.add(node.where, key, rule + only)
+    return value
+
+
+def known_keys(node: Node, keys: Keys, prefix: str, called: str, findings: Findings) -> Iterator[tuple[str, Node]]:
+    """What a mapping holds under `keys`; its other keys are noted. `called`: the mapping's name in messages."""
+    for name, child in node.value.items():
+        if name in keys:
+            yield name, child
+        else:
+            findings.add(child.where, f"{prefix}{name[:60]}", unknown_key(name, keys, called))
 
 
 def _advice(kind: Kind, value: Any) -> str:
     """What to do about a value, where it can be told."""
     none = ": write the word none" if "none" in kind.words else ""
+    whole = "whole number" in kind.rule
     if value is None:
         return none or ": write a value, or remove the key"
     if isinstance(value, bool) and kind.words:
         return none if value is False else ""
-    numeric = "lie in" in kind.rule or "whole number" in kind.rule
     if isinstance(value, str):
         if none and value.lower() in ("off", "no", "false", "null", "~", "never", "without"):
             return none
         if kind.words:
             return did_you_mean(value, kind.words)
-        if numeric:
-            return ": write the number without quotes" if _is_number(value) else ""
-    if isinstance(value, float) and value.is_integer() and "whole number" in kind.rule and abs(value) < 1e15:
+        if whole or "lie in" in kind.rule:
+            with contextlib.suppress(ValueError):
+                float(value)
+                return ": write the number without quotes"
+    if isinstance(value, float) and value.is_integer() and whole and abs(value) < 1e15:
         return f": write {int(value)}"
     return kind.advise(value)
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 def unknown_key(name: str, known: Keys, section: str) -> str:
@@ -70,19 +82,13 @@ def unknown_key(name: str, known: Keys, section: str) -> str:
         return "must be written out but got the merge key <<: merges are not read"
     unknown = f"unknown key {name[:60]!r}"
     first, _, rest = name.partition(".")
-    if (
-        rest
-        and first in known
-        and any(first in fields and fields[first].kind.shape in ("mapping", "groups") for fields in SECTIONS.values())
-    ):
+    if rest and first in known and first in MAPPINGS:
         return f"{unknown}: write {first}: {{{rest[:60]}: …}}"
-    places = [place for place, keys in KEYS.items() if name in keys]
-    if places and name != "seed":
-        return f"{unknown} here: it belongs {_WITHIN[places[0]]}"
+    if name != "seed" and (place := next((place for place, keys in KEYS.items() if name in keys), None)) is not None:
+        return f"{unknown} here: it belongs {_WITHIN[place]}"
     if name == "split_seed":
         return f"{unknown} here: it belongs in data.split as seed"
-    meant = _other_word(name, known) or near(name, known)
-    if meant:
+    if meant := _other_word(name, known) or near(name, known):
         return f"{unknown}, did you mean {meant!r}?"
     for place, keys in KEYS.items():
         if meant := _other_word(name, keys):

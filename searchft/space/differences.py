@@ -2,38 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
-from searchft.recipe import Recipe
 from searchft.recipe.fields import NOTHING, SECTIONS
-from searchft.space.choices import identity, label, same
+from searchft.space.choices import identity, label
 from searchft.space.space import Space
 from searchft.wording import shown
 
 Kind = Literal["search", "gained", "other"]
 
 
-class Difference(str):
-    """A sentence for people that knows its kind.
+@dataclass(frozen=True)
+class Difference:
+    """A sentence for people, and its kind.
 
     `search`: budget, sampler, pruner, enqueued rows; the study simply goes on. `gained`: choices were added and none
     lost; a fork with the finished trials can go on. `other`: the study cannot go on with this space.
     """
 
+    text: str
     kind: Kind
 
-    def __new__(cls, text: str, kind: Kind) -> Difference:
-        made = super().__new__(cls, text)
-        made.kind = kind
-        return made
-
-    def __reduce__(self) -> tuple[type[Difference], tuple[str, Kind]]:
-        return (Difference, (str(self), self.kind))
+    def __str__(self) -> str:
+        return self.text
 
 
 def differences(old: Space, new: Space) -> list[Difference]:
-    """In sentences, how `new` differs from `old`, what stops a study first. Empty: they run the same."""
+    """How `new` differs from `old`, what stops a study first. Empty: they run the same."""
     found = [*_settings("data", old.data, new.data), *_recipe(old, new), *_settings("search", old.search, new.search)]
     if old.name != new.name:
         found.insert(0, Difference(f"study was {shown(old.name)} and is {shown(new.name)}", "other"))
@@ -45,15 +42,14 @@ def _settings(section: str, old: Any, new: Any) -> Iterator[Difference]:
     for key, field in SECTIONS[section].items():
         before, after = getattr(old, field.name, None), getattr(new, field.name, None)
         # `root` is where the space file stands; whether a moved folder holds the same images is for their fingerprint to say.
-        if key != "root" and not same(before, after):
+        if key != "root" and identity(before) != identity(after):
             kind: Kind = "search" if field.row.decides == NOTHING else "other"
             yield Difference(f"{section}.{key} was {shown(before)} and is {shown(after)}", kind)
 
 
 def _recipe(old: Space, new: Space) -> Iterator[Difference]:
-    for name in dict.fromkeys((*_given(old), *_given(new))):
-        before = {identity(choice): _text(name, choice) for choice in _choices(old, name)}
-        after = {identity(choice): _text(name, choice) for choice in _choices(new, name)}
+    for name in dict.fromkeys((*old.fixed, *old.by_name, *new.fixed, *new.by_name)):
+        before, after = ({identity(one): _text(name, one) for one in _choices(space, name)} for space in (old, new))
         lost = [text for choice, text in before.items() if choice not in after]
         gained = [text for choice, text in after.items() if choice not in before]
         key = f"recipe.{name}"
@@ -69,42 +65,31 @@ def _recipe(old: Space, new: Space) -> Iterator[Difference]:
             yield Difference(f"{key} lists its {'old ' if gained else ''}choices in another order{orders}", "other")
 
 
-def _rows(old: Space, new: Space) -> list[Difference]:
+def _rows(old: Space, new: Space) -> Iterator[Difference]:
     """Rows by what they run, not by what they say: dimensions that came later stand at their first choice."""
-    found: list[Difference] = []
-    before = {row.name: old.resolve(row.chosen) for row in old.enqueue}
-    after = {row.name: new.resolve(row.chosen) for row in new.enqueue}
-    for name, recipe in after.items():
+    before, after = ({row.name: _runs(row.chosen, space) for row in space.enqueue} for space in (old, new))
+    for name, values in after.items():
         if name not in before:
-            found.append(Difference(f"search.enqueue gained the row {shown(name)}", "search"))
-        elif _without_seed(before[name], old) != _without_seed(recipe, new):
-            found.append(Difference(f"search.enqueue gives the row {shown(name)} other values", "other"))
-    found += [Difference(f"search.enqueue lost the row {shown(name)}", "search") for name in before if name not in after]
-    return found
+            yield Difference(f"search.enqueue gained the row {shown(name)}", "search")
+        elif before[name] != values:
+            yield Difference(f"search.enqueue gives the row {shown(name)} other values", "other")
+    for name in (name for name in before if name not in after):
+        yield Difference(f"search.enqueue lost the row {shown(name)}", "search")
 
 
-def _without_seed(recipe: Recipe, space: Space) -> dict[str, Any]:
-    values = recipe.to_json()
-    if "seed" not in _given(space):
-        del values["seed"]  # the study's, and told as such
-    # A multiplier of 1.0 is what a group has anyway.
+def _runs(chosen: Mapping[str, Any], space: Space) -> dict[str, Any]:
+    """What a row runs; not the study's seed, which is a difference of its own, nor a multiplier of 1.0, which a group has anyway."""
+    values = space.resolve(chosen).to_json()
+    if not space.choices("seed"):
+        del values["seed"]
     values["lr_multipliers"] = [pair for pair in values["lr_multipliers"] if pair[1] != 1.0]
     return values
 
 
-def _given(space: Space) -> list[str]:
-    return [*space.fixed, *space.by_name]
-
-
 def _choices(space: Space, name: str) -> tuple[Any, ...]:
     """The choices of any recipe value, given or not."""
-    if name in space.by_name:
-        return space.by_name[name].choices
-    if name in space.fixed:
-        return (space.fixed[name],)
-    if "." in name:
-        return (1.0,)
-    return (space.search.seed if name == "seed" else SECTIONS["recipe"][name].default,)
+    default = 1.0 if "." in name else space.search.seed if name == "seed" else SECTIONS["recipe"][name].default
+    return space.choices(name) or (default,)
 
 
 def _text(name: str, value: Any) -> str:

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from searchft.recipe.fields import ENQUEUE, SECTIONS, STRATEGIES
+from searchft.recipe.fields import ENQUEUE, STRATEGIES
 from searchft.recipe.kinds import ROW_NAME
-from searchft.space.check import ROW_KEYS, check, unknown_key
-from searchft.space.choices import MULTIPLIER, identity, label, same, same_question
-from searchft.space.findings import Findings
+from searchft.space.check import KEYS, Keys, check, known_keys, read_value
+from searchft.space.choices import MULTIPLIER, RECIPE, Given, identity, label, same_question
 from searchft.space.overrides import FLAG
-from searchft.space.yaml_reader import Node
+from searchft.space.yaml_reader import Findings, Node
 from searchft.wording import got, shown
 
-RECIPE = SECTIONS["recipe"]
+ROW_KEYS: Keys = {"name": (), **KEYS["recipe"]}
 
 
 @dataclass(frozen=True)
@@ -28,124 +28,104 @@ class EnqueuedRow:
 
 
 def read_enqueue(
-    node: Node,
-    recipe: Node,
-    given: Mapping[str, tuple[Any, ...]],
-    unsure: Sequence[str],
-    dimensions: Sequence[str],
-    findings: Findings,
+    node: Node, recipe: Node, given: Given, dimensions: Sequence[str], findings: Findings
 ) -> tuple[EnqueuedRow, ...]:
-    """The rows, checked against `given` (choices per key of the section `recipe`); keys in `unsure` are wrong themselves and
-    not compared. `dimensions` are the keys with more than one choice, in asking order."""
+    """The rows, checked against `given` (the sound choices of the section `recipe`). `dimensions` are the keys with more than
+    one choice, in asking order."""
     if not isinstance(node.value, list):
-        if not node.broken:
-            findings.add(node.where, "search.enqueue", f"{ENQUEUE.kind.rule} but got {got(node.plain())}")
+        findings.refuse(node, "search.enqueue", ENQUEUE.kind.rule)
         return ()
     known = {key: {identity(choice): choice for choice in choices} for key, choices in given.items()}
     rows: list[EnqueuedRow] = []
-    names: dict[str, Node] = {}
+    names: set[str] = set()
     for i, item in enumerate([single for written in node.value for single in _per_seed(written)]):
         if not isinstance(item.value, dict):
-            if not item.broken:
-                rule = f"must be a row such as {{name: Baseline, unfrozen: head}} but got {shown(item.plain())}"
-                findings.add(item.where, f"search.enqueue[{i}]", rule)
+            findings.refuse(item, f"search.enqueue[{i}]", "must be a row such as {name: Baseline, unfrozen: head}")
             continue
         name = _read_name(item, i, names, findings)
         chosen = {dimension: given[dimension][0] for dimension in dimensions}
-        for key, value in _values(item, f"search.enqueue[{name or i}]", findings):
-            base = key.partition(".")[0]
-            if key in unsure or base in unsure:
+        row = f"search.enqueue[{name or i}]"
+        for key, value in _values(item, row, findings):
+            if key not in known and _is_unsound(recipe, key):
                 continue
-            plain, rule = value.plain(), ""
-            choice, wrong = check(RECIPE[base].kind, plain)
-            if key in given:
-                match = None if wrong else known[key].get(identity(choice))
-                if match is None:
-                    rule = _no_choice(key, plain, given[key], _origin(recipe, key))
-                elif key in chosen:
-                    chosen[key] = match
-            elif key in _set_by(given.get("strategy", ())):
-                rule = "must not be given: the strategy sets it"
-            elif wrong or not same(choice, _default(key)):
-                text = "the value" if plain is None else shown(plain)
-                rule = f"must be among the choices but the space does not give {key}: list {text} under recipe.{key} too"
+            choice, rule = _read_choice(key, value.plain(), recipe, known)
             if rule:
-                findings.add(value.where, f"search.enqueue[{name or i}].{key}", rule)
+                findings.add(value.where, f"{row}.{key}", rule)
+            elif key in chosen:
+                chosen[key] = choice
         rows.append(EnqueuedRow(name, chosen))
     return tuple(rows)
 
 
 def _per_seed(item: Node) -> list[Node]:
     """A row as it is; one whose `seed` is a list once for each, the seed added to its name."""
-    row = item.value
-    if not isinstance(row, dict) or item.broken or "seed" not in row or not isinstance(row["seed"].value, list):
-        return [item]
-    seeds, name = row["seed"].value, row.get("name")
-    if not seeds or name is None or not isinstance(name.value, str):
+    row = {} if item.broken or not isinstance(item.value, dict) else item.value
+    name, seeds = row.get("name"), row["seed"].value if "seed" in row else None
+    if not seeds or not isinstance(seeds, list) or name is None or not isinstance(name.value, str):
         return [item]
     named = ({**row, "name": Node(f"{name.value}, seed {seed.plain()}", name.where), "seed": seed} for seed in seeds)
     return [Node(one, item.where) for one in named]
 
 
-def _read_name(item: Node, i: int, names: dict[str, Node], findings: Findings) -> str:
-    node = item.value.get("name")
-    name, rule = "", ""
+def _read_name(item: Node, i: int, names: set[str], findings: Findings) -> str:
+    """The row's name, put into `names`; empty where it is wrong (and noted)."""
+    key, node = f"search.enqueue[{i}].name", item.value.get("name")
     if node is None:
-        rule = "must be given: what the trial will be called"
-    elif not node.broken:
-        name, rule = check(ROW_NAME, node.plain())
-        if not rule and name in names:
-            rule = f"must be distinct but {shown(name)} is the name of another row"
-    if rule:
-        findings.add((node or item).where, f"search.enqueue[{i}].name", rule)
-    if name and node is not None:
-        names.setdefault(name, node)
-    return str(name or "")
+        findings.add(item.where, key, "must be given: what the trial will be called")
+        return ""
+    name = str(read_value(ROW_NAME, node, key, findings) or "")
+    if name in names:
+        findings.add(node.where, key, f"must be distinct but {shown(name)} is the name of another row")
+    names |= {name} - {""}
+    return name
 
 
 def _values(item: Node, row: str, findings: Findings) -> list[tuple[str, Node]]:
     """The row's values by the names of dimensions, multipliers as `lr_multipliers.GROUP`; keys that do not exist are noted."""
+    keys = {**ROW_KEYS, **{key: () for key in item.value if key.startswith(MULTIPLIER + ".")}}
     found: list[tuple[str, Node]] = []
-    for key, node in item.value.items():
-        base, _, group = key.partition(".")
-        if key == "name" or node.broken:
-            continue
+    for key, node in known_keys(item, keys, f"{row}.", "a row", findings):
         if key == MULTIPLIER and isinstance(node.value, dict):
-            found += [(f"{MULTIPLIER}.{name}", child) for name, child in node.value.items() if not child.broken]
+            found += [(f"{MULTIPLIER}.{group}", child) for group, child in node.value.items()]
         elif key == MULTIPLIER:
-            findings.add(node.where, f"{row}.{key}", f"must map groups to multipliers but got {shown(node.plain())}")
-        elif key in RECIPE or (base == MULTIPLIER and group):
+            findings.refuse(node, f"{row}.{key}", "must map groups to multipliers")
+        elif key != "name":
             found.append((key, node))
-        else:
-            findings.add(node.where, f"{row}.{key[:60]}", unknown_key(key, ROW_KEYS, "a row"))
-    return found
+    return [(key, node) for key, node in found if not node.broken]
 
 
-def _default(key: str) -> Any:
-    """What a key that the space does not give stands for. The seed's default is the study's, so no row's own can be meant by it."""
-    return 1.0 if "." in key else None if key == "seed" else RECIPE[key].default
-
-
-def _set_by(strategies: tuple[str, ...]) -> set[str]:
-    return {key for strategy in strategies for field in STRATEGIES[strategy] for key in same_question(field)}
-
-
-def _origin(recipe: Node, key: str) -> str:
-    """Where the space gives a key: a line, or an override."""
+def _is_unsound(recipe: Node, key: str) -> bool:
+    """Whether the space gives a key that is not among the sound ones: it is wrong itself, and no row is held against it."""
     base, _, group = key.partition(".")
-    node: Node = recipe.value[base].value[group] if group else recipe.value[base]
-    return node.where
+    node = recipe.value.get(base)
+    return node is not None and (not group or not isinstance(node.value, dict) or group in node.value)
 
 
-def _no_choice(key: str, plain: Any, choices: tuple[Any, ...], origin: str) -> str:
+def _read_choice(key: str, plain: Any, recipe: Node, known: Mapping[str, Mapping[Any, Any]]) -> tuple[Any, str]:
+    """(the choice that a row means, "") or (None, the rule that it breaks)."""
+    base, _, group = key.partition(".")
+    choice, wrong = check(RECIPE[base].kind, plain)
+    if key not in known:
+        strategies = known.get("strategy", {}).values()
+        if any(key in same_question(field) for strategy in strategies for field in STRATEGIES[strategy]):
+            return None, "must not be given: the strategy sets it"
+        # The seed's default is the study's, so no row's own can be meant by it.
+        default = 1.0 if "." in key else None if key == "seed" else RECIPE[key].default
+        if not wrong and identity(choice) == identity(default):
+            return choice, ""
+        text = "the value" if plain is None else shown(plain)
+        return None, f"must be among the choices but the space does not give {key}: list {text} under recipe.{key} too"
+    if not wrong and identity(choice) in known[key]:
+        return known[key][identity(choice)], ""
+    origin = (recipe.value[base].value[group] if group else recipe.value[base]).where
     overridden = f" ({origin} says so: change the row, or drop all with --set search.enqueue=[])"
-    overridden = overridden if origin.startswith(FLAG + " ") else ""
-    written = [_as_written(key, choice) for choice in choices[:20]]
-    if len(choices) == 1:
-        return f"must be {written[0]}, the value under recipe.{key}, but got {got(plain)}{overridden}"
-    listed = ", ".join(written) + (", …" if len(choices) > 20 else "")
-    one = ": a row takes one value" if isinstance(plain, list) and RECIPE[key.partition(".")[0]].kind.shape != "list" else ""
-    return f"must be one of the choices {listed} but got {got(plain)}{one}{overridden}"
+    after = overridden if origin.startswith(FLAG + " ") else ""
+    written = [_as_written(key, one) for one in itertools.islice(known[key].values(), 20)]
+    if len(known[key]) == 1:
+        return None, f"must be {written[0]}, the value under recipe.{key}, but got {got(plain)}{after}"
+    several = ", ".join(written) + (", …" if len(known[key]) > 20 else "")
+    one_value = ": a row takes one value" if isinstance(plain, list) and RECIPE[base].kind.shape != "list" else ""
+    return None, f"must be one of the choices {several} but got {got(plain)}{one_value}{after}"
 
 
 def _as_written(key: str, choice: Any) -> str:

@@ -6,25 +6,14 @@ So every rule holds for an overridden value too, and its faults are placed at th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from searchft.errors import InputError
 from searchft.recipe.fields import SECTIONS
-from searchft.space.findings import Findings
-from searchft.space.yaml_reader import Node, read_yaml, unprintable
+from searchft.space.check import KEYS, MAPPINGS
+from searchft.space.yaml_reader import Findings, Node, read_yaml, unprintable
 from searchft.wording import did_you_mean
 
 FLAG = "--set"
-EXAMPLE = "recipe.epochs=5"
-TOP_KEYS = ("study", "data", "recipe", "search")
-
-
-@dataclass(frozen=True)
-class Override:
-    """One `--set`: the dotted key's parts and the value's node."""
-
-    path: tuple[str, ...]
-    node: Node
 
 
 def place_of(text: str) -> str:
@@ -38,80 +27,52 @@ def key_of(text: str) -> str:
     return text.partition("=")[0].strip()
 
 
-def read_overrides(texts: Sequence[str], findings: Findings) -> list[Override]:
-    """The overrides that can be read, in order; faults go to `findings`."""
-    found: list[Override] = []
+def apply_overrides(root: Node, texts: Sequence[str], findings: Findings) -> Node:
+    """The tree with every override in its place, the later of one key; what cannot be read goes to `findings`."""
     for text in texts:
-        where = place_of(text)
-        key, equals, value = text.partition("=")
-        key = key.strip()
+        where, key = place_of(text), key_of(text)
+        path = _path(key)
         if unprintable(text):
             findings.add(where, "", "must be printable text, without control characters")
-            continue
-        if not equals or not key:
-            findings.add(where, "", f"must be KEY=VALUE, e.g. {EXAMPLE}")
-            continue
-        path = _path(key)
-        if path is None:
+        elif "=" not in text or not key:
+            findings.add(where, "", "must be KEY=VALUE, e.g. recipe.epochs=5")
+        elif not path:
             section = key.partition(".")[0]
-            hint = did_you_mean(section, TOP_KEYS)
-            rule = "must name a key: study, data.KEY, recipe.KEY or search.KEY"
-            findings.add(where, key[:60], rule + (hint if section not in TOP_KEYS else ""))
-            continue
-        inner = Findings(where)
-        try:
-            node = read_yaml(value, where, lambda _line, where=where: where, inner)  # type: ignore[misc]
-        except InputError:
-            node = None
-        for problem in inner.problems:
-            findings.add(where, key, problem.rule)
-        if node is not None:
-            found.append(Override(path, _placed(node, where)))
-    return found
-
-
-def _path(key: str) -> tuple[str, ...] | None:
-    section, _, rest = key.partition(".")
-    if section == "study":
-        return None if rest else ("study",)
-    if section not in TOP_KEYS or not rest:
-        return None
-    name, _, inner = rest.partition(".")
-    field = SECTIONS[section].get(name)
-    if inner and field is not None and field.kind.shape in ("mapping", "groups"):
-        return (section, name, inner)  # what follows the name, dots included, is one key of the mapping
-    return (section, rest)
-
-
-def _placed(node: Node, where: str) -> Node:
-    value = node.value
-    if isinstance(value, list):
-        value = [_placed(item, where) for item in value]
-    elif isinstance(value, dict):
-        value = {key: _placed(item, where) for key, item in value.items()}
-    return Node(value, where)
-
-
-def apply(root: Node, overrides: Sequence[Override], findings: Findings) -> Node:
-    """The tree with every override in its place; a later one of the same key wins, as on any command line."""
-    for override in overrides:
-        root = _with(root, override.path, override.node, "", findings)
+            hint = "" if section in KEYS[""] else did_you_mean(section, KEYS[""])
+            findings.add(where, key[:60], f"must name a key: study, data.KEY, recipe.KEY or search.KEY{hint}")
+        else:
+            inner = Findings(where)
+            try:
+                node = read_yaml(text.partition("=")[2], where, lambda _line, where=where: where, inner)  # type: ignore[misc]
+                root = _with(root, path, node, "", findings)
+            except InputError:
+                pass  # its problems are among those of `inner`
+            for problem in inner.problems:
+                findings.add(where, key, problem.rule)
     return root
+
+
+def _path(key: str) -> tuple[str, ...]:
+    """The keys on the way to a value; empty where there is no such place."""
+    section, _, rest = key.partition(".")
+    if not section or section not in SECTIONS:
+        return ("study",) if key == "study" else ()
+    name, _, inner = rest.partition(".")
+    if inner and name in MAPPINGS:
+        return (section, name, inner)  # what follows the name, dots included, is one key of the mapping
+    return (section, rest) if rest else ()
 
 
 def _with(node: Node, path: tuple[str, ...], new: Node, key: str, findings: Findings) -> Node:
     if not path:
         # A replaced value is the override's; a section around it stays where the file has it.
         return new
-    if node.value is None and key in ("", *TOP_KEYS):
+    if node.value is None and key in ("", *KEYS[""]):
         node = Node({}, node.where)  # an empty file or section is filled
     if not isinstance(node.value, dict):
         if not node.broken:
             findings.add(new.where, key, "must be a mapping in the file for a key of it to be set: set the whole value instead")
         return node
-    name, rest = path[0], path[1:]
-    dotted = f"{key}.{name}" if key else name
-    child = node.value.get(name)
-    if child is None:
-        child = Node({}, new.where)
-    return Node({**node.value, name: _with(child, rest, new, dotted, findings)}, node.where)
+    name = path[0]
+    child = node.value.get(name, Node({}, new.where))
+    return Node({**node.value, name: _with(child, path[1:], new, f"{key}.{name}" if key else name, findings)}, node.where)

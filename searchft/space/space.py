@@ -6,20 +6,21 @@ nothing here touches torch or Optuna.
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import product
 from typing import Any
 
 from searchft.recipe import DataSettings, Recipe, SearchSettings, SpaceFacts
-from searchft.recipe.facts import to_plain, to_tuples
 from searchft.recipe.fields import NETWORK, RENAMED, SECTIONS, STRATEGIES, names_that_decide
 from searchft.recipe.kinds import Label
 from searchft.space.choices import MULTIPLIER, identity, label
 from searchft.space.enqueue import EnqueuedRow
 from searchft.space.overrides import key_of, place_of
+from searchft.wording import to_plain, to_tuples
 
 MEMO_SIZE = 100_000
 _ASKING_ORDER = {name: place for place, name in enumerate(SECTIONS["recipe"])}
@@ -46,10 +47,10 @@ class Dimension:
 
     def index(self, choice: Any) -> int:
         """Position of a choice. Raises ValueError if it is none."""
-        found = self._places.get(identity(choice))
-        if found is None:
-            raise ValueError(f"{self.name} must be one of {self.choices} but got {choice!r}")
-        return found
+        try:
+            return self._places[identity(choice)]
+        except KeyError:
+            raise ValueError(f"{self.name} must be one of {self.choices} but got {choice!r}") from None
 
     @cached_property
     def _places(self) -> Mapping[Any, int]:
@@ -83,10 +84,11 @@ class Space:
         """Dimensions by name."""
         return {dimension.name: dimension for dimension in self.dimensions}
 
-    @cached_property
-    def first(self) -> Mapping[str, Any]:
-        """The first choice of every dimension."""
-        return {dimension.name: dimension.choices[0] for dimension in self.dimensions}
+    def choices(self, name: str) -> tuple[Any, ...]:
+        """The values that the space gives a recipe value, by the names that dimensions have; none where it gives none."""
+        if name in self.by_name:
+            return self.by_name[name].choices
+        return (self.fixed[name],) if name in self.fixed else ()
 
     def where(self, key: str) -> str:
         """Where a dotted key (or what is around it) was given: the last `--set` of it, a line, or the file."""
@@ -109,25 +111,26 @@ class Space:
 
         Raises KeyError for a name that is no dimension, ValueError for a value that is none of its choices.
         """
-        values = {**self.fixed, **self.first}
+        values = {**self.fixed, **{d.name: d.choices[0] for d in self.dimensions}}
         for name, choice in chosen.items():
             dimension = self.by_name[name]
             values[name] = dimension.choices[dimension.index(choice)]
-        multipliers = tuple(
-            sorted((n.partition(".")[2], values.pop(n)) for n in list(values) if n.startswith(MULTIPLIER + "."))
-        )
-        strategy = values.pop("strategy", None)
-        if strategy is not None:
-            values |= STRATEGIES[strategy]
+        groups = [name for name in values if name.startswith(MULTIPLIER + ".")]
+        multipliers = tuple(sorted((name.partition(".")[2], values.pop(name)) for name in groups))
+        values |= STRATEGIES.get(values.pop("strategy", ""), {})
         values.setdefault("seed", self.search.seed)
         return Recipe(**values, lr_multipliers=multipliers)
 
+    def combinations(self, *names: str) -> Iterator[Recipe]:
+        """The recipe of every combination of choices of these dimensions, all others at their first choice."""
+        deciding = [d for d in self.dimensions if d.name in names]
+        for choices in itertools.product(*(d.choices for d in deciding)):
+            yield self.resolve({d.name: choice for d, choice in zip(deciding, choices, strict=True)})
+
     def architectures(self) -> dict[str, Recipe]:
         """`Recipe.architecture()` of every network in the space to one recipe that has it: what facts must describe."""
-        deciding = [d for d in self.dimensions if d.name in ("strategy", *names_that_decide(NETWORK))]
         found: dict[str, Recipe] = {}
-        for combination in product(*(dimension.choices for dimension in deciding)):
-            recipe = self.resolve({d.name: choice for d, choice in zip(deciding, combination, strict=True)})
+        for recipe in self.combinations("strategy", *names_that_decide(NETWORK)):
             found.setdefault(recipe.architecture(), recipe)
         return found
 
@@ -140,15 +143,17 @@ class Space:
         choice, or all but one of them: two values may mask each other's effect (parameters: norm masks unfrozen in a
         network without norms), and a dimension is dropped only if nothing still open can bring its effect back.
         """
-        memo = self._memo("active", facts)
+        memo = self._found(facts)
         base = {d.name: chosen.get(d.name, d.choices[0]) for d in self.dimensions if d.name != name}
         asked = (name, *(self.by_name[n].index(choice) if n in chosen else -1 for n, choice in base.items()))
         if asked not in memo:
-            memo[asked] = self._differs(name, base, facts) or any(
-                self._differs(name, {**base, other.name: choice}, facts)
-                for other in self.dimensions
-                if other.name != name and other.name not in chosen
-                for choice in other.choices[1:]
+            others = (d for d in self.dimensions if d.name != name and d.name not in chosen)
+            bases = itertools.chain([base], ({**base, d.name: choice} for d in others for choice in d.choices[1:]))
+            first, *choices = self.by_name[name].choices
+            memo[asked] = any(
+                self._key({**one, name: first}, facts) != self._key({**one, name: choice}, facts)
+                for one in bases
+                for choice in choices
             )
         return bool(memo[asked])
 
@@ -164,43 +169,33 @@ class Space:
                 key = self._key(chosen, facts)
                 if key not in seen:
                     seen.add(key)
-                    yield dict(active), self.resolve(chosen)
+                    yield active, self.resolve(chosen)
                 return
             dimension = self.dimensions[depth]
-            if not self.is_active(dimension.name, chosen, facts):
-                yield from descend(depth + 1, {**chosen, dimension.name: dimension.choices[0]}, active)
-                return
-            for choice in dimension.choices:
+            matters = self.is_active(dimension.name, chosen, facts)
+            for choice in dimension.choices if matters else dimension.choices[:1]:
                 here = {dimension.name: choice}
-                yield from descend(depth + 1, {**chosen, **here}, {**active, **here})
+                yield from descend(depth + 1, {**chosen, **here}, {**active, **here} if matters else active)
 
         return descend(0, {}, {})
 
-    def _differs(self, name: str, base: Mapping[str, Any], facts: SpaceFacts) -> bool:
-        keys = (self._key({**base, name: choice}, facts) for choice in self.by_name[name].choices)
-        first = next(keys)
-        return any(key != first for key in keys)
-
     def _key(self, chosen: Mapping[str, Any], facts: SpaceFacts) -> str:
-        memo = self._memo("key", facts)
+        memo = self._found(facts)
         asked = tuple(d.index(chosen[d.name]) for d in self.dimensions)
         if asked not in memo:
             memo[asked] = self.resolve(chosen).key(facts)
         return str(memo[asked])
 
     @cached_property
-    def _memos(self) -> dict[str, Any]:
-        return {}
+    def _memo(self) -> dict[str, Any]:
+        return {"facts": None, "found": {}}
 
-    def _memo(self, kind: str, facts: SpaceFacts) -> dict[Any, Any]:
-        # Facts are not hashable; a study has one of them, so the memo serves the last one seen, by identity.
-        if self._memos.get("facts") is not facts:
-            self._memos.clear()
-            self._memos.update(facts=facts, key={}, active={})
-        memo: dict[Any, Any] = self._memos[kind]
-        if len(memo) >= MEMO_SIZE:
-            memo.clear()
-        return memo
+    def _found(self, facts: SpaceFacts) -> dict[Any, Any]:
+        """What was found with the facts last seen, by identity: facts are not hashable, and a study has one of them."""
+        if self._memo["facts"] is not facts or len(self._memo["found"]) >= MEMO_SIZE:
+            self._memo.update(facts=facts, found={})
+        found: dict[Any, Any] = self._memo["found"]
+        return found
 
     # --- what the study shows and keeps ----------------------------------------------------------------------------
 
@@ -210,18 +205,7 @@ class Space:
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON data; `from_json` gives an equal space back."""
-        return {
-            "name": self.name,
-            "data": self.data.to_json(),
-            "search": self.search.to_json(),
-            "fixed": to_plain(self.fixed),
-            "dimensions": [{"name": d.name, "choices": to_plain(d.choices)} for d in self.dimensions],
-            "enqueue": [{"name": row.name, "chosen": to_plain(row.chosen)} for row in self.enqueue],
-            "source": self.source,
-            "text": self.text,
-            "lines": dict(self.lines),
-            "overrides": list(self.overrides),
-        }
+        return to_plain(dataclasses.asdict(self))
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Space:
@@ -230,15 +214,14 @@ class Space:
         def values(raw: Mapping[str, Any]) -> dict[str, Any]:
             return {RENAMED.get(name, name): to_tuples(value) for name, value in raw.items()}
 
-        return cls(
-            name=data["name"],
-            data=DataSettings.from_json(data["data"]),
-            search=SearchSettings.from_json(data["search"]),
-            fixed=values(data["fixed"]),
-            dimensions=tuple(Dimension(RENAMED.get(d["name"], d["name"]), to_tuples(d["choices"])) for d in data["dimensions"]),
-            enqueue=tuple(EnqueuedRow(row["name"], values(row["chosen"])) for row in data["enqueue"]),
-            source=data["source"],
-            text=data["text"],
-            lines=dict(data["lines"]),
-            overrides=tuple(data["overrides"]),
-        )
+        parsed = {
+            "data": DataSettings.from_json(data["data"]),
+            "search": SearchSettings.from_json(data["search"]),
+            "fixed": values(data["fixed"]),
+            "dimensions": tuple(
+                Dimension(RENAMED.get(d["name"], d["name"]), to_tuples(d["choices"])) for d in data["dimensions"]
+            ),
+            "enqueue": tuple(EnqueuedRow(row["name"], values(row["chosen"])) for row in data["enqueue"]),
+            "overrides": tuple(data["overrides"]),
+        }
+        return cls(**{**data, **parsed})

@@ -1,8 +1,7 @@
-"""YAML text -> a tree of nodes that know their line. The only place that meets YAML as strangers may write it.
+"""YAML text -> a tree of nodes that know their line, and the problems found. The only place that meets YAML as strangers may write it.
 
-`yaml.safe_load` forgets lines, keeps the last of two equal keys without a word, expands aliases (a kilobyte becomes a gigabyte),
-recurses as deep as the file wishes, reads `1e-3` as text, `010` as eight, `1:30` as ninety and `no` as false. Here PyYAML composes
-its nodes, with the scalars of YAML 1.2 (`no`, `off` and dates are text) and every limit held meanwhile, and nothing is constructed.
+`yaml.safe_load` forgets lines, keeps the last of two equal keys, expands aliases, recurses as deep as the file wishes, and reads `1e-3`
+as text and `no` as false. Here PyYAML composes its nodes with the scalars of YAML 1.2 under our limits, and nothing is constructed.
 """
 
 from __future__ import annotations
@@ -11,12 +10,13 @@ import math
 import re
 import unicodedata
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 import yaml
 
-from searchft.space.findings import Findings
+from searchft.errors import InputError, Problem
+from searchft.wording import got as given
 
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 20
@@ -55,11 +55,7 @@ class Node:
     @property
     def broken(self) -> bool:
         """Whether some part of this value has been reported already."""
-        if isinstance(self.value, list):
-            return any(item.broken for item in self.value)
-        if isinstance(self.value, dict):
-            return any(item.broken for item in self.value.values())
-        return self.value is BROKEN
+        return any(node.value is BROKEN for _, node in self.walk(""))
 
     def walk(self, key: str) -> Iterator[tuple[str, Node]]:
         """Every node below (and this one) with its dotted key: `recipe.dropout`, its second item `recipe.dropout[1]`."""
@@ -70,6 +66,36 @@ class Node:
         elif isinstance(self.value, dict):
             for name, item in self.value.items():
                 yield from item.walk(f"{key}.{name}" if key else name)
+
+
+@dataclass
+class Findings:
+    """What is wrong with one space file and its overrides, so that a user sees every fault at once and in reading order."""
+
+    source: str
+    """The file's name, as given."""
+    problems: list[Problem] = field(default_factory=list)
+
+    def add(self, where: str, key: str, rule: str) -> None:
+        """Notes one problem."""
+        self.problems.append(Problem(where, key, rule))
+
+    def refuse(self, node: Node, key: str, rule: str, mend: str = "", got: str = "but got") -> None:
+        """Notes that a value breaks a rule, unless it has been reported already."""
+        if not node.broken:
+            self.add(node.where, key, f"{rule} {got} {given(node.plain())}{mend}")
+
+    def raise_if_any(self) -> None:
+        """Raises InputError with all problems: the file's by line number, then those of `--set`, in the order found."""
+        if self.problems:
+            raise InputError(sorted(self.problems, key=self._place))
+
+    def _place(self, problem: Problem) -> tuple[int, int]:
+        # By number, not by text: line 10 stands after line 9.
+        if problem.where == self.source:
+            return (0, 0)
+        line = problem.where.removeprefix(self.source + ":")
+        return (0, int(line)) if line.isascii() and line.isdigit() else (1, 0)
 
 
 class _Limit(yaml.MarkedYAMLError):
@@ -150,60 +176,46 @@ def read_yaml(content: bytes | str, source: str, place: Callable[[int], str], fi
     Faults that leave the rest readable (equal keys, aliases, tags, NaN) go to `findings`, and BROKEN stands in their
     stead. Raises InputError where nothing after the fault can be trusted: no UTF-8, too large, too deep, no YAML.
     """
+
+    def give_up(where: str, rule: str) -> NoReturn:
+        findings.add(where, "", rule)
+        findings.raise_if_any()
+        raise AssertionError("unreachable: a problem was just added")
+
     size = len(content) if isinstance(content, bytes) else len(content.encode("utf-8", "surrogatepass"))
     if size > MAX_BYTES:
-        _fatal(findings, source, f"must be at most {MAX_BYTES:,} bytes but is larger: a space is a page of text")
-    text = content if isinstance(content, str) else _decoded(content, place, findings)
-    text = text.removeprefix("\ufeff")
+        give_up(source, f"must be at most {MAX_BYTES:,} bytes but is larger: a space is a page of text")
     loader: SpaceLoader | None = None
     try:
+        text = (content if isinstance(content, str) else content.decode()).removeprefix("\ufeff")
         loader = SpaceLoader(text)
         root = _Reader(place, findings).node(loader.get_node(), "") if loader.check_node() else Node(None, place(1))
         if loader.check_node():
             rule = "must hold one document but a second one begins here (`---`)"
             findings.add(place(loader.peek_event().start_mark.line + 1), "", rule)
         return root
+    except UnicodeDecodeError as error:
+        before, column = error.object[: error.start], error.start - error.object.rfind(b"\n", 0, error.start)
+        rule = f"must be UTF-8 text but holds the byte 0x{error.object[error.start]:02x} (column {column})"
+        give_up(place(before.count(b"\n") + 1), rule)
     except _Limit as error:
-        _fatal(findings, place(error.problem_mark.line + 1 if error.problem_mark else 1), str(error.problem))
+        give_up(place(error.problem_mark.line + 1 if error.problem_mark else 1), str(error.problem))
     except yaml.reader.ReaderError as error:
-        line = text.count("\n", 0, error.position) + 1
-        rule = f"must be plain text but holds the control character U+{_codepoint(error.character):04X}"
-        _fatal(findings, place(line), rule)
+        # PyYAML's stubs take the character for a text; of a text it is a number.
+        rule = f"must be plain text but holds the control character U+{int(error.character):04X}"
+        give_up(place(text.count("\n", 0, error.position) + 1), rule)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        said = str(error.problem or error.context or "it cannot be read")
-        hint = next((f": {hint}" for pattern, hint in HINTS if pattern in said), "")
-        line, column = (mark.line + 1, f" (column {mark.column + 1})") if mark else (1, "")
+        problem = str(error.problem or error.context or "it cannot be read")
+        hint = next((f": {hint}" for pattern, hint in HINTS if pattern in problem), "")
+        line, at = (mark.line + 1, f" (column {mark.column + 1})") if mark else (1, "")
         if mark and error.context_mark and error.context_mark.line != mark.line:
-            column += f", in what begins on line {error.context_mark.line + 1}"
-        _fatal(findings, place(line), f"must be readable YAML but {said}{column}{hint}")
+            at += f", in what begins on line {error.context_mark.line + 1}"
+        give_up(place(line), f"must be readable YAML but {problem}{at}{hint}")
     except (yaml.YAMLError, ValueError, OverflowError):
         # PyYAML lets chr() complain about "\UFFFFFFFF", and int() about %YAML with a version of 5000 digits.
         where = place(loader.get_mark().line + 1) if loader else source
-        _fatal(findings, where, "must be readable YAML but an escape or a number here means nothing")
-
-
-def _decoded(content: bytes, place: Callable[[int], str], findings: Findings) -> str:
-    try:
-        return content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        rule = f"must be UTF-8 text but holds the byte 0x{content[error.start]:02x} (column {_column(content, error.start)})"
-        _fatal(findings, place(line), rule)
-
-
-def _fatal(findings: Findings, where: str, rule: str) -> NoReturn:
-    findings.add(where, "", rule)
-    findings.raise_if_any()
-    raise AssertionError("unreachable: a problem was just added")
-
-
-def _codepoint(character: Any) -> int:
-    return character if isinstance(character, int) else ord(character[:1] or "\0")
-
-
-def _column(content: bytes, position: int) -> int:
-    return position - content.rfind(b"\n", 0, position)
+        give_up(where, "must be readable YAML but an escape or a number here means nothing")
 
 
 @dataclass(frozen=True)
@@ -215,30 +227,28 @@ class _Reader:
 
     def node(self, node: Any, key: str, where: str = "") -> Node:
         """`where` is given for a mapping's values, which stand on their key's line."""
-        where = where or self._where(node)
+        where = where or self.place(node.start_mark.line + 1)
         for rule in node.refused:
             self.findings.add(where, key, rule)
         if isinstance(node, yaml.ScalarNode):
-            value = self._scalar(node, where, key)
+            value, rule = _read_scalar(node.value, node.tag)
+            if rule:
+                self.findings.add(where, key, rule)
         elif isinstance(node, yaml.SequenceNode):
             value = [self.node(item, key) for item in node.value]
         else:
             value = self._mapping(node, key)
         return Node(BROKEN if node.tag == _REFUSED else value, where)
 
-    def _where(self, node: Any) -> str:
-        return self.place(node.start_mark.line + 1)
-
     def _mapping(self, node: Any, key: str) -> dict[str, Node]:
         children: dict[str, Node] = {}
         for name_node, value_node in node.value:
-            where = self._where(name_node)
+            where = self.place(name_node.start_mark.line + 1)
             # A key is its text, whatever it looks like: `1: …` and `true: …` name a module or a group.
             name: Any = name_node.value
             if not isinstance(name, str) or name_node.refused:
-                before = len(self.findings.problems)
                 self.node(name_node, key)
-                if len(self.findings.problems) == before:
+                if not isinstance(name, str):
                     self.findings.add(where, key, "must have texts as keys but a key is a list or a mapping")
                 self.node(value_node, key)
                 continue
@@ -256,35 +266,24 @@ class _Reader:
                 children[name] = child
         return children
 
-    def _scalar(self, node: Any, where: str, key: str) -> Any:
-        text: str = node.value
-        if node.tag in (_NULL, _REFUSED):
-            return None
-        if node.tag == _BOOL:
-            return text.lower() == "true"
-        if node.tag in (_INT, _FLOAT):
-            return self._number(text, node.tag, where, key)
-        if unprintable(text):
-            self.findings.add(where, key, f"must be printable text but got {text[:60]!r}")
-            return BROKEN
-        return text
 
-    def _number(self, text: str, tag: str, where: str, key: str) -> Any:
+def _read_scalar(text: str, tag: str) -> tuple[Any, str]:
+    """(a scalar's value, "") or (BROKEN, what is wrong with it)."""
+    if tag in (_NULL, _REFUSED):
+        return None, ""
+    if tag == _BOOL:
+        return text.lower() == "true", ""
+    if tag == _INT:
         digits = text.lstrip("+-").replace("_", "")
-        if tag == _INT:
-            if len(digits) > 1 and digits.startswith("0"):
-                rule = f"must not begin with 0 but got {text[:40]} (octal to some, decimal to others): remove the zero"
-                self.findings.add(where, key, rule)
-                return BROKEN
-            if len(digits) > MAX_DIGITS:
-                self.findings.add(where, key, f"must have at most {MAX_DIGITS} digits but got a number of {len(digits)}")
-                return BROKEN
-            return int(text.replace("_", ""))
+        if len(digits) > 1 and digits.startswith("0"):
+            return BROKEN, f"must not begin with 0 but got {text[:40]} (octal to some, decimal to others): remove the zero"
+        if len(digits) > MAX_DIGITS:
+            return BROKEN, f"must have at most {MAX_DIGITS} digits but got a number of {len(digits)}"
+        return int(text.replace("_", "")), ""
+    if tag == _FLOAT:
         value = float(text.replace("_", "").lower().replace(".inf", "inf").replace(".nan", "nan"))
-        if not math.isfinite(value):
-            self.findings.add(where, key, f"must be a finite number but got {text[:40]}")
-            return BROKEN
-        return value
+        return (value, "") if math.isfinite(value) else (BROKEN, f"must be a finite number but got {text[:40]}")
+    return (BROKEN, f"must be printable text but got {text[:60]!r}") if unprintable(text) else (text, "")
 
 
 def unprintable(text: str) -> bool:

@@ -1,13 +1,11 @@
 """`fit`: train one trial, epoch by epoch. Read it from top to bottom: sections stand in the order they run.
 
-Determinism: a trial's seed is its recipe's key, which holds the study's seed. Every epoch seeds its own generators from
-(trial seed, epoch): order and dropout of epoch 7 are the same whether epochs 1 to 6 ran in this process or in one that
-was killed. With the same number of threads an interrupted trial therefore equals an uninterrupted one bit for bit.
+A trial's seed is its recipe's key, and every epoch seeds its own generators from (trial seed, epoch). With the same number of
+threads an interrupted trial therefore equals an uninterrupted one bit for bit.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import time
 from collections.abc import Iterator
@@ -22,10 +20,8 @@ from searchft.recipe import Recipe, ResolvedTrial
 from searchft.train.checkpoints import Progress, TrialFolder
 from searchft.train.inputs import SplitInputs, TrainingData, mixed_seed
 from searchft.train.network import Network
-from searchft.train.optimizers import build_optimizer, set_lr
+from searchft.train.optimizers import bare_step, build_optimizer, lr_factor, set_lr
 from searchft.train.results import DivergedError, EpochResult
-from searchft.train.schedules import lr_factor
-from searchft.tuning import bare_step
 
 AUXILIARY_WEIGHT = 0.3
 """Weight of each auxiliary head's loss (Szegedy et al. 2015, arXiv:1409.4842)."""
@@ -38,8 +34,7 @@ def fit(trial: ResolvedTrial, data: TrainingData, folder: TrialFolder | None = N
 
     Args:
         trial: what `resolve` made of a recipe.
-        folder: where to keep the checkpoint and the best weights; epochs it already holds are yielded first, with
-            `replayed=True`. None: nothing is kept.
+        folder: where to keep checkpoint and best weights; epochs it holds are yielded first, with `replayed=True`.
 
     Stop by closing the generator. Raises DivergedError where the loss became NaN or infinite, StorageError where the disk
     refuses a checkpoint, InputError where the pretrained weights cannot be loaded (any more).
@@ -64,11 +59,11 @@ def fit(trial: ResolvedTrial, data: TrainingData, folder: TrialFolder | None = N
             # The order is important.
             # 1. The network first, with pretrained values and a new head: one that is kept from trial to trial is renewed.
             # 2. Then the values to go on from, in place: the checkpoint's, or the head's of the phase that ends.
-            # 3. Then the optimiser, which takes hold of the parameters as they are now.
-            # 4. Its state last, and only within a phase: the next one begins with an optimiser of its own.
+            # 3. Then the optimizer, which takes hold of the parameters as they are now.
+            # 4. Its state last, and only within a phase: the next one begins with an optimizer of its own.
             network = data.networks.get(trial, opening, data.image_size, data.device, mixed_seed(trial.seed, 0))
             if phase is not None:
-                network.load(phase.network.head_state())
+                network.load(head_parameters(phase.network.model, phase.network.backbone))
             elif progress.results:
                 network.load(progress.state)
             phase = _Phase(trial, data, network)
@@ -93,18 +88,15 @@ def fit(trial: ResolvedTrial, data: TrainingData, folder: TrialFolder | None = N
 
 
 class _Phase:
-    """A network with its inputs and its optimiser. LP-FT has two phases, everything else one."""
+    """A network with its inputs and its optimizer. LP-FT has two phases, everything else one."""
 
     def __init__(self, trial: ResolvedTrial, data: TrainingData, network: Network) -> None:
         self.network = network
         self.train, self.val = (SplitInputs(data, part, trial, network) for part in ("train", "val"))
         self._unpaid_s = self.train.spent_s + self.val.spent_s
-        self.optimizer = build_optimizer(
-            trial.recipe,
-            network.opening,
-            dict(network.model.named_parameters()),
-            head_parameters(network.model, network.backbone),
-        )
+        parameters, head = dict(network.model.named_parameters()), head_parameters(network.model, network.backbone)
+        self.trainable = [parameter for parameter in parameters.values() if parameter.requires_grad]
+        self.optimizer = build_optimizer(trial.recipe, network.opening, parameters, head)
         self.step = bare_step(self.optimizer)
 
     def saved_s(self) -> float:
@@ -115,14 +107,12 @@ class _Phase:
 
 
 def _epoch(trial: ResolvedTrial, phase: _Phase, epoch: int, class_weights: Tensor | None, started: float) -> EpochResult:
-    """One pass over the training split and one over the validation split.
+    """One pass over the training split and one over the validation split, of an epoch counted from 0.
 
-    `epoch` is 0-based; `started` is when the clock began: for a trial's first epoch before its network was prepared and
-    its frozen values were computed, so that nothing it costs goes unseen.
+    The clock began at `started`: for a trial's first epoch before its network was prepared and its frozen values computed.
     """
     recipe, seed = trial.recipe, trial.seed
     network, inputs, device = phase.network, phase.train, phase.network.device
-    trained = network.trained
     batches = batch_indices(epoch_order(inputs.size, seed, epoch), recipe.batch_size)
     steps_per_epoch = len(batches)
     loss_sum = torch.zeros((), device=device)
@@ -143,43 +133,34 @@ def _epoch(trial: ResolvedTrial, phase: _Phase, epoch: int, class_weights: Tenso
             phase.optimizer.zero_grad(set_to_none=True)
             loss.backward()
             if recipe.clip_norm:
-                nn.utils.clip_grad_norm_(trained, recipe.clip_norm)
+                nn.utils.clip_grad_norm_(phase.trainable, recipe.clip_norm)
             phase.step()
             loss_sum += loss.detach() * len(indices)
             correct += (logits.detach().argmax(1) == labels).sum()
             if recipe.validate_every and (step + 1) % recipe.validate_every == 0 and position + 1 < steps_per_epoch:
-                val = evaluate(phase)
-                step_curve.append((step + 1, val.loss, val.accuracy))
+                val_loss, val_accuracy, _ = _evaluate(phase)
+                step_curve.append((step + 1, val_loss, val_accuracy))
                 network.split.suffix.select(True)
 
     train_loss = float(loss_sum) / inputs.size
     if not math.isfinite(train_loss):
         raise DivergedError(f"the training loss became {train_loss} in epoch {epoch + 1}")
-    val = evaluate(phase)
+    val_loss, val_accuracy, val_balanced_accuracy = _evaluate(phase)
     return EpochResult(
         epoch=epoch + 1,
         train_loss=train_loss,
         train_accuracy=int(correct) / inputs.size,
-        val_loss=val.loss,
-        val_accuracy=val.accuracy,
-        val_balanced_accuracy=val.balanced_accuracy,
+        val_loss=val_loss,
+        val_accuracy=val_accuracy,
+        val_balanced_accuracy=val_balanced_accuracy,
         seconds=time.perf_counter() - started,
         stored_s=phase.saved_s(),
         step_curve=tuple(step_curve),
     )
 
 
-@dataclasses.dataclass(frozen=True)
-class Evaluation:
-    """Scores of one split."""
-
-    loss: float
-    accuracy: float
-    balanced_accuracy: float
-
-
-def evaluate(phase: _Phase) -> Evaluation:
-    """Scores the validation split in evaluation mode."""
+def _evaluate(phase: _Phase) -> tuple[float, float, float]:
+    """Loss, accuracy and balanced accuracy on the validation split, in evaluation mode."""
     network, inputs = phase.network, phase.val
     network.split.suffix.select(False)
     outputs = []
@@ -192,11 +173,8 @@ def evaluate(phase: _Phase) -> Evaluation:
     totals = torch.bincount(labels, minlength=logits.shape[1])
     hits = torch.bincount(labels[right], minlength=logits.shape[1])
     present = totals > 0
-    return Evaluation(
-        loss=float(F.cross_entropy(logits, labels)),
-        accuracy=int(right.sum()) / inputs.size,
-        balanced_accuracy=float((hits[present].double() / totals[present]).mean()),
-    )
+    balanced_accuracy = float((hits[present].double() / totals[present]).mean())
+    return float(F.cross_entropy(logits, labels)), int(right.sum()) / inputs.size, balanced_accuracy
 
 
 def epoch_order(size: int, seed: int, epoch: int) -> Tensor:
@@ -208,8 +186,7 @@ def batch_indices(order: Tensor, batch_size: int) -> list[Tensor]:
     """Cuts an order (int64 [N]) into batches; a leftover of one image joins its neighbour, since BatchNorm needs two."""
     batches = list(order.split(batch_size))
     if len(batches) > 1 and len(batches[-1]) == 1:
-        last = batches.pop()
-        batches[-1] = torch.cat([batches[-1], last])
+        batches[-2:] = [torch.cat(batches[-2:])]
     return batches
 
 
@@ -229,9 +206,6 @@ def _class_weights(trial: ResolvedTrial, data: TrainingData) -> Tensor | None:
 
 
 def _finished(recipe: Recipe, results: list[EpochResult]) -> bool:
-    if len(results) >= recipe.epochs:
-        return True
-    if not recipe.patience or not results:
-        return False
-    best = max(range(len(results)), key=lambda i: (results[i].val_accuracy, -i))
-    return len(results) - 1 - best >= recipe.patience
+    scores = [result.val_accuracy for result in results]
+    waited = len(scores) - 1 - scores.index(max(scores)) if scores else 0
+    return len(scores) >= recipe.epochs or 0 < recipe.patience <= waited

@@ -1,18 +1,11 @@
-"""What the trainable part of the network reads, batch by batch: stored values of the frozen part, or images through it.
-
-Three ways, chosen once per trial and split:
-
-- the frozen part's values come from the feature store (no random augmentation, or `augment_views` fixed views);
-- the frozen part runs on every batch (fresh random augmentation, or values too large to keep);
-- nothing is frozen: the images themselves.
-
-All three give the same numbers in fp32, because the frozen part always runs in the same padded micro-batches.
+"""What the trainable part of the network reads, batch by batch: stored values of the frozen part (no random augmentation, or fixed
+views), images through the frozen part, or, where nothing is frozen, images. In fp32 all give the same numbers.
 """
 
 from __future__ import annotations
 
+import functools
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -21,14 +14,9 @@ from torch import Tensor
 from searchft.data.images import Images
 from searchft.data.transforms import Augment, Preprocess
 from searchft.errors import StorageError
-from searchft.features.key import feature_key
-from searchft.features.prefix import Prefix
-from searchft.features.store import FeatureStore
+from searchft.features import FeatureStore, feature_key
 from searchft.recipe import AUGMENTATIONS, Recipe, ResolvedTrial
 from searchft.train.network import Network, Networks
-
-_CHUNK = 256
-"""Images decoded to floats at once while values are computed; a multiple of the micro-batch."""
 
 
 @dataclass
@@ -49,22 +37,18 @@ class SplitInputs:
     """Inputs of the trainable part of `network` for one split: `train`, `val` or `test`. Only `train` is augmented."""
 
     def __init__(self, data: TrainingData, split: str, trial: ResolvedTrial, network: Network) -> None:
-        recipe, numerics = trial.recipe, trial.numerics
+        recipe, numerics, side = trial.recipe, trial.numerics, data.image_size
         part = data.images.split(split)
         self.size = len(part.labels)
         self.labels = torch.from_numpy(part.labels).to(data.device)
         self._images = torch.from_numpy(part.images)
-        self._device = data.device
-        self._recipe = recipe
-        self._prefix = network.prefix
-        size = data.image_size
-        self._preprocess = Preprocess(
-            trial.backbone.mean, trial.backbone.std, size, data.device, torch.float32, channels_last=numerics.channels_last
-        )
-        augments = split == "train" and recipe.augments
-        self._augment = Augment(recipe, size) if augments else None
-        self._float_suffix = numerics.suffix_dtype == "float32"
+        self._device, self._recipe, self._prefix = data.device, recipe, network.prefix
+        self._float = numerics.trainable_dtype == "float32"
         self._channels_last = numerics.channels_last
+        mean, std = trial.backbone.mean, trial.backbone.std
+        self._preprocess = Preprocess(mean, std, side, data.device, torch.float32, channels_last=numerics.channels_last)
+        augments = split == "train" and recipe.augments
+        self._augment = Augment(recipe, side) if augments else None
         self._views: list[list[Tensor]] = []
         self.stored_s = 0.0
         """What an epoch does not spend because its values come from the store: what computing them took, once."""
@@ -72,43 +56,30 @@ class SplitInputs:
         """What the first epoch has spent on the store: computing its values, waiting for who did, or opening them."""
         if network.prefix is None or data.store is None or (augments and not recipe.augment_views):
             return
+        backbone, fingerprint, text = trial.backbone, trial.data.fingerprint, augmentation_text(recipe) if augments else ""
         views = recipe.augment_views if augments else 1
         for view in range(views):
-            key = feature_key(
-                trial.backbone,
-                network.split.digest,
-                trial.data.fingerprint,
-                split,
-                numerics,
-                data.device,
-                view,
-                size,
-                augmentation_text(recipe) if augments else "",
-            )
+            key = feature_key(backbone, network.split.digest, fingerprint, split, numerics, data.device, view, side, text)
             began = time.perf_counter()
-            stored = data.store.values(key, self.size, self._computer(network.prefix, recipe.seed, view))
+            stored = data.store.values(key, self.size, functools.partial(self._frozen_values, view))
             if stored is None:
                 if data.store.refusal.startswith("the disk is full"):
                     # computing on, per batch, would take many times as long without anybody knowing why
-                    rule = "Free some space and run again, or run with --no-store."
-                    raise StorageError(
-                        f"cannot keep the frozen part's values: {data.store.refusal}. {rule}", str(data.store.root)
-                    )
+                    why = f"cannot keep the frozen part's values: {data.store.refusal}"
+                    raise StorageError(f"{why}. Free some space and run again, or run with --no-store.", str(data.store.root))
                 self._views, self.stored_s = [], 0.0
                 return
             self._views.append([_placed(value, data.device) for value in stored])
             self.stored_s += data.store.computed_s.get(key, 0.0) / views
             self.spent_s += time.perf_counter() - began
 
-    def _computer(self, prefix: Prefix, seed: int, view: int) -> Callable[[int, int], tuple[Tensor, ...]]:
-        def compute(start: int, stop: int) -> tuple[Tensor, ...]:
-            parts = [prefix(self._seen(torch.arange(i, min(i + _CHUNK, stop)), seed, view)) for i in range(start, stop, _CHUNK)]
-            return tuple(torch.cat(values) for values in zip(*parts, strict=True))
-
-        return compute
+    def _frozen_values(self, view: int, start: int, stop: int) -> tuple[Tensor, ...]:
+        """The frozen part's values of one fixed view of the images start … stop-1."""
+        assert self._prefix is not None
+        return self._prefix(self._seen(torch.arange(start, stop), self._recipe.seed, view))
 
     def _seen(self, indices: Tensor, seed: int, view: int) -> Tensor:
-        """Images [B,3,H,W] float32 as the network sees them: augmented (one generator per image and view), normalised."""
+        """Images [B,3,H,W] float32 as the network sees them: augmented (one generator per image and view), normalized."""
         images = self._images[indices].to(self._device)
         if self._augment is not None:
             parts = []
@@ -118,16 +89,6 @@ class SplitInputs:
             images = torch.cat(parts)
         return self._preprocess(images)
 
-    def _through(self, indices: Tensor, seed: int, view: int) -> tuple[Tensor, ...]:
-        """Images [B] through augmentation and, where there is one, the frozen part."""
-        floats = self._seen(indices, seed, view)
-        return self._prefix(floats) if self._prefix is not None else (floats,)
-
-    @property
-    def stored(self) -> bool:
-        """Whether values come from the store."""
-        return bool(self._views)
-
     def batch(self, indices: Tensor, epoch: int, seed: int) -> tuple[Tensor, ...]:
         """The trainable part's inputs for `indices` (int64 [B], on the CPU) in an epoch (0-based): tensors [B, …]."""
         if self._views:
@@ -135,8 +96,9 @@ class SplitInputs:
             values = tuple(v.index_select(0, indices.to(v.device)).to(self._device, non_blocking=True) for v in view)
         else:
             fixed = self._recipe.augment_views
-            values = self._through(indices, self._recipe.seed, epoch % fixed) if fixed else self._through(indices, seed, epoch)
-        if self._float_suffix:
+            seen = self._seen(indices, self._recipe.seed, epoch % fixed) if fixed else self._seen(indices, seed, epoch)
+            values = self._prefix(seen) if self._prefix is not None else (seen,)
+        if self._float:
             values = tuple(v.float() if v.is_floating_point() else v for v in values)
         if self._channels_last:
             values = tuple(v.contiguous(memory_format=torch.channels_last) if v.dim() == 4 else v for v in values)
@@ -146,7 +108,7 @@ class SplitInputs:
 def _placed(value: Tensor, device: torch.device) -> Tensor:
     """Stored values where training reads them: on a card that has room, else in pinned memory; on a CPU as they are."""
     if device.type != "cuda":
-        return value.to(device) if device.type != "cpu" else value
+        return value.to(device)
     free, _ = torch.cuda.mem_get_info(device)  # gpu: never reached on a machine without one
     return value.to(device) if value.nbytes < free // 3 else value.pin_memory()
 
@@ -163,7 +125,7 @@ def mixed_seed(*parts: int) -> int:
 
 
 def augmentation_text(recipe: Recipe) -> str:
-    """What stored views are called after: the augmentations that are on, and the seed. One that comes to the table changes no name."""
+    """Names stored views: the augmentations that are on, and the seed. One that comes to the table changes no name."""
     default = Recipe(recipe.backbone)
     names = [name for name in AUGMENTATIONS if getattr(recipe, name) != getattr(default, name)]
     return ",".join(f"{name}={getattr(recipe, name)}" for name in names) + f",seed={recipe.seed}"

@@ -1,4 +1,4 @@
-"""What training says of itself: one `EpochResult` per epoch, plain data that travels between processes."""
+"""What `fit` yields: one `EpochResult` per epoch, plain data that travels between processes."""
 
 from __future__ import annotations
 
@@ -18,15 +18,14 @@ class EpochResult:
     epoch: int
     """1-based."""
     train_loss: float
-    """Mean over the epoch's images, in train mode, while the weights were moving."""
+    """Mean over the epoch's images, in train mode, while the weights moved; so is `train_accuracy`."""
     train_accuracy: float
-    """Share of the epoch's images classified right, in train mode, while the weights were moving."""
     val_loss: float
-    """Mean cross entropy over the validation split (no smoothing, no class weights)."""
+    """Mean cross entropy (no smoothing, no class weights)."""
     val_accuracy: float
-    """Top-1 share of the validation split in [0, 1]: the study's objective."""
+    """Top-1 share in [0, 1]: the study's objective."""
     val_balanced_accuracy: float
-    """Mean over classes of the share classified right; classes without validation images left out."""
+    """Mean over classes of the share classified right; classes without images left out."""
     seconds: float
     """Wall clock of this epoch, validation included; in the first one also preparing the network and its stored values."""
     stored_s: float = 0.0

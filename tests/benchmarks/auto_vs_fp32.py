@@ -2,7 +2,7 @@
 
     .venv/bin/python tests/benchmarks/auto_vs_fp32.py
 
-One study on the packaged faces (five photos a person to train on, two to validate; EfficientNet-lite0, 112 px, 8 epochs).
+One study on the packaged faces (five images a person to train on, two to validate; EfficientNet-lite0, 112 px, 8 epochs).
 """
 
 from __future__ import annotations

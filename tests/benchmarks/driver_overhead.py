@@ -14,14 +14,14 @@ import time
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
 
 def main() -> None:
-    from searchft.execution.analytic import AnalyticExecutor
-    from searchft.execution.analytic_worker import invented_facts
     from searchft.search.driver import run_study
     from searchft.search.ledger import Ledger
     from searchft.space import parse_space
+    from tests.analytic import AnalyticExecutor, invented_facts
 
     trials = int(sys.argv[1]) if len(sys.argv) > 1 else 100
     epochs = int(sys.argv[2]) if len(sys.argv) > 2 else 12

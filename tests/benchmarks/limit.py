@@ -23,10 +23,10 @@ import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from searchft.facts import describe
+from searchft.machine import keep_freed_memory
 from searchft.recipe import resolve
 from searchft.space import parse_space
 from searchft.train.network import Network
-from searchft.tuning import keep_freed_memory
 
 SPACES = {
     "lite0": "backbone: timm/tf_efficientnet_lite0\n  weights: package\n  unfrozen: [head, 1, 2, all]",
@@ -84,12 +84,12 @@ def main() -> None:
             network = Network(trial, trial.opening, side, torch.device("cpu"))
             batch = torch.randn(BATCH, 3, side, side)
             values = network.prefix(batch) if network.prefix is not None else (batch,)
-            if numerics.suffix_dtype == "float32":
+            if numerics.trainable_dtype == "float32":
                 values = tuple(v.float() for v in values)
             if numerics.channels_last:
                 values = tuple(v.contiguous(memory_format=torch.channels_last) if v.dim() == 4 else v for v in values)
             labels = torch.randint(0, 40, (BATCH,))
-            optimizer = torch.optim.Adam(network.trained, fused=True)
+            optimizer = torch.optim.Adam([p for p in network.model.parameters() if p.requires_grad], fused=True)
             network.split.suffix.select(True)
 
             def step() -> None:
@@ -106,9 +106,9 @@ def main() -> None:
                 step()
                 times.append(time.perf_counter() - started)
             seconds, operations = statistics.median(times), counter.get_total_flops()
-            share = operations / seconds / rates[numerics.suffix_dtype]
+            share = operations / seconds / rates[numerics.trainable_dtype]
             print(
-                f"| {trial.opening.spelling} | {numerics.suffix_dtype} | {operations / 1e9:.3g} | {1000 * seconds:.2f} "
+                f"| {trial.opening.spelling} | {numerics.trainable_dtype} | {operations / 1e9:.3g} | {1000 * seconds:.2f} "
                 f"| {operations / seconds / 1e9:.3g} | {100 * share:.0f} % |",
                 flush=True,
             )

@@ -6,7 +6,7 @@ Workload: 16 trials of 4 epochs with analytic accuracies (nothing is trained), o
 rows: on the head node, and two workers). A lost node is replaced by one that joins while the study runs. A trial is lost if,
 at the end, it is missing or differs in any value from the uninterrupted local study's (with two workers: if it is missing,
 unfinished or failed); an epoch is recomputed if it was begun more than once. `again` counts epochs that were begun again
-although the driver had heard of them: it must be 0. The table is written into kills.md.
+although the driver had received them: it must be 0. The table is written into kills.md.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ ROWS: tuple[tuple[str, str, dict[str, int], int], ...] = (
 
 
 def begun_again(program: Any) -> int:
-    """Epochs begun after the driver had heard of them."""
-    heard: set[str] = set()
+    """Epochs begun after the driver had received them."""
+    received: set[str] = set()
     count = 0
     for point, _, detail in program.passed():
-        heard |= {detail} if point == "driver.heard" else set()
-        count += point == "epoch.begun" and detail in heard
+        received |= {detail} if point == "driver.received" else set()
+        count += point == "epoch.begun" and detail in received
     return count
 
 

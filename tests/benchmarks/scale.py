@@ -18,19 +18,20 @@ import argparse
 import hashlib
 import math
 import os
+import sys
 import tempfile
 import time
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from searchft.execution.analytic import AnalyticExecutor
-from searchft.execution.analytic_worker import invented_facts
 from searchft.recipe import Recipe
 from searchft.search.driver import run_study
 from searchft.search.events import EpochFinished
 from searchft.search.ledger import Ledger
 from searchft.space import parse_space
+from tests.analytic import AnalyticExecutor, invented_facts
 
 OPEN = ("head", "layer4", "layer3", "layer2", "all")
 WIDTHS = ((), (256,), (256, 128), (1024, 512), (2048, 1024))

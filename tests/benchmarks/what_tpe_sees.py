@@ -16,10 +16,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import scale
 
-from searchft.execution.analytic_worker import invented_facts
 from searchft.search import suggest
 from searchft.search.records import COMPLETE, TrialRecord, Trials
 from searchft.space import parse_space
+from tests.analytic import invented_facts
 
 TRIALS = 800
 MARKS = (100, 200, 300, 400, 600, 800)

@@ -14,16 +14,13 @@ from searchft.report.notes import attached
 pytestmark = pytest.mark.slow
 
 
-def plain_study(folder) -> optuna.Study:  # type: ignore[no-untyped-def]
-    return optuna.load_study(study_name="faces", storage=f"sqlite:///{folder / 'study.db'}")
-
-
 def note_of(study: optuna.Study, number: int) -> str:
     return str(get_note(optuna.trial.Trial(study, study.trials[number]._trial_id)))
 
 
-def test_every_finished_trial_gets_a_note_and_its_figures_once(study_copy) -> None:  # type: ignore[no-untyped-def]
-    study = plain_study(study_copy.folder)
+def test_every_finished_trial_gets_a_note_and_its_figures_once(study_copy, searchft) -> None:
+    before = searchft("show", "faces", "--studies", study_copy.studies, "--json").json
+    study = optuna.load_study(study_name="faces", storage=f"sqlite:///{study_copy.folder / 'study.db'}")
     save_note_with_version(study._storage, study._study_id, study.trials[0]._trial_id, 1, "my own note")
     annotator = Annotator(FoundStudy("faces", study_copy.folder, ""))
     assert annotator.step() > 0
@@ -45,9 +42,4 @@ def test_every_finished_trial_gets_a_note_and_its_figures_once(study_copy) -> No
 
     assert annotator.step() == 0, "nothing is made twice"
     assert Annotator(FoundStudy("faces", study_copy.folder, "")).step() == 0
-
-
-def test_the_study_reads_as_before(study_copy, searchft) -> None:  # type: ignore[no-untyped-def]
-    before = searchft("show", "faces", "--studies", study_copy.studies, "--json").json
-    Annotator(FoundStudy("faces", study_copy.folder, "")).step()
-    assert searchft("show", "faces", "--studies", study_copy.studies, "--json").json == before
+    assert searchft("show", "faces", "--studies", study_copy.studies, "--json").json == before, "the study reads as before"

@@ -52,8 +52,9 @@ def wait_for(browser: Any, words: str, seconds: float = 40.0) -> str:
         time.sleep(0.3)
 
 
-def no_complaints(browser: Any) -> None:
-    """The console's log since the last call holds nothing."""
+def shoot(browser: Any, name: str) -> None:
+    """Keeps a screenshot; fails where the console's log since the last call holds anything."""
+    browser.save_screenshot(str(SHOTS / f"{name}.png"))
     assert [entry for entry in browser.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")] == []
 
 
@@ -65,12 +66,10 @@ def served(study_copy: Any) -> Iterator[str]:
     try:
         assert process.stderr is not None
         address = ""
-        while not address:
-            line = process.stderr.readline()
-            assert line, "the dashboard ended"
-            address = (
-                line.strip() if re.fullmatch(r"http://127\.0\.0\.1:\d+/dashboard/studies/\d+\?token=\S+", line.strip()) else ""
-            )
+        while not re.fullmatch(r"http://127\.0\.0\.1:\d+/dashboard/studies/\d+\?token=\S+", address):
+            address = process.stderr.readline()
+            assert address, "the dashboard ended"
+            address = address.strip()
         deadline = time.monotonic() + 240
         while len(list((study_copy.folder / "artifacts").glob("*"))) < 7:  # three curves; matrix and mistakes of two trials
             assert time.monotonic() < deadline and process.poll() is None
@@ -87,8 +86,7 @@ def test_the_dashboard_shows_trials_notes_artifacts_and_importances(served: str,
     wait_for(browser, "Hyperparameter Importance")
     served = served.partition("?")[0]  # the browser remembers the token
     assert browser.current_url == served
-    browser.save_screenshot(str(SHOTS / "dashboard-history.png"))
-    no_complaints(browser)
+    shoot(browser, "dashboard-history")
 
     browser.get(f"{served}/trials?numbers=1")
     text = wait_for(browser, "confusion_matrix.png")
@@ -102,19 +100,16 @@ def test_the_dashboard_shows_trials_notes_artifacts_and_importances(served: str,
         "return [...document.images].filter(i => i.src.includes('/artifacts/')).map(i => [i.complete, i.naturalWidth])"
     )
     assert len(sizes) == 3 and all(complete and width > 300 for complete, width in sizes)
-    browser.save_screenshot(str(SHOTS / "dashboard-trial.png"))
-    no_complaints(browser)
+    shoot(browser, "dashboard-trial")
 
     browser.get(f"{served}/note")
     text = wait_for(browser, "orl_faces")
     assert "unfrozen: [head, layer4]" in text
-    browser.save_screenshot(str(SHOTS / "dashboard-note.png"))
-    no_complaints(browser)
+    shoot(browser, "dashboard-note")
 
     browser.get(f"{served}/analytics")
     wait_for(browser, "Slice")
-    browser.save_screenshot(str(SHOTS / "dashboard-analytics.png"))
-    no_complaints(browser)
+    shoot(browser, "dashboard-analytics")
 
 
 def test_the_report_opens_from_disk_and_nothing_is_cut_or_empty(study_copy: Any, browser: Any) -> None:
@@ -128,11 +123,10 @@ def test_the_report_opens_from_disk_and_nothing_is_cut_or_empty(study_copy: Any,
         browser.set_window_size(width, 1800)
         browser.get(alone.absolute().as_uri())
         wait_for(browser, "Ground")
-        pictures = browser.execute_script("return [...document.images].map(i => [i.complete, i.naturalWidth, i.clientWidth])")
-        assert len(pictures) >= 5 and all(complete and natural > 200 for complete, natural, _ in pictures)
+        images = browser.execute_script("return [...document.images].map(i => [i.complete, i.naturalWidth, i.clientWidth])")
+        assert len(images) >= 5 and all(complete and natural > 200 for complete, natural, _ in images)
         overflow = browser.execute_script("return document.documentElement.scrollWidth - document.documentElement.clientWidth")
         assert overflow <= 0, "the page must not scroll sideways"
         height = browser.execute_script("return document.documentElement.scrollHeight")
         browser.set_window_size(width, min(9000, int(height) + 200))
-        browser.save_screenshot(str(SHOTS / f"report-{width}.png"))
-    no_complaints(browser)
+        shoot(browser, f"report-{width}")

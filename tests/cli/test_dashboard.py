@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import bottle
 import pytest
 
-from searchft.cli.dashboard import only_for_this_user
+from searchft.cli.dashboard import protect
 
 TOKEN, PORT = "a-secret", 8123
 COOKIE = {"HTTP_COOKIE": f"other=1; searchft-{PORT}={TOKEN}"}
@@ -15,13 +16,11 @@ COOKIE = {"HTTP_COOKIE": f"other=1; searchft-{PORT}={TOKEN}"}
 def ask(**environ: str) -> tuple[str, dict[str, str], str]:
     """(status, headers, body) of a request; without anything else a GET of /dashboard/ by this machine's name."""
     answer: list[Any] = []
-
-    def behind(environ: dict[str, Any], start_response: Any) -> list[bytes]:
-        start_response("200 OK", [])
-        return [b"the dashboard"]
-
-    request = {"REQUEST_METHOD": "GET", "PATH_INFO": "/dashboard/", "HTTP_HOST": f"127.0.0.1:{PORT}", **environ}
-    body = only_for_this_user(behind, TOKEN, PORT)(request, lambda *said: answer.extend(said))
+    application = bottle.Bottle()
+    application.route("/dashboard", callback=lambda: "the dashboard")
+    protect(application, TOKEN, PORT)
+    request = {"REQUEST_METHOD": "GET", "PATH_INFO": "/dashboard", "HTTP_HOST": f"127.0.0.1:{PORT}", **environ}
+    body = application(request, lambda *said: answer.extend(said))
     return answer[0][:3], dict(answer[1]), b"".join(body).decode()
 
 
@@ -29,7 +28,8 @@ def test_the_token_is_given_once_and_remembered() -> None:
     status, headers, _ = ask(QUERY_STRING=f"token={TOKEN}", PATH_INFO="/dashboard/studies/1")
     assert (status, headers["Location"]) == ("303", "/dashboard/studies/1"), "the address bar does not keep it"
     assert headers["Set-Cookie"].startswith(f"searchft-{PORT}={TOKEN};") and "HttpOnly" in headers["Set-Cookie"]
-    assert ask(**COOKIE) == ("200", {}, "the dashboard")
+    status, _, body = ask(**COOKIE)
+    assert (status, body) == ("200", "the dashboard")
 
 
 @pytest.mark.parametrize(

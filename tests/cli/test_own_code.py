@@ -12,7 +12,7 @@ import pytest
 
 SPACE = """
 study: own
-data: {source: orl_faces, split: {train: 2, val: 1, test: 1}, image_size: 32}
+data: {source: orl_faces, split: {train: 2, val: 1, test: 1}, image_size: 64}
 recipe:
   backbone: ["python:net.py:Net", torchvision/googlenet]
   weights: none
@@ -44,31 +44,19 @@ def searchft(*arguments: str, cwd: Path, cache: Path) -> subprocess.CompletedPro
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    (tmp_path / "space.yaml").write_text(SPACE.replace("image_size: 32", "image_size: 64"))
-    (tmp_path / "net.py").write_text(NET)
-    return tmp_path
-
-
 @pytest.mark.slow
-def test_code_runs_in_the_workers_only_where_it_was_allowed(folder: Path, shared_cache: Path) -> None:
-    refused = searchft("run", "space.yaml", cwd=folder, cache=shared_cache)
-    assert refused.returncode == 2 and "--allow-code" in refused.stderr and not (folder / "studies").exists()
+def test_code_runs_only_where_it_was_allowed_and_in_the_workers_too(tmp_path: Path, shared_cache: Path) -> None:
+    (tmp_path / "space.yaml").write_text(SPACE)
+    (tmp_path / "net.py").write_text(NET)
+    refused = searchft("run", "space.yaml", cwd=tmp_path, cache=shared_cache)
+    assert refused.returncode == 2 and "--allow-code" in refused.stderr and not (tmp_path / "studies").exists()
+    assert searchft("plan", "space.yaml", "--no-timing", cwd=tmp_path, cache=shared_cache).returncode == 2
 
-    done = searchft("run", "space.yaml", "--allow-code", "--json", "--quiet", cwd=folder, cache=shared_cache)
+    planned = searchft("plan", "space.yaml", "--no-timing", "--allow-code", cwd=tmp_path, cache=shared_cache)
+    assert planned.returncode == 0 and "python:net.py:Net" in planned.stdout
+    done = searchft("run", "space.yaml", "--allow-code", "--json", "--quiet", cwd=tmp_path, cache=shared_cache)
     assert done.returncode == 0, done.stderr
     trials = json.loads(done.stdout)["trials"]
-    assert {trial["name"]: trial["state"] for trial in trials} == {
-        "mine": "complete",
-        "GoogLeNet": "complete",
-        "GoogLeNet with auxiliary heads": "complete",
-    }
+    names = ("mine", "GoogLeNet", "GoogLeNet with auxiliary heads")
+    assert {trial["name"]: trial["state"] for trial in trials} == dict.fromkeys(names, "complete")
     assert len({trial["key"] for trial in trials}) == 3
-
-
-@pytest.mark.slow
-def test_plan_asks_for_permission_too(folder: Path, shared_cache: Path) -> None:
-    assert searchft("plan", "space.yaml", "--no-timing", cwd=folder, cache=shared_cache).returncode == 2
-    planned = searchft("plan", "space.yaml", "--no-timing", "--allow-code", cwd=folder, cache=shared_cache)
-    assert planned.returncode == 0 and "python:net.py:Net" in planned.stdout

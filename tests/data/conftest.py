@@ -1,4 +1,4 @@
-"""Pictures and folders for the data tests."""
+"""Images and folders for the data tests."""
 
 from __future__ import annotations
 
@@ -9,10 +9,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from searchft.data import Images, open_images
+from searchft.errors import InputError
+from searchft.recipe import DataSettings
+
 
 @pytest.fixture
-def picture():
-    """A maker of small RGB pictures that differ by number."""
+def image():
+    """A maker of small RGB images that differ by number."""
 
     def make(number: int, size: tuple[int, int] = (12, 10)) -> Image.Image:
         values = np.random.default_rng(number).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
@@ -22,8 +26,8 @@ def picture():
 
 
 @pytest.fixture
-def tree(picture, tmp_path):
-    """A maker of class folders: tree("photos", cat=3, dog=4) or tree("photos/train", …); returns the folder."""
+def tree(image, tmp_path):
+    """A maker of class folders: tree("animals", cat=3, dog=4) or tree("animals/train", …); returns the folder."""
     made = [0]
 
     def make(where: str, **classes: int) -> Path:
@@ -32,7 +36,7 @@ def tree(picture, tmp_path):
             (folder / name).mkdir(parents=True)
             for i in range(count):
                 made[0] += 1
-                picture(made[0]).save(folder / name / f"{i}.png")
+                image(made[0]).save(folder / name / f"{i}.png")
         return folder
 
     return make
@@ -41,6 +45,29 @@ def tree(picture, tmp_path):
 @pytest.fixture
 def cache(tmp_path) -> Path:
     return tmp_path / "cache"
+
+
+@pytest.fixture
+def opened(cache):
+    """`open_images` of a source, or of a folder."""
+
+    def open_it(source: str | Path, **more) -> Images:
+        source = f"folder:{source}" if isinstance(source, Path) else source
+        return open_images(DataSettings(source, **{"image_size": 8, **more}), cache)
+
+    return open_it
+
+
+@pytest.fixture
+def refused(opened):
+    """What `opened` says where it refuses a source."""
+
+    def refuse(source: str | Path, **more) -> str:
+        with pytest.raises(InputError) as caught:
+            opened(source, **more)
+        return str(caught.value)
+
+    return refuse
 
 
 @pytest.fixture

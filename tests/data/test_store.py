@@ -12,7 +12,7 @@ import time
 import pytest
 
 from searchft.cache import MANIFEST, Cache
-from searchft.data import hashes, open_images, reopen_images, store
+from searchft.data import open_images, reopen_images, store
 from searchft.errors import InputError, StorageError
 from searchft.recipe import DataSettings
 
@@ -22,58 +22,53 @@ def settings(tree):
     return DataSettings(f"folder:{tree('animals', cat=8, dog=8)}", image_size=8)
 
 
-def calls_of(monkeypatch, module, name):
-    """Counts the calls of a function."""
+@pytest.fixture
+def calls(monkeypatch):
+    """Names of the store's functions that were called."""
     calls = []
-    real = getattr(module, name)
-    monkeypatch.setattr(module, name, lambda *args: (calls.append(1), real(*args))[1])
+
+    def counted(name, real):
+        return lambda *args: (calls.append(name), real(*args))[1]
+
+    for name in ("decode_image", "sha256_of"):
+        monkeypatch.setattr(store, name, counted(name, getattr(store, name)))
     return calls
 
 
-@pytest.fixture
-def decoded(monkeypatch):
-    return calls_of(monkeypatch, store, "decode_image")
-
-
-@pytest.fixture
-def hashed(monkeypatch):
-    return calls_of(monkeypatch, hashes, "sha256_of")
-
-
-def test_images_are_decoded_once_wherever_they_lie(settings, cache, tmp_path, decoded):
+def test_images_are_decoded_once_wherever_they_lie(settings, cache, tmp_path, calls):
     progress = []
     first = open_images(settings, cache, lambda done, total: progress.append((done, total)))
-    assert len(decoded) == 16 and progress[-1] == (16, 16)
+    assert calls.count("decode_image") == 16 and progress[-1] == (16, 16)
     assert open_images(settings, cache).folder == first.folder
     shutil.copytree(tmp_path / "animals", tmp_path / "copy")
     copy = open_images(DataSettings(f"folder:{tmp_path / 'copy'}", image_size=8), cache)
-    assert len(decoded) == 16 and copy.folder.parent == first.folder.parent
+    assert calls.count("decode_image") == 16 and copy.folder.parent == first.folder.parent
     assert copy.facts.source.endswith("copy") and first.facts.source.endswith("animals")
 
 
-def test_a_second_start_does_not_read_files_again_but_content_decides(settings, cache, tmp_path, monkeypatch, hashed):
-    monkeypatch.setattr(hashes, "SETTLED_NS", -1)
+def test_a_second_start_does_not_read_files_again_but_content_decides(settings, cache, tmp_path, monkeypatch, calls):
+    monkeypatch.setattr(store, "SETTLED_NS", -1)
     first = open_images(settings, cache)
     open_images(settings, cache)
-    assert len(hashed) == 16
+    assert calls.count("sha256_of") == 16
     for path in (tmp_path / "animals").rglob("*.png"):
         os.utime(path, (time.time() - 100, time.time() - 100))
-    assert open_images(settings, cache).facts == first.facts and len(hashed) == 32
+    assert open_images(settings, cache).facts == first.facts and calls.count("sha256_of") == 32
     for path in (cache / "images" / "hashes").iterdir():
         path.write_text('{"x": 1}')
-    assert open_images(settings, cache).facts == first.facts and len(hashed) == 48, "a damaged memory is none"
+    assert open_images(settings, cache).facts == first.facts and calls.count("sha256_of") == 48, "a damaged memory is none"
 
 
-def test_a_file_changed_just_now_is_not_trusted(settings, cache, monkeypatch, hashed):
-    monkeypatch.setattr(hashes, "SETTLED_NS", 10**15)
+def test_a_file_changed_just_now_is_not_trusted(settings, cache, monkeypatch, calls):
+    monkeypatch.setattr(store, "SETTLED_NS", 10**15)
     open_images(settings, cache)
     open_images(settings, cache)
-    assert len(hashed) == 32
+    assert calls.count("sha256_of") == 32
 
 
 def test_a_file_that_changes_while_it_is_read_stops(settings, cache, monkeypatch):
-    real = hashes.sha256_of
-    monkeypatch.setattr(hashes, "sha256_of", lambda path: real(path)[::-1])
+    real = store.sha256_of
+    monkeypatch.setattr(store, "sha256_of", lambda path: real(path)[::-1])
     with pytest.raises(InputError, match="changed while it was read"):
         open_images(settings, cache)
     assert not Cache(cache / "images").entries() and not list((cache / "images").glob(".*"))
@@ -137,12 +132,12 @@ def test_finding_images_needs_no_torch():
 
 
 @pytest.mark.slow
-def test_ten_thousand_files_are_listed_quickly_the_second_time(cache, tmp_path, monkeypatch, picture):
-    monkeypatch.setattr(hashes, "SETTLED_NS", -1)
+def test_ten_thousand_files_are_listed_quickly_the_second_time(cache, tmp_path, monkeypatch, image):
+    monkeypatch.setattr(store, "SETTLED_NS", -1)
     for name in ("cat", "dog"):
         (tmp_path / "many" / name).mkdir(parents=True)
         for i in range(5000):
-            picture(i + 5000 * (name == "dog"), (4, 4)).save(tmp_path / "many" / name / f"{i}.png", compress_level=0)
+            image(i + 5000 * (name == "dog"), (4, 4)).save(tmp_path / "many" / name / f"{i}.png", compress_level=0)
     many = DataSettings(f"folder:{tmp_path / 'many'}", image_size=8)
     open_images(many, cache)
     start = time.perf_counter()

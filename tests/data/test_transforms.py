@@ -10,8 +10,8 @@ from torchvision import transforms as v1
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as reference
 
-from searchft.data import Augment, Preprocess, decode_image
-from searchft.data.transforms import blend, crop_box, factors
+from searchft.data import decode_image
+from searchft.data.transforms import Augment, Preprocess, blend, crop_box, factors
 from searchft.recipe import Recipe
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -29,15 +29,15 @@ def augment(images, seed=0, size=16, **recipe):
     return Augment(Recipe("torchvision/resnet18", **recipe), size)(images, generator(seed))
 
 
-def test_preprocessing_equals_torchvisions_on_a_real_photo(faces):
-    photo = Image.open(faces / "s1" / "1.pgm").convert("RGB")
+def test_preprocessing_equals_torchvisions_on_a_real_image(faces):
+    image = Image.open(faces / "s1" / "1.pgm").convert("RGB")
     geometry = [v1.Resize(72), v1.CenterCrop(64)]
     exact = v1.Compose([*geometry, v1.ToTensor(), v1.Normalize(MEAN, STD)])
     newer = v2.Compose([*geometry, v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD)])
-    stored = torch.from_numpy(decode_image(photo, 72, "crop", "bilinear"))[None]
+    stored = torch.from_numpy(decode_image(image, 72, "crop", "bilinear"))[None]
     found = Preprocess(MEAN, STD, 64)(stored)[0]
-    assert torch.equal(found, exact(photo))
-    assert torch.allclose(found, newer(photo).as_subclass(torch.Tensor), atol=1e-6)
+    assert torch.equal(found, exact(image))
+    assert torch.allclose(found, newer(image).as_subclass(torch.Tensor), atol=1e-6)
 
 
 def test_preprocessing_casts_last_and_keeps_the_layout_asked_for():

@@ -1,4 +1,4 @@
-"""A Ray cluster of several nodes on this machine: real processes, really killed. Loaded by conftest.py and by the kill table."""
+"""A Ray cluster of several nodes on this machine: real processes, really killed. Loaded by test_ray.py and by the kill table."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+
+from tests.resilience.harness import ROOT
 
 QUICK_TO_NOTICE = {"health_check_initial_delay_ms": 1000, "health_check_period_ms": 500, "health_check_failure_threshold": 3}
 """Ray's own settings take about 14 s to believe that a node is dead."""
@@ -25,34 +27,24 @@ class Grid:
     def __init__(self, folder: Path, head_cpus: int = 0, nodes: int = 0, settings: dict[str, Any] | None = None) -> None:
         from ray.cluster_utils import Cluster
 
-        self.folder, self.made = folder, 0
-        system = QUICK_TO_NOTICE if settings is None else settings
-        self.cluster = Cluster(initialize_head=True, head_node_args={**self._settings(head_cpus), "_system_config": system})
-        self.address: str = self.cluster.address
-        self.nodes: list[Any] = [self.cluster.head_node] if head_cpus else []
+        self.folder, self.made, self.cluster = folder, 0, Cluster()
+        self.nodes: list[Any] = []
         """Those on which workers may be."""
+        self.add(head_cpus, include_dashboard=False, _system_config=QUICK_TO_NOTICE if settings is None else settings)
+        self.address: str = self.cluster.address
         for _ in range(nodes):
             self.add()
 
-    def _settings(self, cpus: int) -> dict[str, Any]:
+    def add(self, cpus: int = 1, **more: Any) -> Any:
+        """One more node; the first is the head."""
         self.made += 1
         cache = self.folder / f"node-{self.made}"
-        store_bytes = 80 << 20
-        return {
-            "num_cpus": cpus,
-            "num_gpus": 0,
-            "object_store_memory": store_bytes,
-            "env_vars": {"SEARCHFT_CACHE": str(cache)},
-            "include_dashboard": False,
-        }
-
-    def add(self) -> Any:
-        """One more node of one CPU."""
-        settings = self._settings(1)
-        settings.pop("include_dashboard")
-        node = self.cluster.add_node(wait=False, **settings)
-        node.cache = self.folder / f"node-{self.made}"
-        self.nodes.append(node)
+        environment = {"SEARCHFT_CACHE": str(cache), "PYTHONPATH": ROOT}
+        settings = {"num_cpus": cpus, "object_store_memory": 80 << 20, "env_vars": environment, **more}
+        node = self.cluster.add_node(wait=self.made == 1, **settings)
+        node.cache = cache
+        if cpus:
+            self.nodes.append(node)
         return node
 
     def raylet(self, node: Any) -> psutil.Process:

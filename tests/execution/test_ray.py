@@ -10,7 +10,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -18,6 +17,8 @@ import pytest
 from searchft.errors import InputError
 from searchft.execution.local import LocalExecutor, Slot
 from searchft.execution.protocol import CONTINUE, EpochDone, Job, JobDone, JobFailed, WorkerDied, WorkerSetup
+from tests.execution.grid import Grid, await_that, epochs_begun, run_with_losses
+from tests.resilience import harness
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -28,29 +29,43 @@ from searchft.execution.ray_executor import RayExecutor, start_on_ray  # noqa: E
 
 PATIENCE_S = 180.0
 
+Trained = tuple[Path, list[list[dict[str, Any]]]]
+
+
+@pytest.fixture
+def make_grid(tmp_path: Path) -> Iterator[Callable[..., Grid]]:
+    """`make_grid(nodes=2)`: a cluster whose head has no CPU for workers."""
+    made: list[Grid] = []
+
+    def make(**settings: Any) -> Grid:
+        made.append(Grid(tmp_path / "nodes", **settings))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+
+
+@pytest.fixture
+def on_ray() -> Iterator[Callable[..., RayExecutor]]:
+    """`on_ray(grid, workers, said)`: an executor connected to that cluster; what people must know goes to the list `said`."""
+    made: list[RayExecutor] = []
+
+    def make(grid: Grid, workers: int = 1, said: list[str] | None = None) -> RayExecutor:
+        made.append(start_on_ray(grid.address, workers, None, (said if said is not None else []).append))
+        return made[-1]
+
+    yield make
+    for executor in made:
+        executor.close()
+
 
 # Real networks --------------------------------------------------------------------------------------------------------
-
-SPACE = """
-study: real
-data: {source: orl_faces, split: {train: 1, val: 1, test: 1, seed: 0}, image_size: 32}
-recipe:
-  backbone: torchvision/resnet18
-  weights: none
-  unfrozen: [head, layer4]
-  head_widths: [[], [32]]
-  dropout: 0.5
-  lr: 3e-3
-  batch_size: 20
-  epochs: 3
-  precision: fp32
-search: {trials: 2}
-"""
 
 
 @dataclasses.dataclass(frozen=True)
 class Ground:
-    """What both executors are told, and two different recipes with their keys."""
+    """What both executors get, and different recipes with their keys."""
 
     setup: WorkerSetup
     recipes: tuple[Any, ...]
@@ -60,67 +75,58 @@ class Ground:
         return Job(number, self.recipes[number], self.keys[number], str(folder / f"{number:04d}"))
 
 
-def ground_of(text: str, cache: Path, chosen: tuple[dict[str, Any], ...]) -> Ground:
+def ground_of(text: str, cache: Path, *chosen: dict[str, Any]) -> Ground:
     from searchft.facts import describe
     from searchft.space import parse_space
 
     space = parse_space(text)
     facts, images = describe(space, cache)
     setup = WorkerSetup(facts.to_json(), str(images.folder), space.data.image_size, str(cache / "features"), 1 << 30)
-    recipes = tuple(space.resolve(one) for one in chosen)
+    recipes = tuple(space.resolve({"dropout": 0.5, "lr": 3e-3, **one}) for one in chosen)
     return Ground(setup, recipes, tuple(recipe.key(facts) for recipe in recipes))
 
 
 @pytest.fixture(scope="session")
 def faces(tmp_path_factory: pytest.TempPathFactory) -> Ground:
     chosen = ({"unfrozen": "head", "head_widths": (32,)}, {"unfrozen": "layer4", "head_widths": ()})
-    return ground_of(SPACE, tmp_path_factory.mktemp("drivers-cache"), chosen)
+    return ground_of(harness.REAL, tmp_path_factory.mktemp("drivers-cache"), *chosen)
 
 
 @pytest.fixture(scope="session")
-def locally(faces: Ground, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the recipes' trials, trained by a local worker; `results` by number beside them."""
+def locally(faces: Ground, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """What a local worker makes of the recipes of `faces`: their trials' folder, and their epochs."""
     folder = tmp_path_factory.mktemp("locally")
     executor = LocalExecutor([Slot("cpu", 1)])
     try:
         executor.start(faces.setup)
-        for number in range(len(faces.recipes)):
-            CURVES[folder, number] = curve_of(executor, faces.job(number, folder))
+        return folder, [curve_of(executor, faces.job(number, folder)) for number in range(len(faces.recipes))]
     finally:
         executor.close()
-    return folder
 
 
-CURVES: dict[tuple[Path, int], list[dict[str, Any]]] = {}
-
-
-def heard(executor: Any, within_s: float = PATIENCE_S) -> list[Any]:
+def receive(executor: Any) -> list[Any]:
     """The driver's next messages."""
-    deadline = time.monotonic() + within_s
-    while time.monotonic() < deadline:
-        if messages := executor.wait(0.5):
-            return [message for _, message in messages]
-    raise AssertionError("nobody says anything")
-
-
-def free_slot(executor: Any, slot: int = 0) -> None:
-    """Waits until a slot accepts a trial."""
     deadline = time.monotonic() + PATIENCE_S
-    while not executor.accepts(slot, 0):
+    while not (messages := executor.wait(0.5)):
+        assert time.monotonic() < deadline, "no message"
+    return [message for _, message in messages]
+
+
+def free_slot(executor: Any, slots: tuple[int, ...] = (0,)) -> None:
+    """Waits until one of the slots accepts a trial."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not any(executor.accepts(slot, 0) for slot in slots):
         assert time.monotonic() < deadline, "no worker became ready"
         executor.wait(0.2)
 
 
 def curve_of(executor: Any, job: Job, died: Callable[[int], None] = lambda epoch: None) -> list[dict[str, Any]]:
-    """Trains a job to its end, going on wherever its worker dies; its epochs, those that were replayed counted once.
-
-    `died` is called after each epoch that the driver has heard of.
-    """
+    """Trains a job to its end, wherever its worker dies; its epochs, each once. `died` is called after each that was received."""
     free_slot(executor)
     executor.submit(0, job)
     epochs: dict[int, dict[str, Any]] = {}
     while True:
-        for message in heard(executor):
+        for message in receive(executor):
             if isinstance(message, EpochDone):
                 result = {k: v for k, v in message.result.items() if k not in ("seconds", "stored_s", "replayed")}
                 epoch = int(result["epoch"])
@@ -137,28 +143,14 @@ def curve_of(executor: Any, job: Job, died: Callable[[int], None] = lambda epoch
 
 
 def weights_in(folder: Path, number: int) -> dict[str, str]:
-    """What a trial's best weights say of themselves: epoch, key, and the digest of all values, checked."""
+    """The metadata of a trial's best weights: epoch, key, and the digest of all values, checked."""
     from searchft.train.checkpoints import check_delta
 
     return check_delta(folder / f"{number:04d}" / "best.safetensors")
 
 
-@pytest.fixture
-def on_ray() -> Iterator[Callable[..., RayExecutor]]:
-    """`on_ray(grid, workers)`: an executor connected to that cluster, and what it says."""
-    made: list[RayExecutor] = []
-
-    def make(grid: Any, workers: int = 1, said: list[str] | None = None) -> RayExecutor:
-        made.append(start_on_ray(grid.address, workers, None, (said if said is not None else []).append))
-        return made[-1]
-
-    yield make
-    for executor in made:
-        executor.close()
-
-
 def test_results_equal_a_local_workers(
-    faces: Ground, locally: Path, make_grid: Any, on_ray: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    faces: Ground, locally: Trained, make_grid: Any, on_ray: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Bit for bit: curves, best weights. The node has neither the driver's images nor its cache folder."""
     true_needs = ray_executor.find_needs
@@ -173,8 +165,8 @@ def test_results_equal_a_local_workers(
     executor = on_ray(grid)
     executor.start(faces.setup)
     for number in range(len(faces.recipes)):
-        assert curve_of(executor, faces.job(number, tmp_path)) == CURVES[locally, number]
-        assert weights_in(tmp_path, number) == weights_in(locally, number)
+        assert curve_of(executor, faces.job(number, tmp_path)) == locally[1][number]
+        assert weights_in(tmp_path, number) == weights_in(locally[0], number)
     cache = grid.nodes[0].cache
     assert list(cache.glob("images/*/pixels.bin")) and list((cache / "features").iterdir())
     assert not list(cache.glob("ray/*/0*")), "a finished trial's folder is left on the node"
@@ -183,7 +175,7 @@ def test_results_equal_a_local_workers(
 
 
 def test_a_checkpoint_of_one_node_goes_on_on_another(
-    faces: Ground, locally: Path, make_grid: Any, on_ray: Any, tmp_path: Path
+    faces: Ground, locally: Trained, make_grid: Any, on_ray: Any, tmp_path: Path
 ) -> None:
     grid = make_grid(nodes=2)
     executor = on_ray(grid)
@@ -197,9 +189,9 @@ def test_a_checkpoint_of_one_node_goes_on_on_another(
             if epoch == 2:
                 grid.add()  # the second loss leaves nobody: a new one joins
 
-    assert curve_of(executor, faces.job(1, tmp_path), lose) == CURVES[locally, 1]
+    assert curve_of(executor, faces.job(1, tmp_path), lose) == locally[1][1]
     assert len(where) == 2
-    assert weights_in(tmp_path, 1) == weights_in(locally, 1)
+    assert weights_in(tmp_path, 1) == weights_in(locally[0], 1)
 
 
 # Errors ---------------------------------------------------------------------------------------------------------------
@@ -224,12 +216,12 @@ def test_errors_of_user_code_read_as_local_ones_do(
     make_grid: Any, on_ray: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Kind, words and traceback are the same; a node without the file is named, before a trial is lost to it."""
-    from searchft.models.code import PERMISSION
+    from searchft.models.backbones import PERMISSION
 
     (tmp_path / "net.py").write_text(NET)
     monkeypatch.setenv(PERMISSION, str(tmp_path))
-    text = SPACE.replace("torchvision/resnet18", "python:net.py:Net").replace("[head, layer4]", "[all]")
-    ground = ground_of(text, tmp_path / "cache", ({"head_widths": ()},))
+    text = harness.REAL.replace("torchvision/resnet18", "python:net.py:Net").replace("[head, layer4]", "[all]")
+    ground = ground_of(text, tmp_path / "cache", {"head_widths": ()})
     grid = make_grid(nodes=1)
     failures = []
     for executor in (LocalExecutor([Slot("cpu", 1)]), on_ray(grid)):
@@ -237,7 +229,7 @@ def test_errors_of_user_code_read_as_local_ones_do(
             executor.start(ground.setup)
             free_slot(executor)
             executor.submit(0, ground.job(0, tmp_path / type(executor).__name__))
-            failures += heard(executor)
+            failures += receive(executor)
         finally:
             executor.close()
     local, remote = failures
@@ -253,7 +245,7 @@ def test_errors_of_user_code_read_as_local_ones_do(
         free_slot(executor)
 
 
-def test_workers_that_wait_for_a_place_are_spoken_of(
+def test_workers_that_wait_for_a_place_are_named(
     faces: Ground, make_grid: Any, on_ray: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ray_executor, "NOTICE_AFTER_S", 0.5)
@@ -264,10 +256,7 @@ def test_workers_that_wait_for_a_place_are_spoken_of(
     assert not executor.accepts(0, 0)
     assert said == ["2 of 2 workers wait for a place: each asks for 1 CPU, the cluster has 0 CPUs and 0 GPUs on 1 node"]
     grid.add()
-    deadline = time.monotonic() + PATIENCE_S
-    while not any(executor.accepts(slot, 0) for slot in (0, 1)):
-        assert time.monotonic() < deadline
-        executor.wait(0.2)
+    free_slot(executor, (0, 1))
     assert sum(line.startswith("node ") for line in executor.devices) == 1
 
 
@@ -275,20 +264,18 @@ def test_workers_that_wait_for_a_place_are_spoken_of(
 
 
 @pytest.fixture(scope="session")
-def whole(harness: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
+def whole(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
     """The numbers of the analytic study with one local worker, uninterrupted."""
     uninterrupted = harness.Program(tmp_path_factory.mktemp("whole"))
     uninterrupted.finish()
     return uninterrupted.numbers()
 
 
-def test_a_study_survives_the_loss_of_nodes_and_workers(
-    make_grid: Any, grids: ModuleType, program: Any, whole: list[Any]
-) -> None:
+def test_a_study_survives_the_loss_of_nodes_and_workers(make_grid: Any, program: Any, whole: list[Any]) -> None:
     """With one worker every number equals the uninterrupted local study's, whatever was killed; the terminal stays ours."""
     grid = make_grid(nodes=2)
     here = program(epoch_ms=150, options=("--ray", grid.address, "--workers", "1"))
-    struck = grids.run_with_losses(grid, here, ("worker", "raylet", "added", "node"))
+    struck = run_with_losses(grid, here, ("worker", "raylet", "added", "node"))
     assert struck == 3
     assert here.numbers() == whole
     nothing_doubled(here)
@@ -297,10 +284,10 @@ def test_a_study_survives_the_loss_of_nodes_and_workers(
     assert not [word for word in ("raylet", "Traceback", "WARN", "INFO", "GCS") if word in here.said], here.said
 
 
-def test_two_workers_lose_nothing_either(make_grid: Any, grids: ModuleType, program: Any) -> None:
+def test_two_workers_lose_nothing_either(make_grid: Any, program: Any) -> None:
     grid = make_grid(nodes=2)
     here = program(epoch_ms=150, options=("--ray", grid.address, "--workers", "2"))
-    grids.run_with_losses(grid, here, ("node", "worker", "raylet"))
+    run_with_losses(grid, here, ("node", "worker", "raylet"))
     records = [r for r in here.records() if r.answered_from is None]
     assert len(records) == 16 and all(r.finished and r.state != "failed" for r in records)
     nothing_doubled(here)
@@ -308,54 +295,41 @@ def test_two_workers_lose_nothing_either(make_grid: Any, grids: ModuleType, prog
 
 
 def nothing_doubled(program: Any) -> None:
-    """At most the epoch under way was lost each time: what the driver had heard of was never begun again."""
-    heard_of = set()
+    """At most the epoch under way was lost each time: what the driver had received was never begun again."""
+    received = set()
     for point, _, detail in program.passed():
-        if point == "driver.heard":
-            heard_of.add(detail)
-        assert point != "epoch.begun" or detail not in heard_of, f"epoch {detail} was computed again"
+        if point == "driver.received":
+            received.add(detail)
+        assert point != "epoch.begun" or detail not in received, f"epoch {detail} was computed again"
     assert program.recomputed() <= program.kills
     assert not list(program.study.glob("trials/*/last.ckpt")) and not list(program.study.rglob("*.part"))
     assert not program.processes()
 
 
-def test_ctrl_c_stops_within_ten_seconds_and_goes_on(make_grid: Any, grids: ModuleType, program: Any, whole: list[Any]) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_an_ended_driver_leaves_no_worker_and_its_study_goes_on(number: int, make_grid: Any, program: Any, whole: Any) -> None:
+    """Ctrl-C within ten seconds, with a word; SIGKILL without."""
     grid = make_grid(nodes=1)
     here = program(epoch_ms=150, options=("--ray", grid.address, "--workers", "1"))
     process = here.start()
-    grids.await_that(lambda: grids.epochs_begun(here) >= 5)
+    await_that(lambda: epochs_begun(here) >= 5)
     started = time.monotonic()
-    os.killpg(process.pid, signal.SIGINT)
-    _, said = process.communicate(timeout=30)
-    assert process.returncode == 130 and time.monotonic() - started < 10, said
-    assert "nothing is lost" in said
+    os.killpg(process.pid, number)
+    _, err = process.communicate(timeout=30)
+    if number == signal.SIGINT:
+        assert process.returncode == 130 and time.monotonic() - started < 10 and "nothing is lost" in err, err
     here.kills += 1
+    await_that(lambda: not grid.workers(grid.nodes[0]), 30)
     here.finish()
     assert here.numbers() == whole
     nothing_doubled(here)
 
 
-def test_a_killed_driver_leaves_no_worker(make_grid: Any, grids: ModuleType, program: Any, whole: list[Any]) -> None:
-    grid = make_grid(nodes=1)
-    here = program(epoch_ms=150, options=("--ray", grid.address, "--workers", "1"))
-    process = here.start()
-    grids.await_that(lambda: grids.epochs_begun(here) >= 5)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
-    here.kills += 1
-    grids.await_that(lambda: not grid.workers(grid.nodes[0]), 30)
-    here.finish()
-    assert here.numbers() == whole
-    nothing_doubled(here)
-
-
-def test_a_lost_head_node_is_named_and_the_study_goes_on(
-    make_grid: Any, grids: ModuleType, program: Any, whole: list[Any]
-) -> None:
+def test_a_lost_head_node_is_named_and_the_study_goes_on(make_grid: Any, program: Any, whole: list[Any]) -> None:
     grid = make_grid(nodes=1)
     here = program(epoch_ms=5000, options=("--ray", grid.address, "--workers", "1"))
     process = here.start()
-    grids.await_that(lambda: grids.epochs_begun(here) >= 2)
+    await_that(lambda: epochs_begun(here) >= 2)
     os.kill(grid.cluster.head_node.all_processes["gcs_server"][0].process.pid, signal.SIGKILL)
     out, err = process.communicate(timeout=180)
     assert process.returncode == 4 and f"the head node of the Ray cluster ({grid.address}) is gone" in err, (out, err)

@@ -17,18 +17,8 @@ from searchft.errors import InputError, StorageError
 from searchft.execution import ray_files
 from searchft.execution.protocol import EpochDone, Job, JobDone, WorkerSetup
 from searchft.execution.ray_cluster import Share, connect, plan_shares
-from searchft.execution.ray_files import (
-    BigFile,
-    ChangedFiles,
-    WeightsNeeded,
-    WithFiles,
-    find_needs,
-    read_checkpoint,
-    settle,
-    settle_images,
-    write_checkpoint,
-)
-from searchft.execution.ray_worker import QueueChannel, make_own_folder
+from searchft.execution.ray_files import BigFile, NodeSetup, QueueChannel, WithFiles, make_own_folder, write_checkpoint
+from searchft.files import sha256_of
 from searchft.recipe import DataFacts, DataSettings, Recipe, SpaceFacts
 
 
@@ -72,18 +62,10 @@ def test_addresses_that_are_none(address: str, words: str) -> None:
 
 
 @pytest.mark.ray
-def test_nobody_at_the_address(unused_port: int) -> None:
-    pytest.importorskip("ray")
-    started = time.monotonic()
-    with pytest.raises(InputError, match=f"nobody answers at 127.0.0.1:{unused_port}"):
-        connect(f"127.0.0.1:{unused_port}")
-    assert time.monotonic() - started < 20  # importing Ray included
-
-
-@pytest.mark.ray
-def test_somebody_else_at_the_address() -> None:
+def test_nobody_or_somebody_else_at_the_address() -> None:
     pytest.importorskip("ray")
     with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
 
         def answer() -> None:
             connection, _ = server.accept()
@@ -93,7 +75,11 @@ def test_somebody_else_at_the_address() -> None:
 
         threading.Thread(target=answer, daemon=True).start()
         with pytest.raises(InputError, match="is not Ray"):
-            connect(f"127.0.0.1:{server.getsockname()[1]}")
+            connect(address)
+    started = time.monotonic()
+    with pytest.raises(InputError, match=f"nobody answers at {address}"):
+        connect(address)
+    assert time.monotonic() - started < 20
 
 
 def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,42 +88,30 @@ def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
         connect("auto")
 
 
-@pytest.fixture
-def unused_port() -> int:
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        return int(listening.getsockname()[1])
-
-
 # A trial's folder -----------------------------------------------------------------------------------------------------
 
 
-def test_only_what_changed_travels(tmp_path: Path) -> None:
-    write_checkpoint(tmp_path, {"last.ckpt": b"one", "other": b"never"})
-    changed = ChangedFiles(tmp_path)
-    assert changed.take() == {}
-    write_checkpoint(tmp_path, {"last.ckpt": b"two"})  # same size, perhaps the same time: it is another file all the same
-    assert changed.take() == {"last.ckpt": b"two"}
-    write_checkpoint(tmp_path, {"best.safetensors": b"weights"})
-    assert changed.take() == {"best.safetensors": b"weights"} and changed.take() == {}
-    assert read_checkpoint(tmp_path) == {"last.ckpt": b"two", "best.safetensors": b"weights"}
-
-
-def test_a_job_brings_its_files_and_an_epoch_takes_them_along(tmp_path: Path) -> None:
+def test_a_job_brings_its_files_and_an_epoch_takes_along_what_changed(tmp_path: Path) -> None:
     inbox: queue.SimpleQueue = queue.SimpleQueue()
     outbox: queue.SimpleQueue = queue.SimpleQueue()
     channel = QueueChannel(inbox, outbox, tmp_path)
-    inbox.put(WithFiles(Job(7, Recipe("x"), "ab", "/the/drivers/folder"), {"last.ckpt": b"from the driver"}))
-    job = channel.recv()
-    folder = Path(job.folder)
-    assert folder.is_relative_to(tmp_path) and (folder / "last.ckpt").read_bytes() == b"from the driver"
-    channel.send(EpochDone(7, {}))
-    assert outbox.get().files == {}
-    write_checkpoint(folder, {"last.ckpt": b"epoch 2"})
-    channel.send(EpochDone(7, {}))
-    assert outbox.get().files == {"last.ckpt": b"epoch 2"}
-    channel.send(JobDone(7))
-    assert outbox.get().files == {} and not folder.exists()
+    inbox.put(WithFiles(Job(7, Recipe("x"), "ab", "/the/drivers/folder"), {"last.ckpt": b"epoch 1", "other": b"never"}))
+    folder = Path(channel.recv().folder)
+    assert folder.is_relative_to(tmp_path) and [(p.name, p.read_bytes()) for p in folder.iterdir()] == [
+        ("last.ckpt", b"epoch 1")
+    ]
+
+    def sent(message: EpochDone | JobDone) -> dict[str, bytes]:
+        channel.send(message)
+        return outbox.get().files
+
+    assert sent(EpochDone(7, {})) == {}
+    write_checkpoint(folder, {"last.ckpt": b"epoch 2"})  # same size, perhaps the same time: it is another file all the same
+    assert sent(EpochDone(7, {})) == {"last.ckpt": b"epoch 2"}
+    write_checkpoint(folder, {"best.safetensors": b"weights"})
+    assert sent(EpochDone(7, {})) == {"best.safetensors": b"weights"}
+    assert ray_files.read_checkpoint(folder) == {"last.ckpt": b"epoch 2", "best.safetensors": b"weights"}
+    assert sent(JobDone(7)) == {} and not folder.exists()
 
 
 def test_folders_of_dead_workers_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,64 +134,63 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return open_images(settings, tmp_path_factory.mktemp("drivers-cache")).folder
 
 
-def needed_by(images: Path) -> ray_files.NodeSetup:
+@pytest.fixture
+def here(images: Path) -> NodeSetup:
+    """What a node that sees the driver's files needs."""
     facts = SpaceFacts(DataFacts("x", "y", (), ()), {})
-    return find_needs(WorkerSetup(facts.to_json(), str(images), 16, store="somewhere"))
+    return ray_files.find_needs(WorkerSetup(facts.to_json(), str(images), 16, store="somewhere"))
 
 
-def served(needs: ray_files.NodeSetup, asked: list[str]):
+@pytest.fixture
+def elsewhere(here: NodeSetup) -> NodeSetup:
+    """What a node that sees none of them needs."""
+    theirs = Path("/nowhere", *Path(here.setup.images).parts[-2:])
+    return dataclasses.replace(here, setup=dataclasses.replace(here.setup, images=str(theirs)))
+
+
+def test_images_that_a_node_lacks_are_fetched_once(images: Path, here: NodeSetup, elsewhere: NodeSetup, tmp_path: Path) -> None:
+    from searchft.data import reopen_images
+
+    asked = []
+
     def fetch(needed: BigFile):
         asked.append(needed.sha256)
         content = Path(needed.path).read_bytes()
         for start in range(0, len(content), 10_000):
             yield content[start : start + 10_000]
 
-    return fetch
-
-
-def test_images_that_a_node_lacks_are_fetched_once(images: Path, tmp_path: Path) -> None:
-    from searchft.data import reopen_images
-
-    needs, asked = needed_by(images), []
-    assert needs.images is not None
-    nowhere = Path("/nowhere/images/x/y")
-    first = settle_images(needs.images, nowhere, tmp_path, served(needs, asked))
+    first = ray_files.settle_images(elsewhere, tmp_path, fetch)
     assert first.is_relative_to(tmp_path) and len(asked) == 1
     mine, theirs = reopen_images(first), reopen_images(images)
     assert mine.facts == theirs.facts
     assert (mine.split("train").images == theirs.split("train").images).all()
-    assert settle_images(needs.images, nowhere, tmp_path, served(needs, asked)) == first and len(asked) == 1
-    assert settle_images(needs.images, images, tmp_path, served(needs, asked)) == images  # the path that all nodes have
+    assert ray_files.settle_images(elsewhere, tmp_path, fetch) == first and len(asked) == 1
+    assert ray_files.settle_images(here, tmp_path, fetch) == images  # the path that all nodes have
 
     store = first.parent / "pixels.bin"  # damaged on this node: nobody else would notice
     content = bytearray(store.read_bytes())
     content[-1] ^= 1
     store.write_bytes(content)
-    again = settle_images(needs.images, nowhere, tmp_path, served(needs, asked))
+    again = ray_files.settle_images(elsewhere, tmp_path, fetch)
     assert len(asked) == 2 and (reopen_images(again).split("train").images == theirs.split("train").images).all()
     assert not [p for p in (tmp_path / "images").glob(".*")]
 
 
-def test_what_arrives_damaged_is_refused(images: Path, tmp_path: Path) -> None:
-    needs = needed_by(images)
-    assert needs.images is not None
+def test_what_arrives_damaged_is_refused(elsewhere: NodeSetup, tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="cannot write"):
-        settle_images(needs.images, Path("/nowhere/x/y"), tmp_path, lambda needed: iter([b"something else"]))
-    assert not (tmp_path / "images" / needs.images.store).exists()
+        ray_files.settle_images(elsewhere, tmp_path, lambda needed: iter([b"something else"]))
+    assert not (tmp_path / "images" / Path(elsewhere.setup.images).parent.name).exists()
 
 
-def test_weights_of_a_path_that_a_node_lacks(tmp_path: Path, images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_of_a_path_that_a_node_lacks(tmp_path: Path, here: NodeSetup, monkeypatch: pytest.MonkeyPatch) -> None:
     """They keep their name, which is part of every key, and are read from a place of the node's own."""
-    from searchft.files import sha256_of
     from searchft.models import weights
     from searchft.models.backbones import parse_backbone
 
     monkeypatch.setattr(weights, "RELOCATED", {})
-    there = tmp_path / "driver" / "mine.pth"
-    there.parent.mkdir()
+    there = tmp_path / "mine.pth"
     there.write_bytes(os.urandom(30_000))
     needed = BigFile("/nowhere/mine.pth", 30_000, sha256_of(there))
-    needs = dataclasses.replace(needed_by(images), weights=(WeightsNeeded(needed, hub=False),))
     asked: list[str] = []
 
     def fetch(one: BigFile):
@@ -225,7 +198,7 @@ def test_weights_of_a_path_that_a_node_lacks(tmp_path: Path, images: Path, monke
         yield there.read_bytes()
 
     for _ in range(2):
-        setup = settle(needs, tmp_path / "cache", fetch)
+        setup = ray_files.settle(dataclasses.replace(here, files=(*here.files, needed)), tmp_path / "cache", fetch)
     assert asked == ["/nowhere/mine.pth"]
     assert setup.store == str(tmp_path / "cache" / "features")  # the node's own, not the driver's
     found = weights.find_weights(parse_backbone("torchvision/resnet18"), "file:/nowhere/mine.pth", 0)

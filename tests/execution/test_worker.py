@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -17,15 +18,12 @@ import pytest
 
 from searchft.errors import InputError, StorageError
 from searchft.execution import worker
-from searchft.execution.analytic_worker import AnalyticEpoch
-from searchft.execution.local import LocalExecutor, Slot, _count_oom_kills
+from searchft.execution.local import LocalExecutor, Slot
 from searchft.execution.protocol import CONTINUE, STOP, EpochDone, Job, JobDone, JobFailed, WorkerDied, WorkerSetup
-from searchft.files import lock_file, replacing
+from searchft.files import replacing
 from searchft.recipe import Recipe
-
-
-class DivergedError(Exception):
-    """By name, as train's: execution reads the name, so that a worker without networks needs no torch."""
+from searchft.train.results import DivergedError
+from tests.analytic import epoch_result
 
 
 def job_in(folder: Path) -> Job:
@@ -33,15 +31,15 @@ def job_in(folder: Path) -> Job:
 
 
 def run(folder: Path, train, answers=(CONTINUE,) * 9):
-    """What the driver hears of a job: its messages, the last one last."""
+    """What the driver receives of a job: its messages, the last one last."""
     ours, theirs = multiprocessing.Pipe()
     for answer in answers:
         ours.send(answer)
     last = worker.run_job(theirs, job_in(folder), train)
-    heard = []
+    received = []
     while ours.poll():
-        heard.append(ours.recv())
-    return [*heard, last]
+        received.append(ours.recv())
+    return [*received, last]
 
 
 @pytest.mark.parametrize(
@@ -64,7 +62,7 @@ def run(folder: Path, train, answers=(CONTINUE,) * 9):
 )
 def test_errors_are_sorted_into_kinds(error: Exception, kind: str, tmp_path: Path) -> None:
     def train(job: Job):
-        yield AnalyticEpoch(1, 0.5, 0.0)
+        yield epoch_result(1, 0.5)
         raise error
 
     first, last = run(tmp_path, train)
@@ -73,9 +71,9 @@ def test_errors_are_sorted_into_kinds(error: Exception, kind: str, tmp_path: Pat
     assert bool(last.traceback) == (kind == "error")
 
 
-def test_a_job_ends_when_told_to_stop(tmp_path: Path) -> None:
-    heard = run(tmp_path, lambda job: (AnalyticEpoch(n, 0.5, 0.0) for n in range(1, 9)), (CONTINUE, CONTINUE, STOP))
-    assert [m.result["epoch"] for m in heard[:-1]] == [1, 2, 3] and heard[-1] == JobDone(7)
+def test_a_job_ends_when_the_driver_stops_it(tmp_path: Path) -> None:
+    received = run(tmp_path, lambda job: (epoch_result(n, 0.5) for n in range(1, 9)), (CONTINUE, CONTINUE, STOP))
+    assert [m.result["epoch"] for m in received[:-1]] == [1, 2, 3] and received[-1] == JobDone(7)
 
 
 def test_a_folder_that_an_orphan_holds_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,11 +86,10 @@ def test_a_folder_that_an_orphan_holds_is_waited_for(tmp_path: Path, monkeypatch
 
     def train(job: Job):
         begun.append(time.monotonic())
-        yield AnalyticEpoch(1, 0.5, 0.0)
+        yield epoch_result(1, 0.5)
 
-    orphan = subprocess.Popen(
-        [sys.executable, "-c", code, str(tmp_path / "0007" / "worker.lock")], stdout=subprocess.PIPE, text=True
-    )
+    words = [sys.executable, "-c", code, str(tmp_path / "0007" / "worker.lock")]
+    orphan = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
     assert orphan.stdout is not None and orphan.stdout.readline() == "held\n"
     monkeypatch.setattr(worker, "_LOCK_WAIT_S", 0.3)
     (refused,) = run(tmp_path, train)
@@ -121,65 +118,33 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
         file.write(b"half of")
         raise OSError(errno.ENOSPC, "No space left on device")
     assert [p.name for p in tmp_path.iterdir()] == ["file"] and path.read_bytes() == b"old"
-    assert not lock_file(tmp_path / "lock").is_locked
 
 
-SETUP = WorkerSetup(facts={}, images="", image_size=32, store="")
+# Processes ------------------------------------------------------------------------------------------------------------
+
+ERRORS = {"memory": MemoryError, "error": RuntimeError}
 
 
-def test_the_executor_replaces_a_dead_worker_whose_job_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
-    from searchft.execution import analytic_worker
+def train(job: Job) -> Iterator[object]:
+    """What workers do where SEARCHFT_ANALYTIC names this module: every job raises what its key names."""
+    raise ERRORS[job.key](f"in process {os.getpid()}")
+    yield
 
-    executor = LocalExecutor([Slot("cpu", 1)], analytic_worker.main)
-    try:
-        os.kill(executor._workers[0].process.pid, signal.SIGKILL)  # type: ignore[index,arg-type]
-        executor._workers[0].process.join(5)  # type: ignore[index]
-        executor.start(SETUP)  # it died before it had anything to do
-        job = job_in(tmp_path)
-        executor.submit(0, job)
-        (message,) = poll(executor)
-        assert isinstance(message, EpochDone)
-        os.kill(executor._workers[0].process.pid, signal.SIGKILL)
-        (died,) = poll(executor)
-        assert died == WorkerDied(7, "worker ended by SIGKILL", out_of_memory=False)
-        executor.submit(0, job)
-        (again,) = poll(executor)
-        assert isinstance(again, EpochDone)
-        assert again.result["epoch"] == 1
-    finally:
+
+@pytest.fixture
+def start(monkeypatch: pytest.MonkeyPatch) -> Iterator:
+    """`start(module)`: an executor whose only worker trains with that module."""
+    made: list[LocalExecutor] = []
+
+    def make(module: str) -> LocalExecutor:
+        monkeypatch.setenv(worker.STAND_IN, module)
+        made.append(LocalExecutor([Slot("cpu", 1)]))
+        return made[-1]
+
+    yield make
+    for executor in made:
         executor.close()
     assert not [c for c in psutil.Process().children() if "spawn_main" in " ".join(c.cmdline())]
-
-
-@pytest.mark.parametrize("kind", ["memory", "error"])
-def test_a_worker_whose_failure_may_outlive_its_job_is_never_used_again(kind: str, tmp_path: Path) -> None:
-    """A process whose CUDA context was dead failed every further trial that it got."""
-    executor = LocalExecutor([Slot("cpu", 1)], failing_main)
-    try:
-        executor.start(WorkerSetup(facts={}, images=kind, image_size=32, store=""))
-        pids = []
-        for _ in range(2):
-            executor.submit(0, job_in(tmp_path))
-            (failed,) = poll(executor)
-            assert isinstance(failed, JobFailed) and failed.kind == kind
-            pids.append(failed.message.rpartition(" ")[2])
-        assert pids[0] != pids[1]
-    finally:
-        executor.close()
-
-
-def failing_main(connection, device: str, threads: int, parent: int) -> None:
-    """A worker whose jobs all raise what its setup names."""
-    errors = {"memory": MemoryError, "error": RuntimeError}
-
-    def prepare(setup: WorkerSetup):
-        def train(job: Job):
-            raise errors[setup.images](f"in process {os.getpid()}")
-            yield
-
-        return train
-
-    worker.serve(connection, prepare)
 
 
 def poll(executor: LocalExecutor) -> list[object]:
@@ -191,9 +156,38 @@ def poll(executor: LocalExecutor) -> list[object]:
     raise AssertionError("the worker is silent")
 
 
-@pytest.mark.skipif(not Path("/sys/fs/cgroup").is_dir(), reason="NOT RUN: no cgroups here")
-def test_the_kernels_count_of_kills_can_be_read() -> None:
-    assert _count_oom_kills() >= 0
+SETUP = WorkerSetup(facts={}, images="", image_size=32, store="")
+
+
+def test_the_executor_replaces_a_dead_worker_whose_job_goes_on_from_its_checkpoint(tmp_path: Path, start) -> None:
+    def kill() -> None:
+        os.kill(executor._workers[0].process.pid, signal.SIGKILL)
+
+    executor = start("tests.analytic")
+    kill()
+    executor._workers[0].process.join(5)
+    executor.start(SETUP)  # it died before it had anything to do
+    job = job_in(tmp_path)
+    executor.submit(0, job)
+    (message,) = poll(executor)
+    assert isinstance(message, EpochDone)
+    kill()
+    assert poll(executor) == [WorkerDied(7, "worker ended by SIGKILL", out_of_memory=False)]
+    executor.submit(0, job)
+    assert poll(executor) == [message]
+
+
+@pytest.mark.parametrize("kind", ERRORS)
+def test_a_worker_whose_failure_may_outlive_its_job_is_never_used_again(kind: str, tmp_path: Path, start) -> None:
+    executor = start("tests.execution.test_worker")
+    executor.start(SETUP)
+    pids = []
+    for _ in range(2):
+        executor.submit(0, Job(7, Recipe("torchvision/resnet18"), kind, str(tmp_path / "0007")))
+        (failed,) = poll(executor)
+        assert isinstance(failed, JobFailed) and failed.kind == kind
+        pids.append(failed.message.rpartition(" ")[2])
+    assert pids[0] != pids[1]
 
 
 @pytest.mark.parametrize(("left_bytes", "count"), [(1 << 50, 0), (1 << 20, 2)])

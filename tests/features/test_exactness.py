@@ -17,34 +17,17 @@ from searchft.recipe import Numerics
 
 IMAGES, BATCH = 70, 6
 
-DEFAULT = [
-    ("torchvision/resnet18", 32),
-    ("timm/test_efficientnet", 64),
-    ("timm/test_vit", 160),
-    ("torchvision/mobilenet_v3_small", 32),
-]
-WIDE = [
-    ("torchvision/densenet121", 32),
-    ("torchvision/mobilenet_v2", 32),
-    ("torchvision/efficientnet_b0", 32),
-    ("torchvision/googlenet", 32),
-    ("torchvision/inception_v3", 80),
-    ("torchvision/vgg11_bn", 32),
-    ("torchvision/squeezenet1_1", 32),
-    ("torchvision/shufflenet_v2_x0_5", 32),
-    ("torchvision/regnet_y_400mf", 32),
-    ("torchvision/convnext_tiny", 32),
-    ("torchvision/swin_t", 32),
-    ("timm/convnext_atto", 32),
-    ("timm/vit_tiny_patch16_224", 64),
-    ("timm/mixer_s32_224", 64),
-    ("timm/swin_tiny_patch4_window7_224", 56),
-    ("timm/seresnet18", 32),
-    ("timm/legacy_seresnet18", 64),
-    ("timm/nf_regnet_b0", 64),
-    ("timm/levit_128s", 224),
-    ("timm/tf_efficientnet_lite0", 64),
-]
+DEFAULT = {32: "torchvision/resnet18 torchvision/mobilenet_v3_small", 64: "timm/test_efficientnet", 160: "timm/test_vit"}
+WIDE = {
+    32: "torchvision/densenet121 torchvision/mobilenet_v2 torchvision/efficientnet_b0 torchvision/googlenet torchvision/vgg11_bn "
+    "torchvision/squeezenet1_1 torchvision/shufflenet_v2_x0_5 torchvision/regnet_y_400mf torchvision/convnext_tiny "
+    "torchvision/swin_t timm/convnext_atto timm/seresnet18",
+    56: "timm/swin_tiny_patch4_window7_224",
+    64: "timm/vit_tiny_patch16_224 timm/mixer_s32_224 timm/legacy_seresnet18 timm/nf_regnet_b0 timm/tf_efficientnet_lite0",
+    80: "torchvision/inception_v3",
+    224: "timm/levit_128s",
+}
+"""Side in pixels: networks."""
 SIZED = ("vit_tiny", "mixer", "swin")
 
 
@@ -76,7 +59,8 @@ class Opened:
         self.trained = {name.rpartition(".")[0] for name, _ in named[first:]}
         example = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(3))
         self.split: Split = split_model(model, self.set_modes, example)
-        self.prefix = None if self.split.prefix is None else Prefix(self.split.prefix, Numerics(), "cpu")
+        assert self.split.prefix is not None, self.split.reason or "these depths leave something frozen"
+        self.prefix = Prefix(self.split.prefix, Numerics(), "cpu")
 
     def set_modes(self, training: bool) -> None:
         for name, module in self.model.named_modules():
@@ -98,23 +82,31 @@ class Opened:
         return losses
 
 
-def agree(name: str, size: int, depth: float, tmp_path: Path) -> None:
+CASES = [
+    *((size, name, depth) for size, names in DEFAULT.items() for name in names.split() for depth in (0.6, 1.0)),
+    *(
+        pytest.param(size, name, depth, marks=pytest.mark.slow)
+        for size, names in WIDE.items()
+        for name in names.split()
+        for depth in (0.35, 0.7, 1.0)
+    ),
+]
+
+
+@pytest.mark.parametrize(("size", "name", "depth"), CASES)
+def test_the_store_changes_no_bit(size: int, name: str, depth: float, tmp_path: Path) -> None:
     model = build(name, size)
     images = torch.randn(IMAGES, 3, size, size, generator=torch.Generator().manual_seed(1))
     labels = torch.arange(IMAGES) % 4
     plain, stored = Opened(copy.deepcopy(model), depth, size), Opened(model, depth, size)
-    assert stored.split.reason == ""
-    assert stored.prefix is not None, "these depths leave something frozen"
-    prefix, plain_prefix = stored.prefix, plain.prefix
-    assert plain_prefix is not None
-    values = FeatureStore(tmp_path, 10**10).values("00", IMAGES, lambda a, b: prefix(images[a:b]))
+    values = FeatureStore(tmp_path, 10**10).values("00", IMAGES, lambda a, b: stored.prefix(images[a:b]))
     assert values is not None
 
     def from_store(chosen: Tensor) -> list[Tensor]:
         return [v.index_select(0, chosen) for v in values]
 
     def through_prefix(chosen: Tensor) -> tuple[Tensor, ...]:
-        return plain_prefix(images[chosen])
+        return plain.prefix(images[chosen])
 
     frozen = {n: p.clone() for n, p in model.named_parameters() if not p.requires_grad}
     assert all(map(torch.equal, stored.fit(from_store, labels), plain.fit(through_prefix, labels)))
@@ -126,16 +118,3 @@ def agree(name: str, size: int, depth: float, tmp_path: Path) -> None:
         opened.split.suffix.select(False)
     with torch.no_grad():
         assert torch.equal(stored.split.suffix(*from_store(chosen)), plain.split.suffix(*through_prefix(chosen)))
-
-
-@pytest.mark.parametrize(("name", "size"), DEFAULT)
-@pytest.mark.parametrize("depth", [0.6, 1.0])
-def test_store_changes_no_bit(name: str, size: int, depth: float, tmp_path: Path) -> None:
-    agree(name, size, depth, tmp_path)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("name", "size"), WIDE)
-@pytest.mark.parametrize("depth", [0.35, 0.7, 1.0])
-def test_store_changes_no_bit_on_any_architecture(name: str, size: int, depth: float, tmp_path: Path) -> None:
-    agree(name, size, depth, tmp_path)

@@ -9,22 +9,9 @@ import torch
 
 from searchft.features import feature_key
 from searchft.recipe import BackboneFacts, Numerics
+from tests import invented
 
-BACKBONE = BackboneFacts(
-    backbone="torchvision/resnet18",
-    weights="none",
-    weights_sha256="random:0",
-    weights_source="random",
-    fell_back="",
-    stages=(),
-    parameters=(),
-    batch_norms=(),
-    head="fc",
-    num_features=512,
-    mean=(0.5, 0.5, 0.5),
-    std=(0.5, 0.5, 0.5),
-    input_size=224,
-)
+BACKBONE = invented.backbone()
 
 
 def key(backbone: BackboneFacts = BACKBONE, values: str = "abc", numerics: Numerics | None = None, **more: object) -> str:
@@ -38,7 +25,7 @@ def key(backbone: BackboneFacts = BACKBONE, values: str = "abc", numerics: Numer
         {"backbone": dataclasses.replace(BACKBONE, weights_sha256="random:1")},
         {"backbone": dataclasses.replace(BACKBONE, mean=(0.4, 0.5, 0.5))},
         {"values": "abd"},
-        {"numerics": Numerics(prefix_dtype="bfloat16")},
+        {"numerics": Numerics(frozen_dtype="bfloat16")},
         {"numerics": Numerics(fold=True)},
         {"data_fingerprint": "other"},
         {"images": "val"},
@@ -55,7 +42,7 @@ def test_what_determines_the_values_changes_the_key(other: dict[str, object]) ->
 def test_what_does_not_determine_them_does_not() -> None:
     assert key(device="cuda:0") == key(device="cuda:1")
     assert key(backbone=dataclasses.replace(BACKBONE, weights_source="elsewhere", notes=("read me",))) == key()
-    assert key(numerics=Numerics(suffix_dtype="bfloat16", fold=True)) == key(numerics=Numerics(fold=True))
+    assert key(numerics=Numerics(trainable_dtype="bfloat16", fold=True)) == key(numerics=Numerics(fold=True))
     assert len(key()) == 32
 
 

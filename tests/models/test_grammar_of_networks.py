@@ -12,7 +12,7 @@ import torch
 from searchft.errors import InputError
 from searchft.models import architecture_of, build_model, describe_backbone, freeze, set_modes
 from searchft.models.adapters import BRANCH
-from searchft.models.code import PERMISSION
+from searchft.models.backbones import PERMISSION
 from searchft.recipe import BackboneFacts, Recipe, open_parameters
 
 IMAGES = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
@@ -103,10 +103,12 @@ def test_pretrained_weights_of_a_small_network_are_missing_and_the_fallback_says
         describe_backbone(dataclasses.replace(recipe, weights_fallback=""), 3)
 
 
+TINYTL = Recipe("torchvision/mobilenet_v2", weights="none", unfrozen="all", parameters="bias", adapters="lite_residual")
+
+
 def test_lite_residuals_change_nothing_until_they_are_trained() -> None:
     _, plain = built(Recipe("torchvision/mobilenet_v2", weights="none"))
-    recipe = Recipe("torchvision/mobilenet_v2", weights="none", unfrozen="all", parameters="bias", adapters="lite_residual")
-    _, model = built(recipe)
+    _, model = built(TINYTL)
     assert torch.equal(plain.eval()(IMAGES), model.eval()(IMAGES))
     assert set(plain.state_dict()) < set(model.state_dict())
     branches = [name for name, _ in model.named_modules() if name.endswith(BRANCH)]
@@ -114,9 +116,8 @@ def test_lite_residuals_change_nothing_until_they_are_trained() -> None:
 
 
 def test_tinytl_trains_biases_and_branches_and_nothing_else() -> None:
-    recipe = Recipe("torchvision/mobilenet_v2", weights="none", unfrozen="all", parameters="bias", adapters="lite_residual")
-    facts, model = built(recipe)
-    opening = open_parameters(recipe, facts)
+    facts, model = built(TINYTL)
+    opening = open_parameters(TINYTL, facts)
     assert all(name.endswith("bias") or f".{BRANCH}." in name for name in opening.parameters)
     assert not opening.train_norms
     freeze(model, facts, opening)
@@ -161,32 +162,26 @@ def wrong(num_classes):
 @pytest.fixture
 def own_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "net.py").write_text(OWN)
-    monkeypatch.delenv(PERMISSION, raising=False)
+    monkeypatch.setenv(PERMISSION, str(tmp_path))
     return tmp_path / "net.py"
 
 
-def test_code_is_never_run_without_permission(own_file: Path) -> None:
+def test_code_is_never_run_without_permission(own_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(PERMISSION)
     own_file.write_text("raise SystemExit('this ran')")
     with pytest.raises(InputError, match=r"must not be code unless you allow it.*--allow-code"):
         describe_backbone(Recipe("python:net.py:Net", weights="none"), 0)
 
 
-def test_a_network_of_the_users_own_is_divided_and_trained_like_any(own_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(PERMISSION, str(own_file.parent))
+def test_a_network_of_the_users_own_is_divided_and_trained_like_any_and_other_code_is_other_ground(own_file: Path) -> None:
     recipe = Recipe("python:net.py:Net", weights="none", unfrozen=1)
     facts, model = built(recipe)
     assert facts.stage_names == ("stem", "1") and facts.head == "5" and facts.num_features == 4
     assert open_parameters(recipe, facts).parameters == ("1.weight", "1.bias")
     assert model.eval()(IMAGES).shape == (2, 5)
     assert facts.weights_sha256.startswith("random:0@")
-
-
-def test_other_code_is_other_ground(own_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(PERMISSION, str(own_file.parent))
-    recipe = Recipe("python:net.py:Net", weights="none")
-    before = describe_backbone(recipe, 0)
     own_file.write_text(OWN.replace("nn.ReLU()", "nn.GELU()"))
-    assert describe_backbone(recipe, 0).weights_sha256 != before.weights_sha256
+    assert describe_backbone(recipe, 0).weights_sha256 != facts.weights_sha256
 
 
 @pytest.mark.parametrize(
@@ -198,10 +193,7 @@ def test_other_code_is_other_ground(own_file: Path, monkeypatch: pytest.MonkeyPa
         ("nett.py:Net", "must name a Python file that exists"),
     ],
 )
-def test_what_is_wrong_in_the_users_code_is_told_with_its_place(
-    own_file: Path, monkeypatch: pytest.MonkeyPatch, name: str, message: str
-) -> None:
-    monkeypatch.setenv(PERMISSION, str(own_file.parent))
+def test_what_is_wrong_in_the_users_code_is_said_with_its_place(own_file: Path, name: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         describe_backbone(Recipe(f"python:{name}", weights="none"), 0)
 

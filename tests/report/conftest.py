@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from searchft.recipe import BackboneFacts, DataFacts, ParameterFacts, SpaceFacts, StageFacts
+from searchft.recipe import DataFacts, ParameterFacts, SpaceFacts, StageFacts
 from searchft.search.records import TrialRecord
 from searchft.space import Space, parse_space
+from tests import invented
 
 SPACE = """
 study: faces
@@ -37,25 +38,16 @@ def space() -> Space:
 @pytest.fixture
 def facts(space: Space) -> SpaceFacts:
     stages = tuple(StageFacts(name, (name,)) for name in ("stem", "layer1", "layer2", "layer3", "layer4"))
-    parameters = tuple(ParameterFacts(f"{stage.name}.conv.weight", 100, stage.name, "weight") for stage in stages)
-    backbone = BackboneFacts(
-        backbone="torchvision/resnet18",
-        weights="none",
-        weights_sha256="random:0",
-        weights_source="random",
+    backbone = invented.backbone(
+        "torchvision/resnet18",
         fell_back="/a/very/long/folder/checkpoints/resnet18-f37072fd.pth is not there and cannot be downloaded",
         stages=stages,
-        parameters=parameters,
+        parameters=tuple(ParameterFacts(f"{stage.name}.conv.weight", 100, stage.name, "weight") for stage in stages),
         batch_norms=(),
-        head="fc",
-        num_features=512,
-        mean=(0.5, 0.5, 0.5),
-        std=(0.5, 0.5, 0.5),
-        input_size=224,
     )
     classes = tuple(f"s{i:02d}" for i in range(1, 41))
     data = DataFacts("orl_faces", "abc", classes, (("train", (2,) * 40), ("val", (3,) * 40), ("test", (5,) * 40)))
-    return SpaceFacts(data, {architecture: backbone for architecture in space.architectures()})
+    return SpaceFacts(data, dict.fromkeys(space.architectures(), backbone))
 
 
 @pytest.fixture

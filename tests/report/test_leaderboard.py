@@ -10,10 +10,12 @@ from collections.abc import Callable
 import psutil
 import pytest
 from rich.console import Console
+from rich.table import Table
 
+from searchft.cli.output import emit_json
 from searchft.recipe import Recipe, SpaceFacts
 from searchft.report.content import ReportInput, answer_of, result_table
-from searchft.report.leaderboard import leaderboard, ranked, summary_json
+from searchft.report.leaderboard import in_order, leaderboard, summary_json
 from searchft.search.claims import identity
 from searchft.search.records import TrialRecord
 from searchft.space import Space
@@ -34,41 +36,43 @@ def records(make_record: Make) -> list[TrialRecord]:
     ]
 
 
-def test_json_has_exactly_the_promised_keys(space: Space, facts: SpaceFacts, records: list[TrialRecord]) -> None:
-    summary = json.loads(json.dumps(summary_json(space, facts, records, "sqlite:///x"), allow_nan=False))
+def test_json_has_exactly_the_promised_keys(
+    space: Space, records: list[TrialRecord], make_record: Make, capsys: pytest.CaptureFixture[str]
+) -> None:
+    emit_json(summary_json(space, [*records, make_record(7, "pruned", value=float("nan"))], "sqlite:///x"))
+    summary = json.loads(capsys.readouterr().out)
     assert list(summary) == ["schema_version", "study", "storage", "counts", "best", "trials"]
-    assert summary["counts"] == {"complete": 3, "pruned": 1, "failed": 1, "running": 1, "waiting": 34, "answered": 1}
+    assert summary["counts"] == {"complete": 3, "pruned": 2, "failed": 1, "running": 1, "waiting": 33, "answered": 1}
     assert set(summary["best"]) == {"number", "value", "recipe", "key"}
     keys = ["number", "name", "state", "value", "epochs", "seconds", "recipe", "key", "answered_from"]
     assert all(list(trial) == keys for trial in summary["trials"])
     assert Recipe.from_json(summary["best"]["recipe"]) == records[2].recipe
+    assert summary["trials"][7]["value"] is None, "NaN is null"
 
 
-def test_ties_go_to_fewer_trained_parameters_everywhere(space: Space, facts: SpaceFacts, records: list[TrialRecord]) -> None:
-    assert summary_json(space, facts, records, "")["best"]["number"] == 2
-    assert [record.number for record in ranked(records)][:2] == [2, 1]
+def test_ties_go_to_fewer_trained_parameters_everywhere(space: Space, records: list[TrialRecord]) -> None:
+    assert summary_json(space, records, "")["best"]["number"] == 2
+    assert [record.number for record in in_order(records)][:2] == [2, 1]
 
 
-def test_nan_is_null(space: Space, facts: SpaceFacts, make_record: Make) -> None:
-    summary = summary_json(space, facts, [make_record(0, "pruned", value=float("nan"))], "")
-    assert summary["trials"][0]["value"] is None and summary["best"] is None
+def drawn(table: Table, width: int) -> str:
+    console = Console(file=io.StringIO(), width=width, record=True)
+    console.print(table)
+    return console.export_text()
 
 
 @pytest.mark.parametrize("width", [40, 80, 120])
 def test_the_table_fits_the_terminal(space: Space, facts: SpaceFacts, records: list[TrialRecord], width: int) -> None:
-    console = Console(file=io.StringIO(), width=width, record=True)
-    console.print(leaderboard(space, facts, records))
-    text = console.export_text()
+    text = drawn(leaderboard(space, facts, records), width)
     assert max(map(len, text.splitlines())) <= width
     for word in ("0.9500", "pruned", "failed"):
         assert word in text
 
 
 def test_the_table_shows_names_and_reasons_as_they_are(space: Space, facts: SpaceFacts, records: list[TrialRecord]) -> None:
-    console = Console(file=io.StringIO(), width=160, record=True)
-    console.print(leaderboard(space, facts, records, limit=6))
-    text = console.export_text()
+    text = drawn(leaderboard(space, facts, records), 160)
     assert "(out of [memory])" in text and "Base|line" in text
+    assert "and 1 more" in drawn(leaderboard(space, facts, records, limit=5), 160)
 
 
 @pytest.mark.parametrize(
@@ -87,9 +91,7 @@ def test_a_trial_that_nobody_runs_is_unfinished(
     space: Space, facts: SpaceFacts, make_record: Make, owner: dict[str, object], state: str
 ) -> None:
     record = make_record(0, "running", extra={"owner": owner})
-    console = Console(file=io.StringIO(), width=160, record=True)
-    console.print(leaderboard(space, facts, [record]))
-    row = next(line.split() for line in console.export_text().splitlines() if " 0 " in line)
+    row = next(line.split() for line in drawn(leaderboard(space, facts, [record]), 160).splitlines() if " 0 " in line)
     assert row[2] == state and row[4] == "–", "no time is known"
 
 

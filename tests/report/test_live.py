@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console, Group
 
 from searchft.recipe import SpaceFacts
-from searchft.report.live import LiveView, PlainView, QuietView, body, header_lines, summary_lines
+from searchft.report.live import LiveView, PlainView, body, header_lines, summary_lines
 from searchft.report.progress import StudyProgress
 from searchft.search.claims import identity
 from searchft.search.events import EpochFinished, Note, StudyFinished, StudyOpened, TrialFinished, TrialStarted
@@ -90,7 +90,7 @@ def test_the_view_says_what_runs_how_far_and_what_is_best(events: list) -> None:
 def test_a_fallback_stands_in_capitals_on_every_view(events: list) -> None:
     streams = [io.StringIO() for _ in range(3)]
     live = LiveView(Console(file=streams[0], width=120, force_terminal=True))
-    for view in (live, PlainView(streams[1]), QuietView(streams[2])):
+    for view in (live, PlainView(streams[1]), PlainView(streams[2], quiet=True)):
         view.show(events[0])
         view.close()
     for stream in streams:
@@ -163,7 +163,7 @@ def test_the_end_says_why_and_what_was_saved(events: list, space: Space) -> None
 
 def test_quiet_tells_warnings_only(events: list) -> None:
     stream = io.StringIO()
-    view = QuietView(stream)
+    view = PlainView(stream, quiet=True)
     for event in [*events[1:], Note("worker 1 died", warning=True)]:
         view.show(event)
     assert stream.getvalue() == "warning: worker 1 died\n"
@@ -180,7 +180,7 @@ def test_no_color_leaves_no_colours_on_a_terminal(events: list, monkeypatch: pyt
 def test_a_view_whose_stream_is_gone_does_not_stop_the_search(events: list) -> None:
     stream = io.StringIO()
     stream.close()
-    for view in (PlainView(stream), QuietView(stream)):
+    for view in (PlainView(stream), PlainView(stream, quiet=True)):
         for event in events:
             view.show(event)
         view.close()

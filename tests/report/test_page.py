@@ -81,7 +81,7 @@ def given(space: Space, facts: SpaceFacts, make_record: Make) -> ReportInput:
         storage="postgresql://ann:***@db.example.org/x",
         environment={"versions": {"torch": HOSTILE[0]}, "cpu": HOSTILE[1]},
         predictions=predictions,
-        images=lambda split, positions: [np.full((16, 16, 3), 100, np.uint8) for _ in positions],
+        images={"val": np.full((12, 16, 16, 3), 100, np.uint8)},
         changes=[Change("layer4.conv.weight", 0.25, 100), Change("layer4.bn.weight", float("inf"), 4)],
         interval=lambda right, n: (right / n - 0.1, right / n + 0.1),
     )
@@ -154,7 +154,7 @@ def test_the_data_are_there_as_csv_and_no_formula(given: ReportInput, tmp_path: 
     write_report(given, tmp_path)
     names = {path.stem for path in (tmp_path / "data").glob("*.csv")}
     assert names == {
-        *("results", "history", "curves", "importances", "effects", "cost", "mistakes", "drift", "time_by_depth"),
+        *("results", "curves", "importances", "effects", "cost", "mistakes", "drift", "time_by_opening"),
     }
     curves = list(csv.reader((tmp_path / "data" / "curves.csv").open()))
     assert ["1", "complete", "2", "0.75"] in curves

@@ -14,45 +14,33 @@ from searchft.recipe import Recipe, open_parameters
 from searchft.train.memory import saved_bytes, training_model
 
 
+def kept_bytes(recipe: Recipe, side: int, batch: int, device: str = "meta") -> int:
+    facts = describe_backbone(recipe, 0)
+    return saved_bytes(training_model(recipe, facts, open_parameters(recipe, facts), 5), side, batch, 5, device)
+
+
 @pytest.mark.parametrize(
-    "values",
+    ("backbone", "batch", "values"),
     [
-        {"unfrozen": "head"},
-        {"unfrozen": "layer4"},
-        {"unfrozen": "all"},
-        {"unfrozen": "all", "norm": "frozen"},
-        {"unfrozen": "all", "parameters": "bias"},
+        ("torchvision/resnet18", 1, {"unfrozen": "head"}),
+        ("torchvision/resnet18", 64, {"unfrozen": "layer4"}),
+        ("torchvision/resnet18", 64, {"unfrozen": "all"}),
+        ("torchvision/resnet18", 64, {"unfrozen": "all", "norm": "frozen"}),
+        ("torchvision/resnet18", 1, {"unfrozen": "all", "parameters": "bias"}),
+        ("torchvision/mobilenet_v2", 1, {"unfrozen": "all", "parameters": "bias", "adapters": "lite_residual"}),
+        ("torchvision/googlenet", 2, {"unfrozen": "all", "auxiliary": True}),
     ],
     ids=str,
 )
-@pytest.mark.parametrize("batch", [1, 64])
-def test_memory_is_within_a_fifth_of_what_autograd_keeps(values: dict[str, Any], batch: int) -> None:
-    recipe = Recipe("torchvision/resnet18", weights="none", **values)
-    facts = describe_backbone(recipe, 0)
-    opening = open_parameters(recipe, facts)
-    told, real = (saved_bytes(training_model(recipe, facts, opening, 5), 64, batch, 5, device) for device in ("meta", "cpu"))
-    assert real > 0 and abs(told - real) <= 0.2 * real
+def test_memory_is_within_a_fifth_of_what_autograd_keeps(backbone: str, batch: int, values: dict[str, Any]) -> None:
+    recipe = Recipe(backbone, weights="none", **values)
+    planned, real = kept_bytes(recipe, 64, batch), kept_bytes(recipe, 64, batch, "cpu")
+    assert real > 0 and abs(planned - real) <= 0.2 * real
 
 
-def test_memory_of_one_image_is_told_where_it_could_not_train_alone() -> None:
-    recipe = Recipe("torchvision/resnet18", weights="none", unfrozen="all")
-    facts = describe_backbone(recipe, 0)
-    opening = open_parameters(recipe, facts)
-    one, two = (saved_bytes(training_model(recipe, facts, opening, 5), 32, batch, 5) for batch in (1, 2))
+def test_memory_of_one_image_is_known_where_it_could_not_train_alone() -> None:
+    one, two = (kept_bytes(Recipe("torchvision/resnet18", weights="none", unfrozen="all"), 32, batch) for batch in (1, 2))
     assert abs(2 * one - two) <= 0.2 * two  # layer4's maps are 1x1 here
-
-
-def test_memory_of_side_branches_and_of_auxiliary_heads_is_counted() -> None:
-    for recipe, batch in (
-        (Recipe("torchvision/mobilenet_v2", weights="none", unfrozen="all", parameters="bias", adapters="lite_residual"), 1),
-        (Recipe("torchvision/googlenet", weights="none", unfrozen="all", auxiliary=True), 2),
-    ):
-        facts = describe_backbone(recipe, 0)
-        opening = open_parameters(recipe, facts)
-        told, real = (
-            saved_bytes(training_model(recipe, facts, opening, 5), 64, batch, 5, device) for device in ("meta", "cpu")
-        )
-        assert abs(told - real) <= 0.2 * real
 
 
 SPACE = """
@@ -70,13 +58,19 @@ search: {trials: 6}
 """
 
 
-def test_plan_counts_groups_memory_and_store(tmp_path: Path, shared_cache: Path) -> None:
+def plan(folder: Path, *options: str) -> str:
+    """What the command prints for SPACE on a terminal of eighty columns."""
     from searchft.cli.plan import command
 
-    (tmp_path / "space.yaml").write_text(SPACE)
-    result = CliRunner().invoke(command, [str(tmp_path / "space.yaml"), "--json"])
+    (folder / "space.yaml").write_text(SPACE)
+    result = CliRunner(env={"COLUMNS": "80"}).invoke(command, [str(folder / "space.yaml"), *options])
     assert result.exit_code == 0, result.output
-    answer = json.loads(result.stdout)
+    assert [path.name for path in folder.iterdir()] == ["space.yaml"], "no study is made"
+    return result.stdout
+
+
+def test_plan_counts_groups_memory_and_store(tmp_path: Path, shared_cache: Path) -> None:
+    answer = json.loads(plan(tmp_path, "--json"))
     head, layer4 = answer["openings"]
     assert answer["configurations"] == 4 and head["configurations"] == layer4["configurations"] == 2
     assert (head["fewest"], head["most"]) == (512 * 16 + 16 + 16 * 40 + 40, 512 * 40 + 40)
@@ -86,23 +80,17 @@ def test_plan_counts_groups_memory_and_store(tmp_path: Path, shared_cache: Path)
     assert head["stored_bytes"] == 120 * 512 * 4 and layer4["stored_bytes"] == 120 * 256 * 4 * 4
     assert answer["stored_bytes"] == head["stored_bytes"] + layer4["stored_bytes"]
     assert head["kept"] == {"keep": "memory", "reason": "2.05 kB an image, 246 kB in all"}
-    assert head["numerics"]["prefix_dtype"] == "float32" and not head["numerics"]["fold"]
+    assert head["numerics"]["frozen_dtype"] == "float32" and not head["numerics"]["fold"]
     assert answer["seconds"] > 0 and head["epoch_seconds"] < layer4["epoch_seconds"]
     assert any("exceed the 80 training images" in note for note in answer["notes"])
     assert any("stay frozen at random values" in note for note in answer["notes"])
 
 
 def test_plan_prints_a_table_that_fits_eighty_columns(tmp_path: Path, shared_cache: Path) -> None:
-    from searchft.cli.plan import command
-
-    (tmp_path / "space.yaml").write_text(SPACE)
-    narrow = CliRunner(env={"COLUMNS": "80"})
-    result = narrow.invoke(command, [str(tmp_path / "space.yaml"), "--no-timing"])
-    assert result.exit_code == 0, result.output
-    for text in ("mem@64", "layer4 open", "length    not known", "store     ", "trainable layers in float32 (exact"):
-        assert text in result.output
-    lines = result.output.splitlines()
+    out = plan(tmp_path, "--no-timing")
+    for text in ("mem@64", "last stage open", "length    not known", "store     ", "trainable layers in float32 (exact"):
+        assert text in out
+    lines = out.splitlines()
     head = next(i for i, line in enumerate(lines) if "mem@64" in line)
     assert max(map(len, lines[head : head + 4])) <= 80
     assert "…" not in "".join(lines[head : head + 4]), "nothing is cut off"
-    assert not (tmp_path / "studies").exists()

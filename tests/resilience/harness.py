@@ -48,6 +48,7 @@ search: {trials: 6, startup_trials: 4, prune_startup_trials: 2, max_retries: 100
 """
 
 PROGRAM = [sys.executable, "-m", "searchft"]
+ROOT = str(Path(__file__).parents[2])
 
 
 class Ended(NamedTuple):
@@ -89,9 +90,10 @@ class Program:
 
     def environ(self, fault: str = "") -> dict[str, str]:
         inherited = {k: v for k, v in os.environ.items() if not k.startswith("SEARCHFT_")}
-        mine = {"SEARCHFT_CACHE": str(self.folder / "cache"), "OMP_NUM_THREADS": "1"}
+        mine = {"SEARCHFT_CACHE": str(self.folder / "cache"), "OMP_NUM_THREADS": "1", "PYTHONPATH": ROOT}
         mine |= {"SEARCHFT_FAULT": fault, "SEARCHFT_FAULT_FOLDER": str(self.marks)}
-        mine |= {"SEARCHFT_ANALYTIC": f"{self.epoch_ms:g}"} if self.epoch_ms else {}
+        if self.epoch_ms:
+            mine |= {"SEARCHFT_ANALYTIC": "tests.analytic", "SEARCHFT_ANALYTIC_MS": f"{self.epoch_ms:g}"}
         return inherited | mine | self.environment
 
     def start(self, fault: str = "", *more: str, verb: str = "run", **popen: Any) -> subprocess.Popen[str]:

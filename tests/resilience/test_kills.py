@@ -42,10 +42,10 @@ def test_a_handful_of_kills_changes_no_number(program, whole):
 DRIVERS = (
     "driver.started",
     "driver.dispatched:2",
-    "driver.heard:3",
+    "driver.received:3",
     "driver.reported:5",
     "ledger.finishing:2",
-    "driver.told:3",
+    "driver.finished:3",
 )
 
 
@@ -67,8 +67,8 @@ def test_the_driver_killed_at_every_point_of_its_own(program, whole):
     # in the third, whoever takes over from a driver that died with its worker dies as well
     studies = (
         "lock.taken study.created study.pinning:2 study.pinned files.written:2 files.replaced:2",
-        "driver.suggested driver.started:2 driver.dispatched driver.heard:2 driver.reported driver.answered",
-        "ledger.finishing driver.told driver.tidying:3 worker.sent:3:both driver.dispatched driver.ending",
+        "driver.suggested driver.started:2 driver.dispatched driver.received:2 driver.reported driver.answered",
+        "ledger.finishing driver.finished driver.cleaning:3 worker.sent:3:both driver.dispatched driver.ending",
     )
     struck = {fault.partition(":")[0] for faults in studies for fault in faults.split()}
     assert struck >= {p for p in POINTS if p.startswith(("driver.", "ledger.", "study.", "lock.", "files."))}

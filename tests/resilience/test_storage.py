@@ -53,7 +53,7 @@ def test_enqueued_trials_run_once_each(program, harness):
     rows = ", ".join(row.format(i, *pair) for i, pair in enumerate(pairs))
     text = harness.ANALYTIC.replace("max_retries", f"pruner: none, enqueue: [{rows}], max_retries")
     here = program(text=text, options=("--workers", "4"))
-    for fault in ("driver.started:3", "driver.heard:6"):
+    for fault in ("driver.started:3", "driver.received:6"):
         assert here.run(fault).code == -9
     here.finish()
     assert sorted(r.name for r in here.records() if r.name) == [f"row {i}" for i in range(9)]

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
-import hashlib
 import json
 import os
 import pwd
+import secrets
 import shutil
 import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from searchft.recipe import BackboneFacts, DataFacts, ParameterFacts, Recipe, SpaceFacts, StageFacts
+from searchft.recipe import Recipe, SpaceFacts
 from searchft.search.records import TrialRecord, Trials
 from searchft.search.suggest import Suggestion, suggest
 from searchft.space import Space, parse_space
+from tests.analytic import invented_facts
 
 SPACE = """
 study: analytic
@@ -56,31 +59,9 @@ search:
 """2 openings · (one linear head, or an MLP with two dropouts) = 6 different configurations."""
 
 
-def _facts() -> SpaceFacts:
-    stages = ("stem", "layer1", "layer2", "layer3", "layer4")
-    backbone = BackboneFacts(
-        backbone="torchvision/resnet18",
-        weights="none",
-        weights_sha256="random:0",
-        weights_source="random",
-        fell_back="",
-        stages=tuple(StageFacts(name, (name,)) for name in stages),
-        parameters=tuple(ParameterFacts(f"{name}.conv.weight", 100, name, "weight") for name in stages),
-        batch_norms=(),
-        head="fc",
-        num_features=512,
-        mean=(0.485, 0.456, 0.406),
-        std=(0.229, 0.224, 0.225),
-        input_size=224,
-    )
-    data = DataFacts("orl_faces", "f" * 64, ("a", "b"), (("train", (200, 200)), ("val", (50, 50))))
-    space = parse_space(SPACE)
-    return SpaceFacts(data, {name: backbone for name in space.architectures()})
-
-
 @pytest.fixture(scope="session")
 def facts() -> SpaceFacts:
-    return _facts()
+    return invented_facts(parse_space(SPACE))
 
 
 @pytest.fixture
@@ -107,45 +88,39 @@ def analytic_score(recipe: Recipe) -> float:
     return 1.0 - sum(cost * (place - top) ** 2 for place, top, cost in places)
 
 
-@pytest.fixture
-def score() -> Callable[[Recipe], float]:
-    return analytic_score
-
-
-def run_analytic(
-    space: Space,
-    facts: SpaceFacts,
-    trials: int,
-    records: list[TrialRecord] | None = None,
-    score: Callable[[Recipe], float] = analytic_score,
-) -> list[TrialRecord]:
-    """What the driver does with one worker, over analytic scores: goes on with `records` until `trials` have really run."""
-    records = list(records or [])
-    while sum(r.answered_from is None for r in records) < trials:
-        suggestion = suggest(space, facts, records, len(records))
-        if suggestion is None:
-            break
-        known = Trials(records).answer_to(suggestion.key)
-        value = known.value if known else score(suggestion.recipe)
-        records.append(
-            TrialRecord(
-                number=len(records),
-                name=suggestion.name,
-                state="complete",
-                params=space.labels_of(suggestion.chosen),
-                recipe=suggestion.recipe,
-                key=suggestion.key,
-                value=value,
-                curve=() if known else (value / 2, value),
-                answered_from=known.number if known else None,
-            )
-        )
-    return records
+def make_record(
+    space: Space, suggestion: Suggestion, number: int, state: str, value: float | None = None, **more: Any
+) -> TrialRecord:
+    """What came of a suggestion."""
+    params = space.labels_of(suggestion.chosen)
+    return TrialRecord(number, suggestion.name, state, params, suggestion.recipe, suggestion.key, value, **more)
 
 
 @pytest.fixture
-def run() -> Callable[..., list[TrialRecord]]:
-    return run_analytic
+def record_of() -> Callable[..., TrialRecord]:
+    return make_record
+
+
+@pytest.fixture
+def run(facts: SpaceFacts) -> Callable[..., list[TrialRecord]]:
+    """`run(space, trials, records, score)`: what the driver does with one worker, over analytic scores: it goes on with `records`
+    until so many trials have really run."""
+
+    def go_on(
+        space: Space, trials: int, records: Iterable[TrialRecord] = (), score: Callable[[Recipe], float] = analytic_score
+    ) -> list[TrialRecord]:
+        records = list(records)
+        while sum(r.answered_from is None for r in records) < trials:
+            number = len(records)
+            if (suggestion := suggest(space, facts, records, number)) is None:
+                break
+            known = Trials(records).answer_to(suggestion.key)
+            value = known.value if known else score(suggestion.recipe)
+            more = {"answered_from": known.number} if known else {"curve": (value / 2, value)}
+            records.append(make_record(space, suggestion, number, "complete", value, **more))
+        return records
+
+    return go_on
 
 
 @pytest.fixture
@@ -189,7 +164,7 @@ def child(tmp_path: Path, facts: SpaceFacts) -> Callable[..., subprocess.Popen[s
 class PostgresServer:
     """A PostgreSQL server in a temporary folder, on TCP with a password, that tests may stop and start.
 
-    PostgreSQL refuses to run as root: there its programs run as the user `postgres` (or `nobody`).
+    PostgreSQL refuses to run as root: there its programs run as the user `postgres` (or `nobody`), which pytest-postgresql cannot.
     """
 
     user, password = "searcher", "s3cr3t-w0rd"
@@ -197,63 +172,44 @@ class PostgresServer:
     def __init__(self, programs: Path) -> None:
         self.programs = programs
         self.folder = Path(tempfile.mkdtemp(prefix="searchft-pg-"))
+        self.data = str(self.folder / "data")
+        secret = self.folder / "password"
+        secret.write_text(self.password)
         self.account: str | None = None
         if os.geteuid() == 0:
             known = {entry.pw_name for entry in pwd.getpwall()}
             self.account = next(name for name in ("postgres", "nobody") if name in known)
-            shutil.chown(self.folder, self.account)
+            for path in (self.folder, secret):
+                shutil.chown(path, self.account)
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
-        secret = self.folder / "password"
-        secret.write_text(self.password)
-        if self.account:
-            shutil.chown(secret, self.account)
-        self._run("initdb", "-D", self.data, "-U", self.user, "-A", "scram-sha-256", f"--pwfile={secret}", "--no-sync")
+        self._run("initdb", "-U", self.user, "-A", "scram-sha-256", f"--pwfile={secret}", "--no-sync")
 
-    @property
-    def data(self) -> str:
-        return str(self.folder / "data")
-
-    def url(self, database: str = "postgres", password: str | None = None) -> str:
-        return f"postgresql://{self.user}:{password or self.password}@127.0.0.1:{self.port}/{database}"
+    def url(self, database: str = "postgres", password: str = password) -> str:
+        return f"postgresql://{self.user}:{password}@127.0.0.1:{self.port}/{database}"
 
     def start(self) -> None:
         options = f"-c listen_addresses=127.0.0.1 -p {self.port} -k {self.folder} -c fsync=off"
-        self._run("pg_ctl", "-D", self.data, "-w", "-t", "60", "-o", options, "-l", str(self.folder / "log"), "start")
+        self._run("pg_ctl", "-w", "-t", "60", "-o", options, "-l", str(self.folder / "log"), "start")
 
     def stop(self) -> None:
-        self._run("pg_ctl", "-D", self.data, "-w", "-m", "immediate", "stop")
+        self._run("pg_ctl", "-w", "-m", "immediate", "stop")
 
     def fresh_database(self) -> str:
         """The URL of a new empty database."""
         import psycopg
 
-        name = "d" + hashlib.sha256(os.urandom(8)).hexdigest()[:12]
-        connection = psycopg.connect(self.url(), autocommit=True)
-        connection.execute(f"CREATE DATABASE {name}")
-        connection.close()
+        name = f"d{secrets.token_hex(6)}"
+        with psycopg.connect(self.url(), autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name}")
         return self.url(name)
 
-    def remove(self) -> None:
-        subprocess.run(
-            [str(self.programs / "pg_ctl"), "-D", self.data, "-m", "immediate", "stop"],
-            user=self.account,
-            cwd="/",
-            capture_output=True,
-            check=False,
-        )
-        shutil.rmtree(self.folder, ignore_errors=True)
-
     def _run(self, program: str, *arguments: str) -> None:
+        command = [str(self.programs / program), "-D", self.data, *arguments]
+        # A pipe would be held open by the server itself.
         done = subprocess.run(
-            [str(self.programs / program), *arguments],
-            user=self.account,
-            cwd="/",
-            stdout=subprocess.DEVNULL,  # a pipe would be held open by the server itself
-            stderr=subprocess.STDOUT,
-            check=False,
-            timeout=120,
+            command, user=self.account, cwd="/", stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT, timeout=120
         )
         assert done.returncode == 0, f"{program} failed"
 
@@ -269,4 +225,12 @@ def postgres_server() -> Iterator[PostgresServer]:
         server.start()
         yield server
     finally:
-        server.remove()
+        with contextlib.suppress(AssertionError):  # a test may have stopped it
+            server.stop()
+        shutil.rmtree(server.folder, ignore_errors=True)
+
+
+@pytest.fixture
+def url(postgres_server: PostgresServer) -> str:
+    """Of a new empty PostgreSQL database."""
+    return postgres_server.fresh_database()

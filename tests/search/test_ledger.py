@@ -20,9 +20,8 @@ import pytest
 
 from searchft.errors import InputError, StorageError
 from searchft.search import storage as storage_module
+from searchft.search.databases import default_url, list_studies
 from searchft.search.ledger import Ledger, environment
-from searchft.search.listing import list_studies
-from searchft.search.urls import default_url
 
 
 @pytest.fixture
@@ -37,14 +36,30 @@ def ledger(folder, small, facts):
         yield opened
 
 
-def test_what_was_pinned_comes_back_whole(ledger, folder, small, facts):
-    ledger.close()
-    with Ledger.open("", "small", folder, create=False) as again:
-        assert again.pinned
-        assert again.space() == small
-        assert again.facts() == facts
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+def either(request, folder, small, facts):
+    """The same ledger on both databases."""
+    url = request.getfixturevalue("url") if request.param == "postgres" else ""
+    with Ledger.open(url, "small", folder, create=True) as opened:
+        opened.pin(small, facts, environment())
+        yield opened
+
+
+def run_trial(ledger, suggestion, number, *values, state="complete", reason="", **finish):
+    """A trial from its start to its end."""
+    ledger.start(suggestion, number)
+    for epoch, value in enumerate(values, 1):
+        ledger.report(number, epoch, value)
+    ledger.finish(number, state, values[-1] if values else None, reason, **finish)
+    return ledger.record(number)
+
+
+def test_what_was_pinned_comes_back_whole(either, folder, small, facts):
+    either.pin(small, facts, environment() | {"note": "é" * 50_000})
+    with Ledger.open(either.database_url, "small", folder, create=False, exclusive=False) as again:
+        assert again.pinned and again.space() == small and again.facts() == facts and "s3cr3t" not in again.url
         found = again.environment()
-        assert found["versions"]["optuna"] == optuna.__version__ and found["host"] and found["cpu"]
+        assert found["versions"]["optuna"] == optuna.__version__ and found["host"] and found["note"] == "é" * 50_000
 
 
 def test_what_was_pinned_in_several_pieces_is_read_and_damage_is_noticed(ledger, folder):
@@ -55,13 +70,15 @@ def test_what_was_pinned_in_several_pieces_is_read_and_damage_is_noticed(ledger,
         ledger._set_attribute(f"environment.{sha256[:12]}.{i}", text[100 * i : 100 * (i + 1)])
     ledger._set_attribute("environment", {"sha256": sha256, "pieces": 6})
     assert ledger.environment() == {"note": "x" * 500}
-    with sqlite3.connect(folder / "study.db") as connection:
-        question = (
-            "UPDATE study_user_attributes SET value_json = replace(value_json, 'xx', 'yy') WHERE key LIKE 'environment.%.3'"
-        )
-        assert connection.execute(question).rowcount == 1
+    change(folder, "UPDATE study_user_attributes SET value_json = replace(value_json, 'xx', 'yy') WHERE key LIKE 'env%.3'")
     with pytest.raises(StorageError, match=r"environment.*damaged"):
         ledger.environment()
+
+
+def change(folder, statement):
+    """What damage, or another program, does to one row of the file."""
+    with contextlib.closing(sqlite3.connect(folder / "study.db")) as connection, connection:
+        assert connection.execute(statement).rowcount == 1
 
 
 def test_a_study_whose_creation_was_cut_short_says_so(folder):
@@ -78,54 +95,56 @@ def test_a_study_that_is_not_there_is_the_users_mistake_and_nothing_is_created(f
     assert not folder.exists()
 
 
-def test_a_trial_goes_from_start_to_finish(ledger, small, suggestion_of):
+def test_a_trial_goes_from_start_to_finish(either, small, suggestion_of):
     chosen = suggestion_of(small, "ModelA", unfrozen="layer4", head_widths=(256, 128), dropout=0.5)
-    ledger.start(chosen, 0, owner="cpu:0")
-    (running,) = ledger.records()
+    either.start(chosen, 0, owner="cpu:0")
+    (running,) = either.records()
     assert (running.state, running.recipe, running.key, running.name) == ("running", chosen.recipe, chosen.key, "ModelA")
     assert running.params == {"unfrozen": "layer4", "head_widths": "256+128", "dropout": 0.5}
     assert running.extra["owner"] == "cpu:0"
     for epoch, value in enumerate((0.25, 0.5, 0.5), 1):
-        assert ledger.report(0, epoch, value)
-        assert ledger.records()[0].curve == (0.25, 0.5, 0.5)[:epoch]
+        assert either.report(0, epoch, value)
+        assert either.records()[0].curve == (0.25, 0.5, 0.5)[:epoch]
     curves = {"train_loss": [1.0, 0.5, 1 / 3], "seconds": [2.0, 2.0, 2.0]}
-    ledger.finish(0, "complete", 0.5, extra={"trained_parameters": 1234, "best_epoch": 2, "curves": curves})
-    (done,) = ledger.records()
+    either.finish(0, "complete", 0.5, extra={"trained_parameters": 1234, "best_epoch": 2, "curves": curves})
+    (done,) = either.records()
     assert (done.state, done.value, done.curve, done.seconds) == ("complete", 0.5, (0.25, 0.5, 0.5), 6.0)
     assert done.extra["trained_parameters"] == 1234 and done.extra["curves"] == curves
 
 
-def test_reporting_and_finishing_may_be_repeated(ledger, small, suggestion_of):
+def test_what_older_studies_keep_in_attributes_of_their_own_is_read(ledger, small, suggestion_of):
     ledger.start(suggestion_of(small, unfrozen="layer4"), 0)
-    assert ledger.report(0, 1, 0.5)
-    assert not ledger.report(0, 1, 0.5)
-    assert ledger.report(0, 2, math.nan)
-    assert not ledger.report(0, 2, math.nan)
-    assert ledger.report(0, 1, 0.25)  # computed again, with another result: that one's weights exist
+    ledger.annotate(0, trained_parameters=7, curves={"seconds": [1.5, None]})
+    ledger.finish(0, "complete", 0.5)
+    done = ledger.record(0)
+    assert (done.extra["trained_parameters"], done.seconds) == (7, 1.5)
+
+
+def test_reporting_and_finishing_may_be_repeated(either, small, suggestion_of):
+    either.start(suggestion_of(small, unfrozen="layer4"), 0)
+    assert either.report(0, 1, 0.5)
+    assert not either.report(0, 1, 0.5)
+    assert either.report(0, 2, math.nan)
+    assert not either.report(0, 2, math.nan)
+    assert either.report(0, 1, 0.25)  # computed again, with another result: that one's weights exist
     with pytest.raises(ValueError, match="epoch 4"):
-        ledger.report(0, 4, 0.5)
-    ledger.finish(0, "pruned", 0.25, "below the median")
-    ledger.finish(0, "pruned", 0.25, "below the median")
-    with pytest.raises(StorageError, match="had finished as pruned"):
-        ledger.finish(0, "complete", 0.9)
-    with pytest.raises(StorageError, match="not running"):
-        ledger.report(0, 3, 0.5)
-    (record,) = ledger.records()
+        either.report(0, 4, 0.5)
+    for value in (None, math.nan, math.inf):
+        with pytest.raises(ValueError, match="finite"):
+            either.finish(0, "complete", value)
+    for _ in range(2):
+        either.finish(0, "pruned", 0.25, "below the median")
+    with pytest.raises(StorageError, match=r"had finished as pruned|another driver"):
+        either.finish(0, "complete", 0.9)
+    with pytest.raises(StorageError, match=r"not running|another driver"):
+        either.report(0, 3, 0.5)
+    (record,) = either.records()
     assert record.curve[0] == 0.25 and math.isnan(record.curve[1]) and record.reason == "below the median"
 
 
-def test_a_complete_trial_needs_a_finite_value(ledger, small, suggestion_of):
-    ledger.start(suggestion_of(small, unfrozen="layer4"), 0)
-    for value in (None, math.nan, math.inf):
-        with pytest.raises(ValueError, match="finite"):
-            ledger.finish(0, "complete", value)
-    assert ledger.records()[0].state == "running"
-
-
-def test_an_infeasible_trial_is_told_to_optuna_and_answers(ledger, folder, small, suggestion_of):
+def test_an_infeasible_trial_is_marked_for_optuna_and_answers(ledger, folder, small, suggestion_of):
     chosen = suggestion_of(small, unfrozen="layer4")
-    ledger.start(chosen, 0)
-    ledger.finish(0, "failed", None, "out of memory", infeasible=True)
+    run_trial(ledger, chosen, 0, state="failed", reason="out of memory", infeasible=True)
     record = ledger.trials().answer_to(chosen.key)
     assert record.infeasible and record.reason == "out of memory"
     ledger.answer(chosen, 1, record)
@@ -135,19 +154,17 @@ def test_an_infeasible_trial_is_told_to_optuna_and_answers(ledger, folder, small
     assert [t.constraints for t in plain.trials] == [{"feasible": 1.0}] * 2
 
 
-def test_a_repeat_is_answered_in_one_step_without_a_curve(ledger, small, suggestion_of):
+def test_a_repeat_is_answered_in_one_step_without_a_curve(either, small, suggestion_of):
     chosen = suggestion_of(small, unfrozen="layer4")
-    ledger.start(chosen, 0)
-    ledger.report(0, 1, 0.75)
-    ledger.finish(0, "complete", 0.75, extra={"trained_parameters": 7})
-    ledger.answer(chosen, 1, ledger.records()[0])
-    answered = ledger.records()[1]
+    first = run_trial(either, chosen, 0, 0.75, extra={"trained_parameters": 7})
+    either.answer(chosen, 1, first)
+    answered = either.records()[1]
     assert (answered.state, answered.value, answered.curve, answered.answered_from) == ("complete", 0.75, (), 0)
     assert answered.extra == {} and answered.seconds == 0
-    ledger.answer(dataclasses.replace(chosen, name="a row of a table"), 2, ledger.records()[0])
-    assert ledger.records()[2].extra == {"trained_parameters": 7}
+    either.answer(dataclasses.replace(chosen, name="a row of a table"), 2, first)
+    assert either.records()[2].extra == {"trained_parameters": 7}
     with pytest.raises(ValueError, match="no answer"):
-        ledger.answer(suggestion_of(small, unfrozen="head"), 3, ledger.records()[0])
+        either.answer(suggestion_of(small, unfrozen="head"), 3, first)
 
 
 def test_a_number_that_is_not_the_next_is_refused_and_nothing_is_written(ledger, small, suggestion_of):
@@ -163,10 +180,7 @@ def test_trials_of_other_hands_are_passed_over_but_keep_their_numbers(ledger, fo
 
 
 def test_plain_optuna_reads_real_values(ledger, folder, small, suggestion_of):
-    ledger.start(suggestion_of(small, unfrozen="layer4", head_widths=(256, 128), dropout=0.5), 0)
-    ledger.report(0, 1, 0.5)
-    ledger.report(0, 2, 0.75)
-    ledger.finish(0, "complete", 0.75)
+    run_trial(ledger, suggestion_of(small, unfrozen="layer4", head_widths=(256, 128), dropout=0.5), 0, 0.5, 0.75)
     ledger.start(suggestion_of(small, unfrozen="head", head_widths=()), 1)
     study = optuna.load_study(study_name="small", storage=default_url(folder))
     assert study.direction == optuna.study.StudyDirection.MAXIMIZE
@@ -188,10 +202,8 @@ def test_labels_keep_their_types(tmp_path, facts, space_of, suggestion_of):
 
 
 def test_a_fork_takes_finished_trials_along(ledger, tmp_path, small, facts, suggestion_of):
-    ledger.start(suggestion_of(small, unfrozen="layer4"), 0)
-    ledger.report(0, 1, 0.5)
-    ledger.finish(0, "complete", 0.5, extra={"trained_parameters": 9, "curves": {"train_loss": [0.3], "seconds": [1.5]}})
-    (original,) = ledger.records()
+    extra = {"trained_parameters": 9, "curves": {"train_loss": [0.3], "seconds": [1.5]}}
+    original = run_trial(ledger, suggestion_of(small, unfrozen="layer4"), 0, 0.5, extra=extra)
     with Ledger.open("", "small@2", tmp_path / "studies" / "small@2", create=True) as fork:
         fork.pin(small, facts, {})
         fork.adopt(original, 0, {**original.params, "gone": 1}, "small")
@@ -202,10 +214,7 @@ def test_a_fork_takes_finished_trials_along(ledger, tmp_path, small, facts, sugg
 
 @pytest.mark.slow
 def test_records_are_cheap_at_1000_trials(ledger, folder, small, suggestion_of):
-    chosen = suggestion_of(small, unfrozen="layer4")
-    ledger.start(chosen, 0)
-    ledger.report(0, 1, 0.5)
-    ledger.finish(0, "complete", 0.5)
+    run_trial(ledger, suggestion_of(small, unfrozen="layer4"), 0, 0.5)
     trial = ledger.optuna_study.trials[0]
     trial.user_attrs.pop("seal")  # it holds the number, and these are copies
     ledger.optuna_study.add_trials([trial] * 999)
@@ -332,9 +341,7 @@ def test_a_database_that_stays_locked_is_reported_once(ledger, small, suggestion
 
 def test_a_full_disk_is_a_storage_error_and_what_was_there_stays(ledger, small, suggestion_of, folder):
     """A real limit: files of this process may not grow past what they are."""
-    ledger.start(suggestion_of(small, unfrozen="layer4"), 0)
-    ledger.report(0, 1, 0.5)
-    ledger.finish(0, "complete", 0.5)
+    run_trial(ledger, suggestion_of(small, unfrozen="layer4"), 0, 0.5)
     ledger.start(suggestion_of(small), 1)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     size = max(p.stat().st_size for p in folder.glob("study.db*"))
@@ -351,30 +358,23 @@ def test_a_full_disk_is_a_storage_error_and_what_was_there_stays(ledger, small, 
         assert [(r.state, r.value) for r in again.records()] == [("complete", 0.5), ("complete", 0.75)]
 
 
-def end_two(ledger, small, suggestion_of):
-    for number, head in enumerate(((256, 128), ())):
-        ledger.start(suggestion_of(small, unfrozen="layer4", head_widths=head), number)
-        ledger.report(number, 1, 0.5)
-        ledger.finish(number, "complete", 0.5 + number / 4, extra={"trained_parameters": 5})
-
-
 @pytest.mark.parametrize(
     "damage",
     [
         "UPDATE trial_values SET value = 0.9 WHERE trial_id = 2",
-        "UPDATE trial_intermediate_values SET intermediate_value = 0.25 WHERE trial_id = 2",
+        "UPDATE trial_intermediate_values SET intermediate_value = 0.25 WHERE trial_id = 2 AND step = 1",
         "UPDATE trial_user_attributes SET value_json = '{}' WHERE trial_id = 2 AND key = 'recipe'",
-        "UPDATE trial_user_attributes SET value_json = '{\"lr' WHERE trial_id = 2 AND key = 'trained_parameters'",
+        "UPDATE trial_user_attributes SET value_json = '{\"lr' WHERE trial_id = 2 AND key = 'result'",
         "UPDATE trials SET state = 'NONSENSE' WHERE trial_id = 2",
         "DELETE FROM trial_user_attributes WHERE trial_id = 2 AND key = 'key'",
     ],
 )
 def test_a_damaged_trial_is_shown_decides_nothing_and_stops_nobody(damage, ledger, folder, small, suggestion_of):
-    end_two(ledger, small, suggestion_of)
+    for number, head in enumerate(((256, 128), ())):
+        chosen = suggestion_of(small, unfrozen="layer4", head_widths=head)
+        run_trial(ledger, chosen, number, 0.5, 0.5 + number / 4, extra={"trained_parameters": 5})
     ledger.close()
-    with sqlite3.connect(folder / "study.db") as connection:
-        assert connection.execute(damage).rowcount == 1
-    connection.close()
+    change(folder, damage)
     for exclusive in (False, True):
         with Ledger.open("", "small", folder, create=False, exclusive=exclusive) as again:
             first, second = again.records()
@@ -455,11 +455,8 @@ def test_folders_with_odd_names(tmp_path, odd, small, facts):
 
 def test_list_studies_counts_without_optuna(ledger, folder, small, suggestion_of):
     chosen = suggestion_of(small, unfrozen="layer4")
-    ledger.start(chosen, 0)
-    ledger.finish(0, "complete", 0.75)
-    ledger.answer(chosen, 1, ledger.records()[0])
-    ledger.start(suggestion_of(small), 2)
-    ledger.finish(2, "failed", None, "a crash")
+    ledger.answer(chosen, 1, run_trial(ledger, chosen, 0, 0.75))
+    run_trial(ledger, suggestion_of(small), 2, state="failed", reason="a crash")
     ledger.start(suggestion_of(small, head_widths=(256, 128)), 3)
     broken = folder.parent / "broken"
     broken.mkdir()
@@ -468,6 +465,6 @@ def test_list_studies_counts_without_optuna(ledger, folder, small, suggestion_of
     counts = {"complete": 1, "pruned": 0, "failed": 1, "running": 1, "waiting": 0, "answered": 1}
     assert found["small"].counts == counts and found["small"].best == 0.75 and found["small"].changed > 0
     assert "not a database" in found["broken"].problem
-    code = f"import sys; from searchft.search.listing import list_studies; list_studies({str(folder.parent)!r}); "
+    code = f"import sys; from searchft.search.databases import list_studies; list_studies({str(folder.parent)!r}); "
     check = "assert not {'optuna', 'torch', 'sqlalchemy'} & set(sys.modules)"
     assert subprocess.run([sys.executable, "-c", code + check], check=False).returncode == 0

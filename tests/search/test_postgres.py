@@ -40,7 +40,8 @@ CREATE = """
 import dataclasses
 from searchft.search.ground import Ground
 from searchft.search.start import open_study
-ground = Ground(lambda s, cache, device: (facts, cache), lambda s, f: [], None, None, None)
+ground = Ground()
+ground.describe, ground.explain = lambda s, cache, device: (facts, cache), lambda s, f: []
 sys.stdin.readline()
 for round in range(13):
     study = open_study(dataclasses.replace(space, name=f"s{round}"), Path(sys.argv[2]), storage=sys.argv[1], ground=ground)
@@ -74,31 +75,17 @@ with Ledger.open(sys.argv[1], "claims", Path(sys.argv[2]), create=True) as ledge
 
 
 @pytest.fixture
-def url(postgres_server):
-    return postgres_server.fresh_database()
-
-
-@pytest.fixture
 def ledger(url, tmp_path, small, facts):
     with Ledger.open(url, "small", tmp_path / "here", create=True) as opened:
         opened.pin(small, facts, environment())
         yield opened
 
 
-def test_a_study_is_pinned_run_and_read_again(ledger, url, tmp_path, small, facts, suggestion_of):
-    ledger.pin(small, facts, {"note": "é" * 50_000})
-    chosen = suggestion_of(small, "ModelA", unfrozen="layer4", head_widths=(256, 128), dropout=0.5)
-    ledger.start(chosen, 0)
-    ledger.report(0, 1, 0.5)
-    ledger.report(0, 2, float("nan"))
-    ledger.finish(0, "complete", 0.5)
-    ledger.answer(chosen, 1, ledger.records()[0])
-    with Ledger.open(url, "small", tmp_path / "here", create=False, exclusive=False) as reader:
-        assert reader.space() == small and reader.facts() == facts and reader.environment() == {"note": "é" * 50_000}
-        first, second = reader.records()
-        assert first.params == {"unfrozen": "layer4", "head_widths": "256+128", "dropout": 0.5}
-        assert first.curve[0] == 0.5 and len(first.curve) == 2 and second.answered_from == 0
-        assert "s3cr3t" not in reader.url
+@pytest.fixture
+def other(ledger, url, tmp_path):
+    """A second driver of the same study."""
+    with Ledger.open(url, "small", tmp_path / "elsewhere", create=False) as opened:
+        yield opened
 
 
 def test_a_missing_study_is_the_users_mistake_and_nothing_is_created(url, tmp_path):
@@ -112,23 +99,22 @@ def test_a_missing_study_is_the_users_mistake_and_nothing_is_created(url, tmp_pa
         assert cursor.fetchone()[0] == 0
 
 
-def test_two_drivers_share_a_study_and_each_runs_its_own_trials(ledger, url, tmp_path, small, suggestion_of):
+def test_two_drivers_share_a_study_and_each_runs_its_own_trials(ledger, other, small, suggestion_of):
     first, second = suggestion_of(small, unfrozen="layer4"), suggestion_of(small)
     with ledger.deciding():
         ledger.records()
         ledger.start(first, ledger.next_number(), owner=identity())
-    with Ledger.open(url, "small", tmp_path / "elsewhere", create=False) as other:
-        assert other.shared and other.take_over(other.records()) == []  # it has an owner
-        with other.deciding():
-            records = other.records()
-            assert [r.key for r in records] == [first.key]
-            other.start(second, other.next_number(), owner=identity())
-        with pytest.raises(ClaimLostError):
-            other.report(0, 1, 0.5)
-        ledger.report(0, 1, 0.5)
-        ledger.finish(0, "complete", 0.5)
-        assert [(r.state, r.value) for r in other.records()] == [("complete", 0.5), ("running", None)]
-    # gone, and its trial with it
+    assert other.shared and other.take_over(other.records()) == []  # it has an owner
+    with other.deciding():
+        records = other.records()
+        assert [r.key for r in records] == [first.key]
+        other.start(second, other.next_number(), owner=identity())
+    with pytest.raises(ClaimLostError):
+        other.report(0, 1, 0.5)
+    ledger.report(0, 1, 0.5)
+    ledger.finish(0, "complete", 0.5)
+    assert [(r.state, r.value) for r in other.records()] == [("complete", 0.5), ("running", None)]
+    other.close()  # its trial is nobody's then
     (orphan,) = ledger.take_over(ledger.records())
     assert (orphan.number, orphan.key) == (1, second.key)
     ledger.report(1, 1, 0.25)
@@ -184,28 +170,25 @@ def test_the_trials_of_a_killed_driver_are_free_at_once(child, url, tmp_path, sm
             time.sleep(0.05)
 
 
-def test_after_a_restart_owners_come_first(ledger, postgres_server, url, tmp_path, small, suggestion_of, monkeypatch):
+def test_after_a_restart_owners_come_first(ledger, other, postgres_server, small, suggestion_of, monkeypatch):
     ledger.start(suggestion_of(small), 0, owner={"pid": 1, "host": "far-away", "boot_id": "x", "since": "then"})
-    with Ledger.open(url, "small", tmp_path / "elsewhere", create=False) as other:
-        postgres_server.stop()
-        postgres_server.start()
-        assert other.take_over(other.records()) == []  # its owner has a minute to come back
-        ledger.report(0, 1, 0.5)
-        monkeypatch.setattr(claims_module, "GRACE_S", 0.0)
-        assert other.take_over(other.records()) == []  # and has
-        postgres_server.stop()
-        postgres_server.start()
-        assert [r.number for r in other.take_over(other.records())] == [0]  # it came too late this time
-        with pytest.raises(ClaimLostError, match="another driver's now"):
-            ledger.report(0, 2, 0.75)
-        other.report(0, 2, 0.75)
-        other.finish(0, "complete", 0.75)
+    postgres_server.stop()
+    postgres_server.start()
+    assert other.take_over(other.records()) == []  # its owner has a minute to come back
+    ledger.report(0, 1, 0.5)
+    monkeypatch.setattr(claims_module, "GRACE_S", 0.0)
+    assert other.take_over(other.records()) == []  # and has
+    postgres_server.stop()
+    postgres_server.start()
+    assert [r.number for r in other.take_over(other.records())] == [0]  # it came too late this time
+    with pytest.raises(ClaimLostError, match="another driver's now"):
+        ledger.report(0, 2, 0.75)
+    other.report(0, 2, 0.75)
+    other.finish(0, "complete", 0.75)
 
 
 @pytest.mark.slow
-def test_a_server_restart_in_mid_study_loses_and_doubles_nothing(
-    ledger, postgres_server, small, facts, suggestion_of, url, tmp_path
-):
+def test_a_server_restart_in_mid_study_loses_and_doubles_nothing(ledger, other, postgres_server, small, suggestion_of):
     ledger.start(suggestion_of(small, unfrozen="layer4"), 0)
     ledger.report(0, 1, 0.25)
     postgres_server.stop()
@@ -220,8 +203,7 @@ def test_a_server_restart_in_mid_study_loses_and_doubles_nothing(
     finally:
         comes_back.join()
     assert [(r.number, r.state, r.curve) for r in ledger.records()] == [(0, "complete", (0.25, 0.5)), (1, "running", ())]
-    with Ledger.open(url, "small", tmp_path / "elsewhere", create=False) as other:
-        assert other.take_over(other.records()) == []  # trial 1 has its owner, which took its lock again
+    assert other.take_over(other.records()) == []  # trial 1 has its owner, which took its lock again
 
 
 def a_trial_and_its_answer(ledger, chosen):
@@ -332,54 +314,48 @@ def end_claims(postgres_server, url, ledger):
 FAR = {"pid": 1, "host": "far-away", "boot_id": "x", "since": "then"}
 
 
-def test_a_zombies_late_epoch_is_not_written(ledger, postgres_server, url, tmp_path, small, suggestion_of, monkeypatch):
+def test_a_zombies_late_epoch_is_not_written(ledger, other, postgres_server, url, small, suggestion_of, monkeypatch):
     """The driver has looked, stops for a while (a swapped machine), and another takes its trial over before it writes."""
     monkeypatch.setattr(study_module, "FIRST_WAIT_S", 0.01)
     ledger.start(suggestion_of(small), 0, owner=FAR)
-    with Ledger.open(url, "small", tmp_path / "elsewhere", create=False) as other:
-        looked = ledger._claims.ensure
+    looked = ledger._claims.ensure
 
-        def taken_over_after_the_look():
-            monkeypatch.setattr(ledger._claims, "ensure", looked)
-            end_claims(postgres_server, url, ledger)
-            monkeypatch.setattr(claims_module, "GRACE_S", 0.0)
-            assert [r.number for r in other.take_over(other.records())] == [0]
-            other.report(0, 1, 0.5)
+    def taken_over_after_the_look():
+        monkeypatch.setattr(ledger._claims, "ensure", looked)
+        end_claims(postgres_server, url, ledger)
+        monkeypatch.setattr(claims_module, "GRACE_S", 0.0)
+        assert [r.number for r in other.take_over(other.records())] == [0]
+        other.report(0, 1, 0.5)
 
-        monkeypatch.setattr(ledger._claims, "ensure", taken_over_after_the_look)
-        with pytest.raises(ClaimLostError):
-            ledger.report(0, 1, 0.9)
-        other.finish(0, "complete", 0.5)
-        with pytest.raises(ClaimLostError):
-            ledger.finish(0, "complete", 0.9)
-        assert [(r.state, r.value, r.curve, r.reason) for r in other.records()] == [("complete", 0.5, (0.5,), "")]
+    monkeypatch.setattr(ledger._claims, "ensure", taken_over_after_the_look)
+    with pytest.raises(ClaimLostError):
+        ledger.report(0, 1, 0.9)
+    other.finish(0, "complete", 0.5)
+    with pytest.raises(ClaimLostError):
+        ledger.finish(0, "complete", 0.9)
+    assert [(r.state, r.value, r.curve, r.reason) for r in other.records()] == [("complete", 0.5, (0.5,), "")]
 
 
 def test_an_owner_whose_session_was_ended_has_a_minute_to_come_back(
-    ledger, postgres_server, url, tmp_path, small, suggestion_of, monkeypatch
+    ledger, other, postgres_server, url, small, suggestion_of, monkeypatch
 ):
     ledger.start(suggestion_of(small), 0, owner=FAR)
-    with Ledger.open(url, "small", tmp_path / "elsewhere", create=False) as other:
-        end_claims(postgres_server, url, ledger)
-        assert other.take_over(other.records()) == []
-        ledger.keep_claims()  # in the middle of a long epoch
-        monkeypatch.setattr(claims_module, "GRACE_S", 0.0)
-        assert other.take_over(other.records()) == []
-        ledger.report(0, 1, 0.5)
+    end_claims(postgres_server, url, ledger)
+    assert other.take_over(other.records()) == []
+    ledger.keep_claims()  # in the middle of a long epoch
+    monkeypatch.setattr(claims_module, "GRACE_S", 0.0)
+    assert other.take_over(other.records()) == []
+    ledger.report(0, 1, 0.5)
 
 
 @pytest.mark.parametrize("answered", [False, True])
 def test_a_driver_that_lost_the_right_to_decide_decides_again(
-    answered, ledger, postgres_server, url, tmp_path, small, suggestion_of
+    answered, other, ledger, postgres_server, url, small, suggestion_of
 ):
     chosen = suggestion_of(small, unfrozen="layer4")
     ledger.start(chosen, 0, owner=identity())
     ledger.finish(0, "complete", 0.5)
-    with (
-        Ledger.open(url, "small", tmp_path / "elsewhere", create=False) as other,
-        pytest.raises(DecisionLostError),
-        ledger.deciding(),
-    ):
+    with pytest.raises(DecisionLostError), ledger.deciding():
         ledger.records()
         number = ledger.next_number()
         end_claims(postgres_server, url, ledger)

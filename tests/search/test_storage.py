@@ -11,8 +11,8 @@ import pytest
 from searchft.errors import InputError, StorageError
 from searchft.files import lock_file, network_file_system
 from searchft.search import storage as storage_module
+from searchft.search.databases import default_url, mask_text, mask_url, sqlite_path
 from searchft.search.storage import open_storage
-from searchft.search.urls import default_url, mask_text, mask_url, sqlite_path
 
 
 @pytest.mark.parametrize(

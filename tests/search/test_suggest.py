@@ -20,16 +20,15 @@ def spoken(records: list[TrialRecord]) -> list[tuple[str, float | None, int | No
 @pytest.mark.parametrize("sampler", ["tpe", "random", "grid"])
 def test_a_killed_and_resumed_search_equals_an_uninterrupted_one(space_of, facts, run, sampler):
     space = space_of(f"search.sampler={sampler}", "search.seed=5")
-    whole = run(space, facts, 25)
+    whole = run(space, 25)
     for cut in (1, 9, 10, 11, 24):
-        # a new process has new objects and has asked nothing yet
-        again = run(space_of(f"search.sampler={sampler}", "search.seed=5"), dataclasses.replace(facts), 25, whole[:cut])
+        again = run(space_of(f"search.sampler={sampler}", "search.seed=5"), 25, whole[:cut])  # a new object has no walk
         assert spoken(again) == spoken(whole)
 
 
 def test_the_answer_does_not_depend_on_what_was_asked_before_or_on_the_order_of_records(space_of, facts, run):
     space = space_of()
-    records = run(space, facts, 20)
+    records = run(space, 20)
     first = suggest(space, facts, records, 20)
     random.seed(1)
     suggest(space, facts, records[:13], 99)
@@ -55,23 +54,24 @@ def test_other_processes_with_other_hash_seeds_answer_the_same(facts, child):
     assert len(said) == 1 and len(said.pop().split()) >= 6
 
 
-def test_a_crashed_configuration_is_not_tried_again_while_others_are_left(small, facts):
+@pytest.mark.parametrize("sampler", ["tpe", "grid"])
+def test_a_crashed_configuration_is_not_tried_again_while_others_are_left(small, facts, record_of, sampler):
+    small = dataclasses.replace(small, search=dataclasses.replace(small.search, sampler=sampler))
     records: list[TrialRecord] = []
     while (suggestion := suggest(small, facts, records, len(records))) is not None:
-        params = small.labels_of(suggestion.chosen)
-        records.append(TrialRecord(len(records), suggestion.name, "failed", params, suggestion.recipe, suggestion.key))
+        records.append(record_of(small, suggestion, len(records), "failed"))
     assert len({r.key for r in records}) == len(records) == 6
 
 
 def test_enqueued_rows_come_first_and_keep_their_names(small, facts, run):
-    records = run(small, facts, 2, score=lambda recipe: 0.5)
+    records = run(small, 2, score=lambda recipe: 0.5)
     assert [r.name for r in records] == ["Baseline", "ModelA"]
     assert dict(records[0].params) == {"unfrozen": "head", "head_widths": "linear"}  # dropout has no say without hidden layers
     assert dict(records[1].params) == {"unfrozen": "layer4", "head_widths": "256+128", "dropout": 0.5}
 
 
 def test_a_row_that_was_skipped_is_due_again(small, facts, run):
-    records = run(small, facts, 4, score=lambda recipe: 0.5)
+    records = run(small, 4, score=lambda recipe: 0.5)
     without = [r for r in records if r.name != "ModelA"]
     suggestion = suggest(small, facts, without, 9)
     assert suggestion is not None and suggestion.name == "ModelA"
@@ -80,7 +80,7 @@ def test_a_row_that_was_skipped_is_due_again(small, facts, run):
 @pytest.mark.parametrize("sampler", ["tpe", "random", "grid"])
 def test_every_configuration_is_tried_once_and_then_there_is_none(space_of, small, facts, run, sampler):
     space = dataclasses.replace(small, search=dataclasses.replace(small.search, sampler=sampler))
-    records = run(space, facts, 99, score=lambda recipe: 0.5)
+    records = run(space, 99, score=lambda recipe: 0.5)
     ran = [r.key for r in records if r.answered_from is None]
     assert len(ran) == len(set(ran)) == 6
     assert suggest(space, facts, records, len(records)) is None
@@ -89,29 +89,21 @@ def test_every_configuration_is_tried_once_and_then_there_is_none(space_of, smal
 def test_grid_goes_through_the_space_in_its_own_order(space_of, facts, run):
     space = space_of("search.sampler=grid")
     keys = [recipe.key(facts) for _, (_, recipe) in zip(range(12), space.recipes(facts), strict=False)]
-    assert [r.key for r in run(space, facts, 12)] == keys
-
-
-def test_grid_does_not_come_back_to_what_crashed(space_of, facts):
-    space = space_of("search.sampler=grid")
-    first = suggest(space, facts, [], 0)
-    crashed = TrialRecord(0, "", "failed", space.labels_of(first.chosen), first.recipe, first.key)
-    assert suggest(space, facts, [crashed], 1).key != first.key
+    assert [r.key for r in run(space, 12)] == keys
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "random", "grid"])
-def test_what_is_running_is_not_suggested_again(small, facts, sampler):
+def test_what_is_running_is_not_suggested_again(small, facts, record_of, sampler):
     space = dataclasses.replace(small, enqueue=(), search=dataclasses.replace(small.search, sampler=sampler))
     records: list[TrialRecord] = []
     while (suggestion := suggest(space, facts, records, len(records))) is not None:
-        params = space.labels_of(suggestion.chosen)
-        records.append(TrialRecord(len(records), "", "running", params, suggestion.recipe, suggestion.key))
+        records.append(record_of(space, suggestion, len(records), "running"))
     assert len({r.key for r in records}) == len(records) == 6
 
 
 def test_after_many_repeats_in_a_row_something_new_is_taken(space_of, facts, run):
     space = space_of()
-    records = run(space, facts, 15)
+    records = run(space, 15)
     repeat = records[-1]
     for _ in range(REPEATS_IN_A_ROW):
         records.append(dataclasses.replace(repeat, number=len(records), answered_from=repeat.number, curve=()))
@@ -120,40 +112,30 @@ def test_after_many_repeats_in_a_row_something_new_is_taken(space_of, facts, run
 
 
 def test_inactive_dimensions_are_not_asked(space_of, facts, run):
-    for record in run(space_of(), facts, 30):
+    for record in run(space_of(), 30):
         assert ("dropout" in record.params) == (record.params["head_widths"] != "linear")
 
 
-def test_tpe_turns_away_from_infeasible_configurations(space_of, facts):
+def test_tpe_turns_away_from_infeasible_configurations(space_of, facts, record_of):
     """Everything with batch_size 128 runs out of memory: after ten such trials it is suggested less than chance would."""
     space = space_of("search.startup_trials=5")
     records: list[TrialRecord] = []
     for number in range(40):
         suggestion = suggest(space, facts, records, number)
-        params = space.labels_of(suggestion.chosen)
-        too_large = params["batch_size"] == 128
-        records.append(
-            TrialRecord(
-                number,
-                "",
-                "failed" if too_large else "complete",
-                params,
-                suggestion.recipe,
-                suggestion.key,
-                None if too_large else 0.5 + 0.001 * number,
-                infeasible=too_large,
-            )
-        )
+        if suggestion.recipe.batch_size == 128:
+            records.append(record_of(space, suggestion, number, "failed", infeasible=True))
+        else:
+            records.append(record_of(space, suggestion, number, "complete", 0.5 + 0.001 * number))
     assert sum(r.infeasible for r in records[20:]) <= 3  # chance: 7
 
 
 def test_a_neighbour_is_one_step_away_and_untried(space_of, facts):
-    from searchft.search.suggest import _draw, _neighbour
+    from searchft.search.suggest import _choose, _neighbour, mix
 
     space = space_of()
     places = {d.name: d.choices for d in space.dimensions}
     for seed in range(20):
-        here = _draw(space, facts, seed)
+        here = _choose(space, facts, lambda d, seed=seed: mix(seed, d.name) % len(d.choices))
         tried = {here.key}
         found = []
         while (near := _neighbour(here, tried, space, facts, seed)) is not None:
@@ -174,30 +156,30 @@ def test_an_answered_prune_counts_for_what_the_answering_trial_reached(space_of,
     from searchft.search.suggest import _past_trials
 
     space = space_of()
-    original = dataclasses.replace(run(space, facts, 1)[0], state="pruned", curve=(0.1, 0.4), value=0.4)
+    original = dataclasses.replace(run(space, 1)[0], state="pruned", curve=(0.1, 0.4), value=0.4)
     answered = dataclasses.replace(original, number=1, curve=(), answered_from=0)
     first, second = _past_trials(space, [original, answered], Trials([original, answered]))
     assert first.intermediate_values == second.intermediate_values == {1: 0.1, 2: 0.4}
 
 
 def test_choices_that_are_gone_do_not_break_the_search(space_of, facts, run):
-    records = run(space_of(), facts, 15)
+    records = run(space_of(), 15)
     fewer = space_of("recipe.batch_size=[32, 64]")
     assert suggest(fewer, facts, records, 15) is not None
 
 
 @pytest.mark.slow
-def test_finds_the_best_of_4800_points_in_100_trials_without_computing_one_twice(space_of, facts, run, score, capsys):
+def test_finds_the_best_of_4800_points_in_100_trials_without_computing_one_twice(space_of, facts, run, capsys):
     found, repeats = [], []
     for seed in range(5):
-        records = run(space_of(f"search.seed={seed}"), facts, 100)
+        records = run(space_of(f"search.seed={seed}"), 100)
         ran = [r.key for r in records if r.answered_from is None]
         assert len(ran) == len(set(ran)) == 100
         repeats.append(sum(r.answered_from is not None for r in records))
         found.append(best(records).value)
     with capsys.disabled():
         print(f"\n4,800 points, 100 trials, 5 seeds: best {found}, answered {repeats}")
-    random_best = [best(run(space_of(f"search.seed={s}", "search.sampler=random"), facts, 100)).value for s in range(5)]
+    random_best = [best(run(space_of(f"search.seed={s}", "search.sampler=random"), 100)).value for s in range(5)]
     assert sum(found) > sum(random_best)
     assert sum(value >= 0.999 for value in found) >= 4
 

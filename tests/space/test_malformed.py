@@ -95,6 +95,14 @@ RECIPE = {
     "edits: {stride: 1}": "must name module.attribute, e.g. conv1.stride, as 'stride' does not, but got {stride: 1}",
     "edits: {conv1.__class__: 1}": "must not edit private attributes such as 'conv1.__class__' but got {conv1.__class__: 1}",
     "edits: {conv1.stride: {a: 1}}": "must give conv1.stride a number, a … but got {conv1.stride: {a: 1}}",
+    "edits: {x.keep: 0}": "must give x.keep a whole number of modules to keep, at least 1, but got {x.keep: 0}",
+    "edits: {x.append: []}": "must give x.append 1 to 100 layers but got {x.append: []}",
+    "edits: {x.append: [Conv3d]}": "must build x.append of Conv2d, … not 'Conv3d', did you mean 'Conv2d'?, … ['Conv3d']}",
+    "edits: {x.replace: {Linear: 3}}": "must give x.replace layers such as ReLU or … but got {x.replace: {Linear: 3}}",
+    "edits: {x.replace: {Linear: {bias: {a: 1}}}}": "must give Linear.bias a number, a text, true, … {a: 1}}}}",
+    "edits: {x.replace: {Linear: {device: cuda}}}": "must give Linear plain arguments of its own, not 'device', but got …",
+    "edits: {resnet/18/x: {y.keep: 1}}": "must name a backbone before edits of its own, as 'resnet/18/x' does not, but got …",
+    "edits: {torchvision/a: 3}": "must give torchvision/a a mapping of edits, e.g. {features.keep: 6}, but got …",
     "edits: [conv1.stride]": "must map module.attribute to a … but got 'conv1.stride'",
     "lr_multipliers: 0.5": "must map groups to multipliers but got 0.5: choices stand inside, as in {top: [1.0, 0.6]}",
     "lr_multipliers: [{top: 1.0}, {top: 0.5}]": "must map groups to … stand inside, as in {top: [1.0, 0.6]}",
@@ -124,14 +132,8 @@ FILES = (
     (recipe("dropout: [0.0,", "  1.0]"), "6 recipe.dropout: must lie in [0, 1) but got 1.0"),
     (HEAD + "epochs: 5\n", "5 epochs: unknown key 'epochs' here: it belongs under recipe"),
     (HEAD + "serach: {trials: 3}\n", "5 serach: unknown key 'serach', did you mean 'search'?"),
-    (
-        recipe("dropout: 0.5", "epochs: 3", "dropout: 0.1"),
-        "7 recipe.dropout: must stand once but stands already on line 5: remove one of the two",
-    ),
-    (
-        recipe("edits: {conv1.stride: 1, conv1.stride: 2}"),
-        "5 recipe.edits.conv1.stride: must stand once but stands already on this line: remove one of the two",
-    ),
+    (recipe("dropout: 0.5", "epochs: 3", "dropout: 0.1"), "7 recipe.dropout: must stand once but … 5: remove one of the two"),
+    (recipe("edits: {conv1.stride: 1, conv1.stride: 2}"), "5 recipe.edits.conv1.stride: must stand … remove one of the two"),
     (HEAD + "recipe: {}\n", "5 recipe: must stand once but stands already on line 3: remove one of the two"),
     (
         recipe("dropout: &d 0.5", "input_dropout: *d"),
@@ -160,38 +162,17 @@ FILES = (
     (recipe("seed: " + "9" * 30), "5 recipe.seed: must have at most 18 digits but got a number of 30"),
     (recipe("dropout: {choices: 0.5}"), "5 recipe.dropout.choices: must be a list but got 0.5: write choices: [0.5]"),
     (recipe("lr_multipliers: {deep: [1.0, 0]}"), "5 recipe.lr_multipliers.deep: must lie in (0, 1000] but got 0"),
-    (
-        recipe("lr_multipliers: {depe: 0.1}"),
-        "5 recipe.lr_multipliers.depe: must name one of the groups head, … but got 'depe', did you mean 'deep'?",
-    ),
-    (
-        recipe("lr_multipliers: {q: 0.1}"),
-        "5 recipe.lr_multipliers.q: must name one of the groups head, … but got 'q': groups of your own are named under lr_groups",
-    ),
-    (
-        recipe("lr_multipliers: {backbone: 0.1, top: 0.5}"),
-        "5 recipe.lr_multipliers.backbone: must not stand beside top or deep, which divide the backbone: name those two only",
-    ),
+    (recipe("lr_multipliers: {depe: 0.1}"), "5 recipe.lr_multipliers.depe: must name one of … 'depe', did you mean 'deep'?"),
+    (recipe("lr_multipliers: {q: 0.1}"), "5 recipe.lr_multipliers.q: must name one of the … own are named under lr_groups"),
+    (recipe("lr_multipliers: {backbone: 0.1, top: 0.5}"), "5 recipe.lr_multipliers.backbone: must not … name those two only"),
     (
         recipe("lr_groups: {early: [layer1]}", "lr_multipliers: {top: 0.5}"),
         "6 recipe.lr_multipliers.top: must name one of the groups head, backbone, early but got 'top'",
     ),
-    (
-        recipe("unfrozen: layer4", "stages: [layer3]"),
-        "6 recipe.stages: must not stand beside unfrozen, which decides the same: remove one of the two",
-    ),
-    (
-        recipe("strategy: [full, bias]", "unfrozen: layer4"),
-        "6 recipe.unfrozen: must not stand beside strategy full, which sets unfrozen to all: remove one of the two",
-    ),
-    (
-        recipe("strategy: tinytl", "parameters: all"),
-        "6 recipe.parameters: must not stand beside strategy … sets parameters to bias: remove one of the two",
-    ),
-    (
-        recipe("strategy: scratch", "weights: IMAGENET1K_V1"),
-        "6 recipe.weights: must not stand beside strategy scratch, which sets weights to none: remove one of the two",
-    ),
+    (recipe("unfrozen: layer4", "stages: [layer3]"), "6 recipe.stages: must not stand beside … same: remove one of the two"),
+    (recipe("strategy: [full, bias]", "unfrozen: layer4"), "6 recipe.unfrozen: must not stand … remove one of the two"),
+    (recipe("strategy: tinytl", "parameters: all"), "6 recipe.parameters: must not stand … bias: remove one of the two"),
+    (recipe("strategy: scratch", "weights: IMAGENET1K_V1"), "6 recipe.weights: must not stand … remove one of the two"),
     (recipe("parameters: norm", "norm: frozen"), "6 recipe.norm: must not be frozen beside … but the head trains"),
     (
         "study: s\ndata: {source: orl_faces}\nrecipe: {backbone: resnet18}\n",
@@ -241,15 +222,9 @@ FILES = (
     (HEAD.replace("study: s", "study: ../s"), "1 study: must be a name of at most 100 … but got '../s'"),
     (HEAD.replace("study: s", "study: .s"), "1 study: must be a name of at most 100 … but got '.s'"),
     (HEAD.replace("study: s", "study: 2026"), "1 study: must be a name of at most 100 … but got 2026: write '2026', in quotes"),
-    (
-        HEAD.replace("study: s", "study: " + "x" * 101),
-        "1 study: must be a name of at most 100 … but got … xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx…",
-    ),
+    (HEAD.replace("study: s", "study: " + "x" * 101), "1 study: must be a name of at most 100 … xxxxxxxxxxxxxxxxxxxxxxxxxx…"),
     (HEAD.replace("orl_faces", "orl_face"), "2 data.source: must be folder:PATH, … got 'orl_face', did you mean 'orl_faces'?"),
-    (
-        HEAD.replace("orl_faces", "'folder:'"),
-        "2 data.source: must be folder:PATH, csv:PATH, … but got 'folder:', did you mean 'folder:PATH'?",
-    ),
+    (HEAD.replace("orl_faces", "'folder:'"), "2 data.source: must be folder:PATH, csv:PATH, … did you mean 'folder:PATH'?"),
     (data("image_size: 96", "store_size: 64"), "6 data.store_size: must be 0 or at least image_size (96) but got 64"),
     (data("split: {train: 2}"), "5 data.split.val: must be given where a … {train: 0.7, val: 0.15, test: 0.15, seed: 0}"),
     (data("split: {train: 2.0, val: 3}"), "5 data.split.train: must be a count per class (a whole … but got 2.0: write 2"),
@@ -261,34 +236,22 @@ FILES = (
     (data("folders: {train: a, val: a}"), "5 data.folders.val: must be a folder of its own but got 'a' twice"),
     (search("enqueue: [Baseline]"), "5 search.enqueue[0]: must be a row such as {name: … but got 'Baseline'"),
     (search("enqueue:", "  - {dropout: 0.5}"), "6 search.enqueue[0].name: must be given: what the trial will be called"),
-    (
-        search("enqueue:", "  - {name: 7}"),
-        "6 search.enqueue[0].name: must be a text of at most 100 characters but got 7: write '7', in quotes",
-    ),
+    (search("enqueue:", "  - {name: 7}"), "6 search.enqueue[0].name: must be a text of at … but got 7: write '7', in quotes"),
     (
         search("enqueue:", "  - {name: a}", "  - {name: a, dropout: 0.5}"),
         "7 search.enqueue[1].name: must be distinct but 'a' is the name of another row",
     ),
-    (
-        search("enqueue:", "  - {name: a, droput: 0.5}"),
-        "6 search.enqueue[a].droput: unknown key 'droput', did you mean 'dropout'?",
-    ),
+    (search("enqueue:", "  - {name: a, droput: 0.5}"), "6 search.enqueue[a].droput: unknown key … did you mean 'dropout'?"),
     (
         search("enqueue:", "  - {name: a}", "  - {name: b, dropout: 0.3}"),
         "7 search.enqueue[b].dropout: must be one of the choices 0.0, 0.5 but got 0.3",
     ),
-    (
-        search("enqueue:", "  - {name: a, dropout: [0.5]}"),
-        "6 search.enqueue[a].dropout: must be one of the choices 0.0, 0.5 but got [0.5]: a row takes one value",
-    ),
+    (search("enqueue:", "  - {name: a, dropout: [0.5]}"), "6 search.enqueue[a].dropout: must be one … a row takes one value"),
     (
         search("enqueue:", "  - {name: a, backbone: torchvision/vgg11}"),
         "6 search.enqueue[a].backbone: must be torchvision/resnet18, the … but got 'torchvision/vgg11'",
     ),
-    (
-        search("enqueue:", "  - {name: a, lr: 0.1}"),
-        "6 search.enqueue[a].lr: must be among the choices but the space does not give lr: list 0.1 under recipe.lr too",
-    ),
+    (search("enqueue:", "  - {name: a, lr: 0.1}"), "6 search.enqueue[a].lr: must be among the … 0.1 under recipe.lr too"),
     (
         search("enqueue:", "  - {name: a, dropout: 0.5, dropout: 0.0}"),
         "6 search.enqueue.dropout: must stand once but stands already on this line: remove one of the two",
@@ -306,10 +269,7 @@ FILES = (
         "10 search.trials: must be a whole number from 1 to 1000000 but got -3",
     ),
     (recipe("edits: {: 1}"), "5 : must be readable YAML … value is missing or a bracket is not closed"),
-    (
-        recipe("strategy: head", "stages: [layer4]"),
-        "6 recipe.stages: must not stand beside strategy head, which sets unfrozen to head: remove one of the two",
-    ),
+    (recipe("strategy: head", "stages: [layer4]"), "6 recipe.stages: must not stand beside … head: remove one of the two"),
     (
         search("enqueue: [{name: a, unfrozen: head}]").replace("dropout:", "strategy: [full, bias], dropout:"),
         "5 search.enqueue[a].unfrozen: must not be given: the strategy sets it",
@@ -321,17 +281,11 @@ FILES = (
         ),
         "5 search.enqueue[a].lr_multipliers.top: must be one of the choices 1.0, 0.5 but got 2",
     ),
-    (
-        search("enqueue: [{name: a, seed: 0}]"),
-        "5 search.enqueue[a].seed: must be among the choices but the space does not give seed: list 0 under recipe.seed too",
-    ),
+    (search("enqueue: [{name: a, seed: 0}]"), "5 search.enqueue[a].seed: must be among the … list 0 under recipe.seed too"),
     (recipe("seed: [" + ", ".join(map(str, range(1001))) + "]"), "5 recipe.seed: must list at most 1000 choices but got 1001"),
     ("study: [" + "1," * 20001 + "]\n", "1 : must hold at most 20,000 values but goes on here"),
     ("study: s # " + "x" * 1000000, "- : must be at most 1,000,000 bytes but is larger: a space is a page of text"),
-    (
-        HEAD.replace("orl_faces", "photos/mine"),
-        "2 data.source: must be folder:PATH, csv:PATH, … but got 'photos/mine': write folder:photos/mine for a folder of images",
-    ),
+    (HEAD.replace("orl_faces", "photos/mine"), "2 data.source: must be folder:PATH, csv:PATH, … for a folder of images"),
 )
 
 LINES = [

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from searchft.data.images import Images, open_images
+from searchft.features import FeatureStore
 from searchft.models import describe_backbone
 from searchft.recipe import DataSettings, Recipe, SpaceFacts
 
@@ -15,7 +16,7 @@ RECIPE = Recipe("torchvision/resnet18", weights="none", precision="fp32", batch_
 
 @pytest.fixture(scope="session")
 def faces(tmp_path_factory: pytest.TempPathFactory) -> Images:
-    """Forty people, two photos each to train and one to validate, at 32 pixels."""
+    """Forty people, two images each to train and one to validate, at 32 pixels."""
     settings = DataSettings("orl_faces", split=(("train", 2), ("val", 1), ("test", 1)), image_size=32)
     return open_images(settings, tmp_path_factory.mktemp("cache"))
 
@@ -28,12 +29,9 @@ def recipe() -> Recipe:
 
 @pytest.fixture(scope="session")
 def facts(faces: Images) -> SpaceFacts:
-    backbone = describe_backbone(RECIPE, 0)
-    return SpaceFacts(faces.facts, {RECIPE.architecture(): backbone})
+    return SpaceFacts(faces.facts, {RECIPE.architecture(): describe_backbone(RECIPE, 0)})
 
 
 @pytest.fixture
-def store(tmp_path: Path):  # type: ignore[no-untyped-def]
-    from searchft.features.store import FeatureStore
-
+def store(tmp_path: Path) -> FeatureStore:
     return FeatureStore(tmp_path / "features", 1 << 30)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 
 from searchft.data.transforms import Augment
 from searchft.recipe import Recipe
-from searchft.train.fit import epoch_order
+from searchft.train.fit import batch_indices, epoch_order
 from searchft.train.inputs import augmentation_text, mixed_seed
 
 
@@ -51,3 +52,18 @@ def test_what_each_augmentation_makes_of_an_image(field: str, strength: float, s
 def test_the_names_of_stored_views() -> None:
     views = Recipe("x", horizontal_flip=0.5, crop_scale=0.7, augment_views=4, seed=3)
     assert augmentation_text(views) == "horizontal_flip=0.5,crop_scale=0.7,seed=3"
+
+
+@pytest.mark.parametrize(
+    ("count", "size", "sizes"),
+    [(10, 4, [4, 4, 2]), (9, 4, [4, 5]), (8, 4, [4, 4]), (1, 4, [1]), (5, 1, [1, 1, 1, 2]), (3, 100, [3])],
+)
+def test_a_leftover_of_one_joins_its_neighbour(count: int, size: int, sizes: list[int]) -> None:
+    batches = batch_indices(torch.arange(count), size)
+    assert [len(b) for b in batches] == sizes
+    assert torch.cat(batches).tolist() == list(range(count))
+
+
+def test_seeds_of_neighbours_differ_and_fit_a_generator() -> None:
+    seeds = {mixed_seed(*parts) for parts in itertools.product(range(8), repeat=3)}
+    assert len(seeds) == 512 and all(0 <= seed < 2**63 for seed in seeds)
