@@ -5,7 +5,7 @@
 
 Workload: EfficientNet-lite0 with its ImageNet weights on the AT&T faces at 64 pixels, two images a person to learn from, the last
 stage open; 16 fixed trials of 4 epochs, never pruned; one arithmetic thread a worker, whatever the number. The clock runs from
-the first trial's start to the last one's end: starting processes, importing torch, decoding and the frozen part (in the store
+the first trial's start to the last one's end: starting processes, importing torch, decoding and the frozen layers' values (in the store
 since a first run that is not counted) lie outside. Ways take turns in each round; printed are medians and the ratio to one local worker.
 """
 
