@@ -10,7 +10,7 @@ import pytest
 import searchft
 from searchft.errors import InputError
 from searchft.machine import Processor
-from searchft.recipe import rule_for
+from searchft.recipe import Numerics, rule_for
 from searchft.train.checkpoints import TrialFolder
 
 SPACE = """
@@ -49,7 +49,7 @@ def test_fit_gives_the_very_numbers_and_the_key_of_the_studys_trial(
     assert tuple(result.val_accuracy for result in results) == record.curve
     for name in ("train_loss", "train_accuracy", "val_loss"):
         assert [getattr(result, name) for result in results] == record.extra["curves"][name]
-    assert rule_for(record.recipe, study.facts).numerics.pad_first, "not exact float32: `auto` has chosen"
+    assert rule_for(record.recipe, study.facts).numerics != Numerics(), "not exact float32: `auto` has chosen"
     progress = TrialFolder(tmp_path, record.key).load()
     assert progress is not None and len(progress.results) == 2
 

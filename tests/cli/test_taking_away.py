@@ -212,12 +212,12 @@ def test_rm_of_a_linked_study_removes_the_link(study_copy, searchft: Run, tmp_pa
 
 
 def test_studies_put_aside_within_a_second_keep_their_whole_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from searchft.search import start
+    from searchft.search import session
 
-    monkeypatch.setattr(start.time, "strftime", lambda form: "now")
+    monkeypatch.setattr(session.time, "strftime", lambda form: "now")
     for _ in range(3):
         (tmp_path / "my_faces").mkdir()
-        start._put_aside(tmp_path / "my_faces", "", "my_faces")
+        session._put_aside(tmp_path / "my_faces", "", "my_faces")
     aside = ["my_faces.before-now", "my_faces.before-now_2", "my_faces.before-now_3"]
     assert sorted(p.name for p in tmp_path.iterdir()) == aside
     assert not list(tmp_path.glob("*/driver.json"))
