@@ -22,7 +22,7 @@ import click
 from bottle import HTTPResponse, request
 
 from searchft.cli.output import say
-from searchft.cli.studies import find_study, storage_option, studies_option
+from searchft.cli.studies import examples, find_study, study_options
 from searchft.errors import InputError
 
 HOST = "127.0.0.1"
@@ -36,17 +36,10 @@ STYLE = b"<style>body *{overflow-wrap:anywhere}p,td{white-space:normal!important
 DEFAULT_PORT = 8080
 TRIES = 20  # ports that are tried from the default one upwards, if none was asked for
 
-EPILOG = """\b
-Example:
-  searchft dashboard quickstart
-  searchft dashboard quickstart --port 9000"""
 
-
-@click.command("dashboard", epilog=EPILOG)
-@click.argument("study")
+@click.command("dashboard", epilog=examples("dashboard quickstart", "dashboard quickstart --port 9000"))
 @click.option("--port", type=click.IntRange(0, 65535), default=None, help=f"Port; default {DEFAULT_PORT} or the next free one.")
-@studies_option
-@storage_option
+@study_options
 def command(study: str, port: int | None, studies: Path, storage: str) -> None:
     """Serve optuna-dashboard for STUDY on this machine only, until Ctrl-C. Works while the study runs."""
     found = find_study(study, studies, storage)

@@ -7,22 +7,19 @@ from pathlib import Path
 import click
 
 from searchft.cli.output import emit, emit_json, emit_table, say
-from searchft.cli.studies import read_space
-
-EPILOG = """\b
-Example:
-  searchft plan spaces/face_resnet18.yaml
-  searchft plan spaces/face_resnet18.yaml --set data.image_size=96 --json"""
+from searchft.cli.studies import PATH, code_option, examples, json_option, read_space, set_option
 
 BUDGET_S = 30.0  # seconds after which no further group's epoch is timed
 
 
-@click.command("plan", epilog=EPILOG)
-@click.argument("space_file", metavar="SPACE", type=click.Path(path_type=Path))
-@click.option("--set", "overrides", metavar="KEY=VALUE", multiple=True, help="Override a value of the space.")
+@click.command(
+    "plan", epilog=examples("plan spaces/face_resnet18.yaml", "plan spaces/face_resnet18.yaml --set data.image_size=96 --json")
+)
+@click.argument("space_file", metavar="SPACE", type=PATH)
+@set_option
 @click.option("--no-timing", is_flag=True, help="Do not time a step of each group.")
-@click.option("--allow-code", is_flag=True, help="Run the Python files that the space names as backbones.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+@code_option
+@json_option
 def command(space_file: Path, overrides: tuple[str, ...], no_timing: bool, allow_code: bool, as_json: bool) -> None:
     """Say what a run of SPACE would do, and start nothing."""
     from searchft.space import notes

@@ -7,19 +7,12 @@ from pathlib import Path
 import click
 
 from searchft.cli.output import emit, emit_json
-from searchft.cli.studies import find_study, json_option, storage_option, studies_option
-
-EPILOG = """\b
-Example:
-  searchft report quickstart
-  searchft report quickstart --out for_my_supervisor"""
+from searchft.cli.studies import PATH, examples, find_study, json_option, study_options
 
 
-@click.command("report", epilog=EPILOG)
-@click.argument("study")
-@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Instead of report/ in the study's folder.")
-@studies_option
-@storage_option
+@click.command("report", epilog=examples("report quickstart", "report quickstart --out for_my_supervisor"))
+@click.option("--out", type=PATH, metavar="DIR", help="Instead of report/ in the study's folder.")
+@study_options
 @json_option
 def command(study: str, out: Path | None, studies: Path, storage: str, as_json: bool) -> None:
     """Write the report of STUDY: the answer first, then results, what mattered, mistakes, time and ground.
