@@ -3,8 +3,10 @@
     .venv/bin/python tests/benchmarks/vs_plain.py depths   [--images faces|clothes] [--backbone lite0|resnet18] [--runs 3] [--rows 4]
     .venv/bin/python tests/benchmarks/vs_plain.py ten      [--backbone lite0|resnet18]
     .venv/bin/python tests/benchmarks/vs_plain.py search   [--seeds 5]
+    .venv/bin/python tests/benchmarks/vs_plain.py alone    [--seeds 1]
 
-All but `search` take `--precision fp32 auto`, both by default.
+`depths` and `ten` take `--precision fp32 auto`, both by default. `alone`: searchft's side only, to set one version of it beside
+another: the quickstart, cold and warm, with the second in which its first trial starts; the ten experiments; the 40-trial search.
 
 `depths`: one row per depth, each its own process. `ten`: the face notebook's ten experiments in one process each way.
 `search`: a whole search, time to the plain script's best accuracy. Two times are given: `process` is wall clock from start to exit of the
@@ -18,11 +20,14 @@ frozen values stored by an earlier study.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import datetime
 import gzip
 import importlib.util
 import json
 import os
 import shutil
+import sqlite3
 import statistics
 import subprocess
 import sys
@@ -259,6 +264,45 @@ SEARCH_CHOICES: dict[str, list[Any]] = {
 }
 
 
+def search_space(images: Path, seed: int) -> str:
+    return (
+        f"study: search\ndata: {{source: 'folder:{images}', image_size: 96}}\n"
+        "recipe:\n  backbone: timm/tf_efficientnet_lite0\n  weights: package\n  unfrozen: [head, 1, 2, 3, all]\n"
+        "  head_widths: [[], [256]]\n  dropout: [0.0, 0.5]\n  lr: [3e-3, 1e-3, 3e-4]\n  batch_size: [16, 32]\n"
+        f"  lr_multipliers: {{deep: [1.0, 0.3, 0.1]}}\n  epochs: {EPOCHS}\n"
+        f"search: {{sampler: tpe, pruner: median, trials: 40, seed: {seed}}}\n"
+    )
+
+
+def alone(arguments: argparse.Namespace, where: Path) -> None:
+    """searchft's own times: no ratio, but comparable between versions on one machine and day."""
+
+    def one(what: str, text: str, cache: Path) -> None:
+        (where / "space.yaml").write_text(text)
+        studies, began = Path(tempfile.mkdtemp(dir=where)), time.time()
+        command = [*SEARCHFT, "run", str(where / "space.yaml"), "--studies", str(studies), "--quiet", "--json"]
+        measured = Measured(command, {"SEARCHFT_CACHE": str(cache)})
+        trials = json.loads(measured.out)["trials"]
+        (database,) = studies.glob("*/study.db")
+        with contextlib.closing(sqlite3.connect(database)) as connection:
+            ((first,),) = connection.execute("SELECT MIN(datetime_start) FROM trials")
+        started_s = datetime.datetime.fromisoformat(first).timestamp() - began
+        words = f"{what}: first trial after {started_s:.1f} s, whole {measured.seconds:.1f} s, "
+        words += f"trials alone {sum(t['seconds'] for t in trials):.1f} s, peak {measured.peak_bytes / 1e6:.0f} MB, "
+        print(words + f"best {max(t['value'] or 0.0 for t in trials):.4f}", flush=True)
+
+    images = where / "images"
+    write_images("faces", images)
+    texts = {"quickstart": Path(HERE.parents[1], "spaces", "quickstart.yaml").read_text()}
+    texts |= {f"ten, {n}": space_text("ten", b, ten_rows(b), images, "auto") for n, b in BACKBONES.items()}
+    for what, text in texts.items():
+        cache = Path(tempfile.mkdtemp(dir=where))
+        for way in ("cold", "warm"):
+            one(f"{what}, {way}", text, cache)
+    for seed in range(arguments.seeds):
+        one(f"40-trial search, seed {seed}, cold", search_space(images, seed), Path(tempfile.mkdtemp(dir=where)))
+
+
 def search(arguments: argparse.Namespace, where: Path) -> None:
     """Plain Optuna (TPE, median pruner) and searchft on one space of 8-epoch recipes at 96 px."""
     backbone = BACKBONES["lite0"] | {"size": 96}
@@ -279,15 +323,8 @@ def search(arguments: argparse.Namespace, where: Path) -> None:
         goal = max(e["value"] for e in events)
         start_up = plain.seconds - events[-1]["t"]  # imports, before its clock began
         plain_s = next(e["t"] for e in events if e["value"] >= goal) + start_up
-        text = (
-            f"study: search\ndata: {{source: 'folder:{images}', image_size: 96}}\n"
-            "recipe:\n  backbone: timm/tf_efficientnet_lite0\n  weights: package\n  unfrozen: [head, 1, 2, 3, all]\n"
-            "  head_widths: [[], [256]]\n  dropout: [0.0, 0.5]\n  lr: [3e-3, 1e-3, 3e-4]\n  batch_size: [16, 32]\n"
-            f"  lr_multipliers: {{deep: [1.0, 0.3, 0.1]}}\n  epochs: {EPOCHS}\n"
-            f"search: {{sampler: tpe, pruner: median, trials: 40, seed: {seed}}}\n"
-        )
         space = where / "search.yaml"
-        space.write_text(text)
+        space.write_text(search_space(images, seed))
         studies, cache = Path(tempfile.mkdtemp(dir=where)), Path(tempfile.mkdtemp(dir=where))
         clock = time.perf_counter()
         command = [*SEARCHFT, "run", str(space), "--studies", str(studies)]
@@ -330,7 +367,7 @@ def winner_row(study: Path, count: int) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["depths", "ten", "search"])
+    parser.add_argument("what", choices=["depths", "ten", "search", "alone"])
     parser.add_argument("--images", choices=["faces", "clothes"], default="faces")
     parser.add_argument("--backbone", choices=list(BACKBONES), default="lite0")
     parser.add_argument("--runs", type=int, default=3)
@@ -339,7 +376,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        {"depths": depths, "ten": ten, "search": search}[arguments.what](arguments, Path(folder))
+        {"depths": depths, "ten": ten, "search": search, "alone": alone}[arguments.what](arguments, Path(folder))
 
 
 if __name__ == "__main__":
