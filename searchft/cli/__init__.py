@@ -1,7 +1,6 @@
 """The command line: a verb is a file in this folder with a click command named `command`, and its line in VERBS.
 
-A verb's file is imported only when the verb is called, and imports torch and Optuna only inside its command's body:
-`searchft --help` and `--version` answer at once. This file finds the verb and turns errors into messages and exit codes.
+A verb's file imports torch and Optuna only inside its command's body. This file turns errors into messages and exit codes.
 
     0  done                                     3  no trial completed
     1  a bug of ours (the log is named)         4  storage, disk, or trial after trial failed

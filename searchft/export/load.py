@@ -9,7 +9,10 @@ from torch import nn
 
 from searchft.errors import InputError, StorageError
 from searchft.files import read_json, sha256_of
+from searchft.recipe.kinds import LAYERS
 
+ARGUMENTS = frozenset({"aux_logits", "transform_input", "init_weights", "image_size"})
+"""Of a library's constructor: those that we write. Another could name a file to unpickle (timm's `checkpoint_path`)."""
 FORMAT = "searchft-export"
 FORMAT_VERSION = 1
 CONFIG = "config.json"
@@ -55,8 +58,11 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def build_exported(architecture: dict[str, Any]) -> nn.Module:
-    """The network that config.json's `architecture` describes, with the library's own initial values."""
+    """The network that config.json's `architecture` describes. Raises InputError for what we never write: it could run code."""
     name, library = architecture["name"], architecture["library"]
+    layers = [*((kind, of) for _, kind, of in architecture.get("new_layers", [])), *architecture["head"]["layers"]]
+    if strange := sorted({*architecture.get("kwargs", {})} - ARGUMENTS | {kind for kind, _ in layers} - {*LAYERS}):
+        raise InputError(f"names {', '.join(strange)}, which no export of ours does: it is not built", f"{name}, {CONFIG}")
     if library == "torchvision":
         import torchvision
 

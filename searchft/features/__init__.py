@@ -1,6 +1,4 @@
-"""The frozen part of a network is constant while it trains: find it (`split_model`), compute it once (`Prefix`), keep it
-(`FeatureStore`, under `feature_key`).
-"""
+"""The frozen part of a network, found (`split_model`), computed once (`Prefix`), kept under a key (`FeatureStore`)."""
 
 from searchft.features.prefix import MICRO_BATCH, Prefix, feature_key
 from searchft.features.split import Split, Suffix, split_model

@@ -4,8 +4,7 @@ A study in a SQLite file has one driver, which locks the study's folder and its 
 may share a study, by session advisory locks: one for the right to decide which trial comes next, one for each trial that runs. A
 lock goes with its connection: at once when the process dies, within a minute when its machine does, and when the server restarts.
 So a trial without a lock is taken over when its owner is known to be dead, or has not come back within `GRACE_S`; and every write
-looks, in its own transaction, whether its trial is still its own. (A pooler that shares sessions, as pgbouncer's transaction mode
-does, breaks advisory locks. Leases would be shorter than an outage that must be survived, or make everybody wait after a crash.)
+looks, in its own transaction, whether its trial is still its own. A pooler that shares sessions (pgbouncer) breaks such locks.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import gc
 from collections.abc import Mapping
 
 import torch
@@ -99,6 +100,7 @@ class Networks:
         network = self._kept.pop(name, None)
         while len(self._kept) >= KEPT:
             del self._kept[next(iter(self._kept))]  # the one that was used longest ago
+            gc.collect()  # a network refers to itself, and the collector looks rarely: a card would fill up
         self._kept[name] = network = network or Network(trial, opening, side, device)
         network.renew(trial.recipe, opening, head_seed)
         return network

@@ -228,6 +228,20 @@ def test_a_damaged_or_missing_file_is_named(exported: Exported) -> None:
         load_exported(exported.out)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [{"kwargs": {"checkpoint_path": "weights.pth"}}, {"new_layers": [["fc", "modules", {}]]}],
+    ids=["an argument", "a layer"],
+)
+def test_a_configuration_that_no_export_writes_builds_nothing(change: dict[str, Any], exported: Exported) -> None:
+    """Before, arguments went to timm's constructor unchecked; older ones unpickle `checkpoint_path`."""
+    config = read_config(exported.out)
+    config["architecture"] |= change
+    (exported.out / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match="no export of ours"):
+        load_exported(exported.out)
+
+
 def test_other_folders_are_not_taken_for_exports_nor_written_into(case, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no config\.json"):
         read_config(tmp_path)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import itertools
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +22,7 @@ from searchft.recipe import Recipe, SpaceFacts, resolve
 from searchft.train.checkpoints import TrialFolder, check_delta
 from searchft.train.fit import fit
 from searchft.train.inputs import TrainingData
+from searchft.train.network import KEPT, Networks
 from searchft.train.results import DivergedError, EpochResult
 
 Run = Callable[..., list[EpochResult]]
@@ -115,6 +118,19 @@ def test_what_ran_before_in_a_worker_changes_nothing(run: Run, faces: Images, re
     torch.rand(7)
     assert run(chosen, tmp_path / "warm", data=data) == cold
     assert same_weights(tmp_path / "cold", tmp_path / "warm")
+
+
+def test_an_evicted_network_is_freed_at_once(facts: SpaceFacts, recipe: Recipe) -> None:
+    """Before, 78 MB of each ResNet-18 stayed: networks refer to themselves, and the collector looks rarely."""
+    trial, networks = resolve(replace(recipe, unfrozen="head"), facts), Networks()
+    gc.disable()
+    try:
+        first = weakref.ref(networks.get(trial, trial.opening, 32, torch.device("cpu"), 0))
+        for side in range(33, 33 + KEPT):
+            networks.get(trial, trial.opening, side, torch.device("cpu"), 0)
+        assert first() is None
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("norm", ["frozen", "affine", "stats"])
