@@ -1,4 +1,4 @@
-"""How the space walks from `api.run`, and a recipe through `train.fit.fit`: which modules receive it, and which again.
+"""How the space walks from `api.run`, and a recipe (as a resolved trial) through `train.fit.fit`: which modules receive it, and which again.
 
     python tests/benchmarks/modules_walked.py            seconds; --show prints the ways
 
@@ -29,8 +29,8 @@ search: {trials: 3}
 """
 
 
-def way_of(wanted: type, first: str, act: Callable[[], object]) -> list[str]:
-    """`module:function` from `first` on, of every such call while `act` runs; `wanted` is the object's class."""
+def way_of(wanted: type | tuple[type, ...], first: str, act: Callable[[], object]) -> list[str]:
+    """`module:function` from `first` on, of every such call while `act` runs; `wanted` is the object's class, or classes."""
     way: list[str] = []
     seen: set[object] = set()
 
@@ -65,7 +65,7 @@ def main() -> None:
     parser.add_argument("--show", action="store_true", help="every step")
     show = parser.parse_args().show
     import searchft
-    from searchft.recipe import Recipe
+    from searchft.recipe import Recipe, ResolvedTrial
     from searchft.space import Space, parse_space
 
     with tempfile.TemporaryDirectory() as name:
@@ -73,7 +73,7 @@ def main() -> None:
         space = parse_space(SPACE)
         ways = {"space": way_of(Space, "api:run", lambda: searchft.run(space, studies=Path(name, "studies")))}
         trial = searchft.fit(space, {"unfrozen": "layer4"}, folder=Path(name, "trial"))
-        ways["recipe"] = way_of(Recipe, "train/fit:fit", lambda: list(trial))
+        ways["recipe"] = way_of((Recipe, ResolvedTrial), "train/fit:fit", lambda: list(trial))
     for what, way in ways.items():
         entries, returns = count(way)
         print(f"{what}: {len(way)} calls, {entries} entries to a module, {returns} of them returns")
