@@ -1,4 +1,4 @@
-"""How the space walks from `api.run`, and a recipe (as a resolved trial) through `train.fit.fit`: which modules receive it, and which again.
+"""How the space walks from `api.run`, and a resolved recipe through `train.fit.fit`: which modules receive it, and which again.
 
     python tests/benchmarks/modules_walked.py            seconds; --show prints the ways
 
