@@ -1,7 +1,7 @@
 """The one decoder: whatever a phone, scanner or web site wrote becomes uint8 RGB of one size. Also used for predictions.
 
 - EXIF orientation is applied; damaged EXIF data are ignored. Truncated files are unreadable.
-- Transparency is laid over white: colours hidden below full transparency (often black or noise) must not reach the network.
+- Transparency is laid over white.
 - Grey of 16 bits is scaled by its full range. Grey of 32 bits has no known range unless its values fit 16 bits; floating-point
   grey is read where it lies in [0, 1]. Anything else is refused.
 - CMYK goes through Pillow's conversion; colour profiles are ignored, as torchvision's and timm's loaders do.

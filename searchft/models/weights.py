@@ -78,7 +78,7 @@ def find_weights(name: BackboneName, weights: str, seed: int) -> Source:
 
     Raises WeightsMissing where they cannot be had, InputError where the name makes no sense for this backbone.
     """
-    code = f"@{digest_of(str(name))}" if name.library == "python" else ""  # other code is other ground
+    code = f"@{digest_of(str(name))}" if name.library == "python" else ""  # other code, other weights
     if weights == "none":
         return Source("none", "none", None, f"random:{seed}{code}", "random")
     if weights.startswith("file:"):

@@ -90,12 +90,11 @@ class Settings:
 
 @dataclass(frozen=True)
 class OptimizerRow:
-    """One optimiser."""
+    """One optimizer."""
 
     build: str  # Its class, `module:name`; called with groups, lr and the values of the fields in `takes`
     takes: tuple[str, ...]
     states: int  # Numbers that it keeps per trained parameter
-    fused: bool = True  # Whether its class knows `fused=True`
 
 
 OPTIMIZERS: Mapping[str, OptimizerRow] = MappingProxyType(
@@ -186,7 +185,7 @@ class RecipeFields(Settings):
         aliases="drop drop_rate dropout_rate hidden_dropout")
     input_dropout: float = row(0.0, SHARE, "Dropout probability before the head's first layer.", NEW_HEAD,
         aliases="head_dropout")
-    optimizer: str = row("adam", word(*OPTIMIZERS), "The optimizer, PyTorch's own of that name.", TRAINING, says="{0}",
+    optimizer: str = row("adam", word(*OPTIMIZERS), "The optimizer.", TRAINING, says="{0}",
         aliases="opt optim optimiser solver")
     schedule: str = row("constant", word("constant", "cosine", "exponential", "step"), "`constant`, `cosine`, `exponential` "
         "or `step`, per optimizer step for cosine, per epoch for the others.", TRAINING, says="{0} schedule",
@@ -206,7 +205,7 @@ class RecipeFields(Settings):
     layer_decay: float = row(1.0, FACTOR, "Rate factor per stage of distance from the head (head: 0, last stage: 1).", RATES,
         when=SOMETHING_OPEN, aliases="llrd layerwise_lr_decay lr_layer_decay")
     momentum: float = row(0.9, SHARE, "SGD's momentum.", TRAINING, when=_optimizers_with("momentum"))
-    weight_decay: float = row(0.0, real(0, 10), "L2 (sgd, adam) or decoupled (adamw) weight decay.", TRAINING,
+    weight_decay: float = row(0.0, real(0, 10), "Weight decay, as the optimizer means it: decoupled (adamw) or L2 (sgd, adam).", TRAINING,
         says="weight decay {rate}", aliases="wd l2 decay")
     lr_gamma: float = row(0.9, FACTOR, "Factor of the exponential (per epoch) or step (per `lr_step_epochs`) schedule.",
         TRAINING, says="gamma {0}", when=_schedules("exponential", "step"), aliases="gamma decay_rate lr_decay")

@@ -7,6 +7,7 @@ stay. That a value may be a set of choices is not known here: each choice is put
 from __future__ import annotations
 
 import json
+import math
 import operator
 import re
 from collections.abc import Callable, Mapping
@@ -76,7 +77,8 @@ def whole(low: int, high: int, or_zero: str = "") -> Kind:
 
 
 def real(low: float, high: float, *, open_low: bool = False, open_high: bool = False, unit: str = "", rule: str = "") -> Kind:
-    """A finite number in an interval."""
+    """A number in an interval, whose ends must be finite: JSON has no infinity."""
+    assert math.isfinite(low) and math.isfinite(high)
     interval = f"{'(' if open_low else '['}{low}, {high}{')' if open_high else ']'}{unit and ' ' + unit}"
     limits = {"exclusiveMinimum" if open_low else "minimum": low, "exclusiveMaximum" if open_high else "maximum": high}
     return Kind(rule or f"must lie in {interval}", {"type": "number", **limits}, float)

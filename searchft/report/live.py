@@ -1,7 +1,6 @@
 """A running study on the terminal: a view redrawn in place, or plain lines where there is no terminal to redraw.
 
 All views write to stderr; stdout belongs to the answer. A view never stops a search: if its stream is gone, it goes silent.
-Nothing is ever wider than the console: the answer and the header fold, trials end in an ellipsis.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""What a study stands on: how its data and backbones are looked at, where trials of a size fit, and how that has changed.
-
-A study goes on only on the ground it was created on: other images, labels or weights would mix results that cannot be compared.
-"""
+"""What a study stands on (its ground): images, labels, weights and processor; how they are looked at, and how they changed."""
 
 from __future__ import annotations
 

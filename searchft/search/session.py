@@ -182,7 +182,7 @@ def open_study(
         refused += ground_changes(old_facts, facts, _old_images(old_environment), images)
         if refused:
             rule = (
-                f"study {space.name} was created on other ground. Give the file another `study:` name, "
+                f"study {space.name} was created with other values or data. Give the file another `study:` name, "
                 "or run with --fresh to begin anew (the old study is kept aside)"
             )
             raise ChangedGroundError([Problem(space.source, "", text) for text in (*refused, rule)])

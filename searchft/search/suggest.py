@@ -1,8 +1,7 @@
 """What to try next: a pure function of space, facts, records and trial number, so that a killed study goes on as if nothing happened.
 
 No sampler lives longer than one question: each is seeded by (study seed, trial number), over an in-memory Optuna study rebuilt from
-the record. There every dimension is an integer index into its choices, in the file's order: TPE then knows that 256 lies between 128
-and 512. The persistent study never sees the indices.
+the record. There a dimension is an integer index into its choices, in the file's order: TPE then knows that 256 lies between 128 and 512.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -68,8 +69,8 @@ def _advice(kind: Kind, value: Any) -> str:
             return did_you_mean(value, kind.words)
         if whole or "lie in" in kind.rule:
             with contextlib.suppress(ValueError):
-                float(value)
-                return ": write the number without quotes"
+                if math.isfinite(float(value)):
+                    return ": write the number without quotes"
     if isinstance(value, float) and value.is_integer() and whole and abs(value) < 1e15:
         return f": write {int(value)}"
     return kind.advise(value)

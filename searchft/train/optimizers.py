@@ -32,8 +32,11 @@ def build_optimizer(
     groups = [{"params": members, "lr": recipe.lr * rate, "base_lr": recipe.lr * rate} for rate, members in by_rate.items()]
     row = OPTIMIZERS[recipe.optimizer]
     module, name = row.build.split(":")
-    arguments = {field: getattr(recipe, field) for field in row.takes} | ({"fused": True} if row.fused else {})
-    optimizer: torch.optim.Optimizer = getattr(importlib.import_module(module), name)(groups, lr=recipe.lr, **arguments)
+    build = getattr(importlib.import_module(module), name)
+    arguments = {field: getattr(recipe, field) for field in row.takes}
+    if "fused" in inspect.signature(build).parameters:
+        arguments["fused"] = True
+    optimizer: torch.optim.Optimizer = build(groups, lr=recipe.lr, **arguments)
     return optimizer
 
 

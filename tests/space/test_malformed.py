@@ -67,7 +67,7 @@ RECIPE = {
     "weights: None": "must be pretrained, package, none, … but got 'None', did you mean 'none'?",
     "auxiliary: yes": "must be true or false but got 'yes': write true, without quotes",
     "epochs:": "must be a whole number from 1 to 10000 but got no value: write a value, or remove the key",
-    "optimizer: adamW": "must be one of sgd, adam, adamw but got 'adamW', did you mean 'adamw'?",
+    "optimizer: adamW": "must be one of sgd, adam, … but got 'adamW', did you mean 'adamw'?",
     "unfrozen: Head": "must be head, all, a count of … but got 'Head', did you mean 'head'?",
     "unfrozen: [head, 1.5]": "must be head, all, a count of … but got 1.5",
     "lr: [1, 1.0]": "must list each choice once but got 1 and 1.0, which are the same",
