@@ -374,6 +374,6 @@ def test_from_python_too(make_grid: Any, program: Any, whole: list[Any]) -> None
 )
 def test_wrong_options_end_at_once(options: tuple[str, ...], words: str, program: Any) -> None:
     here = program(options=options)
-    ended = here.run(timeout=60)
+    ended = here.run()
     assert ended.code == 2 and words in ended.err, ended.err
     assert ended.err.count("\n") <= 2 and not here.study.exists()

@@ -101,7 +101,7 @@ def test_a_mutated_file_is_a_space_or_an_input_error(text: str, overrides: list[
     a_space_or_an_input_error(text, overrides)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @given(mutated(), OVERRIDES)
 @settings(max_examples=10_000, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
 def test_ten_thousand_mutated_files_are_spaces_or_input_errors(text: str, overrides: list[str]) -> None:
