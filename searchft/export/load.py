@@ -60,8 +60,8 @@ def read_config(folder: Path) -> dict[str, Any]:
 def build_exported(architecture: dict[str, Any]) -> nn.Module:
     """The network that config.json's `architecture` describes. Raises InputError for what we never write: it could run code."""
     name, library = architecture["name"], architecture["library"]
-    layers = [*((kind, of) for _, kind, of in architecture.get("new_layers", [])), *architecture["head"]["layers"]]
-    if strange := sorted({*architecture.get("kwargs", {})} - ARGUMENTS | {kind for kind, _ in layers} - {*LAYERS, "Sequential"}):
+    kinds = {one[-2] for one in (*architecture.get("new_layers", []), *architecture["head"]["layers"])}
+    if strange := sorted({*architecture.get("kwargs", {})} - ARGUMENTS | kinds - {*LAYERS, "Sequential"}):
         raise InputError(f"names {', '.join(strange)}, which no export of ours does: it is not built", f"{name}, {CONFIG}")
     if library == "torchvision":
         import torchvision
