@@ -49,7 +49,8 @@ DRIVERS = (
 )
 
 
-@pytest.mark.parametrize(("who", "points"), [("self", WORKERS), pytest.param("other", DRIVERS, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("who", "points"), [("self", WORKERS), ("other", DRIVERS)])
 def test_the_worker_killed_at_every_point(who, points, program, whole):
     """`self`: at every point of its own, in one run. `other`: by the driver at every point of the driver's round."""
     faults = [f"{point if ':' in point else point + ':1'}:{who}" for point in points]
